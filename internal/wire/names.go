@@ -1,0 +1,48 @@
+package wire
+
+// Names of headers on the NATS side. Header names are compared byte for byte;
+// the parser refuses other spellings of ce- and Signet- names.
+const (
+	HeaderLine        = "NATS/1.0\r\n"
+	HeaderMsgID       = "Nats-Msg-Id"
+	HeaderContentType = "content-type"     // CloudEvents NATS binding: datacontenttype travels as ce-datacontenttype; content-type selects structured mode
+	HeaderPrincipal   = "Signet-Principal" // tenant/name of the caller, set by the gate on rpc and admin requests
+	PrefixAttribute   = "ce-"
+	PrefixSignet      = "Signet-" // reserved: clients may not send it
+	PrefixNats        = "Nats-"
+
+	// StructuredContentType marks structured mode (CloudEvents 1.0 NATS binding).
+	StructuredContentType = "application/cloudevents+json"
+)
+
+// Names of CloudEvents extension attributes that the broker sets or signs.
+const (
+	AttrAttestation  = "attestation"
+	AttrAuthType     = "authtype"
+	AttrAuthID       = "authid"
+	AttrNATSSubject  = "natssubject" // signed, never on the wire: the reader takes the subject the event came on
+	AttrRecordedTime = "recordedtime"
+	AttrDSSE         = "dssematerial"
+	AttrExpiryTime   = "expirytime"
+	AttrPartitionKey = "partitionkey"
+	AttrSequence     = "sequence"
+)
+
+// Subject prefixes with a meaning of their own.
+const (
+	PrefixInbox     = "_INBOX."
+	PrefixJSAPI     = "$JS.API."
+	PrefixJSAck     = "$JS.ACK."
+	PrefixJSFC      = "$JS.FC."
+	PrefixKV        = "$KV."
+	PrefixObject    = "$O."
+	PrefixService   = "$SRV."
+	PrefixRPC       = "rpc."
+	PrefixAdmin     = "$SIGNET.API."
+	PrefixDLQ       = "$SIGNET.DLQ."
+	PrefixRouted    = "_R_."
+	StreamDLQ       = "DLQ"
+	SystemAccount   = "SYS" // nats-server's system account
+	MetaOwner       = "signet.owner" // consumer metadata: the owning principal, written by the read guard
+	DefaultAuthType = "service_account" // CloudEvents authcontext extension vocabulary
+)
