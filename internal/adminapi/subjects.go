@@ -1,0 +1,67 @@
+package adminapi
+
+import (
+	"strings"
+
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Areas of the admin API, the words of an admin grant in the policy.
+const (
+	AreaKeys     = "keys"
+	AreaStatus   = "status"
+	AreaPolicy   = "policy"
+	AreaDLQ      = "dlq"
+	AreaRefusals = "refusals"
+)
+
+// The subjects of the requests.
+const (
+	SubjectKeysRing      = wire.PrefixAdmin + AreaKeys + ".ring"
+	SubjectKeysLs        = wire.PrefixAdmin + AreaKeys + ".ls"
+	SubjectStatusGet     = wire.PrefixAdmin + AreaStatus + ".get"
+	SubjectPolicyCheck   = wire.PrefixAdmin + AreaPolicy + ".check"
+	SubjectPolicyCanI    = wire.PrefixAdmin + AreaPolicy + ".cani"
+	SubjectPolicyExplain = wire.PrefixAdmin + AreaPolicy + ".explain"
+	SubjectDLQLs         = wire.PrefixAdmin + AreaDLQ + ".ls"
+	SubjectDLQShow       = wire.PrefixAdmin + AreaDLQ + ".show"
+	SubjectRefusalsLs    = wire.PrefixAdmin + AreaRefusals + ".ls"
+)
+
+// Areas returns every area, sorted. The caller owns the slice.
+func Areas() []string {
+	return []string{AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+}
+
+// Subjects returns every subject of the API, sorted. The caller owns the slice.
+func Subjects() []string {
+	return []string{
+		SubjectDLQLs, SubjectDLQShow,
+		SubjectKeysLs, SubjectKeysRing,
+		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
+		SubjectRefusalsLs,
+		SubjectStatusGet,
+	}
+}
+
+// Split returns the area and the verb of an admin subject. ok is false when
+// subject is not of the form $SIGNET.API.<area>.<verb>.
+func Split(subject string) (area, verb string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, wire.PrefixAdmin)
+	if !ok {
+		return "", "", false
+	}
+	area, verb, ok = strings.Cut(rest, ".")
+	if !ok || area == "" || verb == "" || strings.Contains(verb, ".") {
+		return "", "", false
+	}
+	return area, verb, true
+}
+
+// Grant returns the area whose admin grant subject needs; open is true when
+// every principal may ask. An unknown subject needs a grant of its area, so a
+// verb added later is closed until it is granted.
+func Grant(subject string) (area string, open, ok bool) {
+	area, _, ok = Split(subject)
+	return area, subject == SubjectKeysRing, ok
+}
