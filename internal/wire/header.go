@@ -3,6 +3,8 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"strings"
+	"unicode/utf8"
 )
 
 // Limits of a client's header block.
@@ -45,8 +47,9 @@ func (h *Headers) Get(name string) ([]byte, bool) {
 
 // Parse reads a whole header block: "NATS/1.0\r\n", then "Name: value\r\n" lines,
 // then "\r\n". It is stricter than nats-server: every line ends with CRLF, names
-// are RFC 9110 tokens, values hold no control character, no status line. Spaces
-// and tabs around the value are cut. h keeps views into block. A nil or empty
+// are RFC 9110 tokens, values are UTF-8 without control characters (a tab inside
+// is one; U+0080-9F are too), no status line. Spaces and tabs around the value are
+// cut. h keeps views into block. A nil or empty
 // block is no headers.
 //
 // Errors: ErrHeaderLine, ErrHeaderEnd, ErrHeaderName, ErrHeaderValue,
@@ -81,10 +84,8 @@ func (h *Headers) Parse(block []byte) error {
 			return ErrHeaderName
 		}
 		value := bytes.Trim(line[colon+1:], " \t")
-		for _, c := range value {
-			if c < ' ' || c == 0x7f {
-				return ErrHeaderValue
-			}
+		if !headerValue(value) {
+			return ErrHeaderValue
 		}
 		if h.N == MaxHeaders {
 			return ErrHeaderCount
@@ -96,9 +97,31 @@ func (h *Headers) Parse(block []byte) error {
 
 func headerToken(b []byte) bool {
 	for _, c := range b {
-		if !tokenChar(c) && !bytes.ContainsRune([]byte("!#$%&'*+.^`|~"), rune(c)) {
+		if !tokenChar(c) && strings.IndexByte("!#$%&'*+.^`|~", c) < 0 {
 			return false
 		}
+	}
+	return true
+}
+
+// headerValue reports whether v is UTF-8 without control characters.
+func headerValue(v []byte) bool {
+	ascii := true
+	for _, c := range v {
+		if c < ' ' || c == 0x7f {
+			return false
+		}
+		ascii = ascii && c < utf8.RuneSelf
+	}
+	if ascii {
+		return true
+	}
+	for len(v) > 0 {
+		r, n := utf8.DecodeRune(v)
+		if r == utf8.RuneError && n == 1 || r >= 0x80 && r <= 0x9f {
+			return false
+		}
+		v = v[n:]
 	}
 	return true
 }

@@ -42,7 +42,7 @@ const (
 	PrefixDLQ       = "$SIGNET.DLQ."
 	PrefixRouted    = "_R_."
 	StreamDLQ       = "DLQ"
-	SystemAccount   = "SYS" // nats-server's system account
-	MetaOwner       = "signet.owner" // consumer metadata: the owning principal, written by the read guard
+	SystemAccount   = "SYS"             // nats-server's system account
+	MetaOwner       = "signet.owner"    // consumer metadata: the owning principal, written by the read guard
 	DefaultAuthType = "service_account" // CloudEvents authcontext extension vocabulary
 )
