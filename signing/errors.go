@@ -1,0 +1,19 @@
+package signing
+
+import "errors"
+
+// Errors of this package. All but ErrSeed and ErrNoKeyring say that one event (or
+// its attestation) is not to be trusted.
+//
+// ErrNoKeyring is about the reader, not about the event. ErrUnknownKey may be
+// either: a key newer than the reader's keyring looks the same as a forged one, so
+// a reader fetches the keyring anew, once, before it gives an event up.
+var (
+	ErrMissing      = errors.New("signing: event has no attestation")
+	ErrMalformed    = errors.New("signing: malformed event or attestation")
+	ErrUnknownKey   = errors.New("signing: key is not in the keyring")
+	ErrKeyNotValid  = errors.New("signing: key may not attest, or not at the recorded time")
+	ErrBadSignature = errors.New("signing: signature does not match the event")
+	ErrNoKeyring    = errors.New("signing: no keyring, or it has expired")
+	ErrSeed         = errors.New("signing: not an nkeys seed of type server or account")
+)
