@@ -1,0 +1,86 @@
+package acl
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// jsAPI are the JetStream API subjects that the read guard may let through for
+// everybody (reads, own consumers, filtered purge); it decides on the body.
+var jsAPI = []string{
+	"INFO", "STREAM.NAMES", "STREAM.INFO.*", "STREAM.MSG.GET.*", "STREAM.PURGE.*", "DIRECT.GET.>",
+	"CONSUMER.CREATE.>", "CONSUMER.DURABLE.CREATE.*.*", "CONSUMER.INFO.*.*", "CONSUMER.DELETE.*.*",
+	"CONSUMER.MSG.NEXT.*.*", "CONSUMER.UNPIN.*.*", "CONSUMER.RESET.*.*",
+}
+
+// jsAdmin are those for principals with the admin area streams or consumers.
+var jsAdmin = map[string][]string{
+	"streams":   {"STREAM.CREATE.*", "STREAM.UPDATE.*", "STREAM.DELETE.*", "STREAM.LIST", "STREAM.MSG.DELETE.*"},
+	"consumers": {"CONSUMER.NAMES.*", "CONSUMER.LIST.*", "CONSUMER.PAUSE.*.*"},
+}
+
+// KeyringSubject answers the keyring to every principal; no grant is needed.
+const KeyringSubject = wire.PrefixAdmin + "keys.ring"
+
+// serviceVerbs are the verbs of the NATS micro protocol.
+var serviceVerbs = []string{"PING", "INFO", "STATS"}
+
+// Permissions returns the allow lists under which the connection of p is known to
+// nats-server behind the gate: the second lock. session is the token that the gate
+// puts into the connection's inboxes. The lists are a superset of what the gate
+// lets through, never empty (which nats-server would read as everything), and hold
+// no deny entries.
+func Permissions(p *policy.Principal, session string) (publish, subscribe []string) {
+	publish = slices.Concat(p.PublishPatterns(), []string{
+		UserInfo, "$JS.ACK.>", "$JS.FC.>", "_INBOX.>", "_R_.>", KeyringSubject,
+	})
+	for _, s := range jsAPI {
+		publish = append(publish, wire.PrefixJSAPI+s)
+	}
+	g := &p.Grants
+	for _, grant := range g.Call.All() {
+		publish = append(publish, wire.PrefixRPC+grant.Pattern)
+	}
+	for _, grant := range g.KVWrite.All() {
+		publish = append(publish, wire.PrefixKV+grant.Pattern+".>")
+	}
+	for _, grant := range g.ObjectWrite.All() {
+		publish = append(publish, wire.PrefixObject+grant.Pattern+".>")
+	}
+	for _, grant := range g.Admin.All() {
+		publish = append(publish, wire.PrefixAdmin+grant.Pattern+".>")
+		for _, s := range jsAdmin[grant.Pattern] {
+			publish = append(publish, wire.PrefixJSAPI+s)
+		}
+	}
+	if g.Discover != nil {
+		publish = append(publish, wire.PrefixService+">")
+	}
+	subscribe = append([]string{wire.PrefixInbox + session + ".>"}, p.SubscribePatterns()...)
+	subscribe = append(subscribe, servePermissions(g.Serve.All())...)
+	return unique(publish), unique(subscribe)
+}
+
+func servePermissions(serve []policy.Grant) (subscribe []string) {
+	for _, grant := range serve {
+		subscribe = append(subscribe, wire.PrefixRPC+grant.Pattern)
+		name, _, _ := strings.Cut(grant.Pattern, ".")
+		for _, verb := range serviceVerbs {
+			s := wire.PrefixService + verb
+			subscribe = append(subscribe, s, s+"."+name, s+"."+name+".*")
+		}
+	}
+	return subscribe
+}
+
+func unique(list []string) []string {
+	seen := make(map[string]bool, len(list))
+	return slices.DeleteFunc(list, func(s string) bool {
+		dup := seen[s]
+		seen[s] = true
+		return dup
+	})
+}

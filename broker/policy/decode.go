@@ -1,0 +1,307 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Defaults of the keys that may be left out.
+const (
+	DefaultMaxAge             = 30 * 24 * time.Hour
+	DefaultDuplicateWindow    = 3 * time.Minute
+	MinDuplicateWindow        = 3 * time.Minute
+	DefaultBurst              = time.Second
+	DefaultDeadLetterMaxBytes = 64 * MiB
+	DefaultDeadLetterMaxAge   = 7 * 24 * time.Hour
+
+	minStore = 64 * KiB // least maxBytes: less holds not even one event of usual size
+	maxBurst = time.Hour
+)
+
+// docReader reads one document.
+type docReader struct {
+	reader
+	open opener
+	doc  *document
+}
+
+// readDocument returns nil for an empty document.
+func readDocument(name string, n *ast.DocumentNode, open opener, f *faults) *document {
+	switch n.Body.(type) {
+	case nil, *ast.NullNode, *ast.CommentGroupNode:
+		return nil
+	}
+	r := &docReader{reader: reader{file: name, faults: f}, open: open, doc: &document{}}
+	d := r.doc
+	d.at = r.at(n.Body)
+	seen := r.object(n.Body, "document", fields{
+		"tenant": func(n ast.Node) {
+			d.at = r.at(n)
+			d.tenant = parsed(&r.reader, n, "tenant", checkTenant)
+		},
+		"streams": func(n ast.Node) { r.list(n, "streams", r.stream) },
+		"ephemeral": func(n ast.Node) {
+			d.ephemeral = r.words(n, "ephemeral", checkDeclared)
+		},
+		"kv":         func(n ast.Node) { r.list(n, "kv", r.kvBucket) },
+		"objects":    func(n ast.Node) { r.list(n, "objects", r.objectBucket) },
+		"roles":      func(n ast.Node) { r.named(n, "roles", r.role) },
+		"principals": func(n ast.Node) { r.list(n, "principals", r.principal) },
+		"limits":     func(n ast.Node) { r.named(n, "limits", r.limit) },
+		"schemas":    func(n ast.Node) { r.list(n, "schemas", r.schema) },
+		"subjects":   func(n ast.Node) { r.list(n, "subjects", r.binding) },
+		"deadLetter": r.deadLetter,
+		"bridges":    func(n ast.Node) { r.fault(n, "bridges are not in this release") },
+	})
+	r.need(n.Body, "document", seen, "tenant")
+	return d
+}
+
+// words reads a list of strings and keeps those that check accepts.
+func (r *docReader) words(n ast.Node, what string, check func(string) (string, error)) []word {
+	var list []word
+	r.list(n, what, func(i int, n ast.Node) {
+		if s := parsed(&r.reader, n, fmt.Sprintf("%s[%d]", what, i), check); s != "" {
+			list = append(list, word{s, r.at(n)})
+		}
+	})
+	return list
+}
+
+// duration reads a duration of at least least into to.
+func (r *docReader) duration(what string, to *time.Duration, least time.Duration) func(ast.Node) {
+	return func(n ast.Node) {
+		before := len(r.faults.list)
+		v := parsed(&r.reader, n, what, parseDuration)
+		switch {
+		case len(r.faults.list) > before:
+		case v < least:
+			r.fault(n, "%s: %s is less than the least, %s", what, v, least)
+		default:
+			*to = v
+		}
+	}
+}
+
+func (r *docReader) stream(_ int, n ast.Node) {
+	s := Stream{Replicas: 1, MaxAge: DefaultMaxAge, DuplicateWindow: DefaultDuplicateWindow, At: r.at(n)}
+	seen := r.object(n, "stream", fields{
+		"name": func(n ast.Node) { s.Name = parsed(&r.reader, n, "stream name", checkStream) },
+		"subjects": func(n ast.Node) {
+			for _, w := range r.words(n, "subjects", checkDeclared) {
+				s.Subjects = append(s.Subjects, w.text)
+			}
+			if seq, ok := n.(*ast.SequenceNode); ok && len(seq.Values) == 0 {
+				r.fault(n, "subjects: at least one is wanted")
+			}
+		},
+		"maxBytes":        func(n ast.Node) { s.MaxBytes = r.size(n, "maxBytes", minStore) },
+		"maxAge":          r.duration("maxAge", &s.MaxAge, time.Second),
+		"maxMsgSize":      func(n ast.Node) { s.MaxMsgSize = r.size(n, "maxMsgSize", 1) },
+		"duplicateWindow": r.duration("duplicateWindow", &s.DuplicateWindow, MinDuplicateWindow),
+		"replicas": func(n ast.Node) {
+			if s.Replicas = r.number(n, "replicas", 1, 5); s.Replicas != 1 {
+				r.fault(n, "replicas: clusters are not in this release, only 1 works")
+			}
+		},
+		"retention": func(n ast.Node) {
+			if v, ok := r.text(n, "retention"); ok && v != "limits" {
+				r.fault(n, "retention: %q is not in this release, only limits is", v)
+			}
+		},
+	})
+	r.need(n, "stream", seen, "name", "subjects", "maxBytes")
+	if seen["maxAge"] && s.MaxAge < s.DuplicateWindow {
+		r.fault(n, "stream: maxAge %s is less than duplicateWindow %s", s.MaxAge, s.DuplicateWindow)
+	}
+	if s.Name != "" {
+		r.doc.streams = append(r.doc.streams, s)
+	}
+}
+
+func (r *docReader) kvBucket(_ int, n ast.Node) {
+	b := Bucket{History: 1, At: r.at(n)}
+	seen := r.object(n, "kv", fields{
+		"bucket":   func(n ast.Node) { b.Name = parsed(&r.reader, n, "bucket", checkBucket) },
+		"maxBytes": func(n ast.Node) { b.MaxBytes = r.size(n, "maxBytes", minStore) },
+		"history":  func(n ast.Node) { b.History = r.number(n, "history", 1, 64) },
+		"ttl":      r.duration("ttl", &b.TTL, time.Second),
+	})
+	r.need(n, "kv", seen, "bucket", "maxBytes")
+	if b.Name != "" {
+		r.doc.kv = append(r.doc.kv, b)
+	}
+}
+
+func (r *docReader) objectBucket(_ int, n ast.Node) {
+	b := Bucket{At: r.at(n)}
+	seen := r.object(n, "object bucket", fields{
+		"bucket":   func(n ast.Node) { b.Name = parsed(&r.reader, n, "bucket", checkBucket) },
+		"maxBytes": func(n ast.Node) { b.MaxBytes = r.size(n, "maxBytes", minStore) },
+	})
+	r.need(n, "object bucket", seen, "bucket", "maxBytes")
+	if b.Name != "" {
+		r.doc.objects = append(r.doc.objects, b)
+	}
+}
+
+func (r *docReader) deadLetter(n ast.Node) {
+	dl := DeadLetter{MaxBytes: DefaultDeadLetterMaxBytes, MaxAge: DefaultDeadLetterMaxAge, At: r.at(n)}
+	r.object(n, "deadLetter", fields{
+		"maxBytes": func(n ast.Node) { dl.MaxBytes = r.size(n, "maxBytes", minStore) },
+		"maxAge":   r.duration("maxAge", &dl.MaxAge, time.Minute),
+	})
+	r.doc.deadLetter = &dl
+}
+
+func (r *docReader) limit(name string, key, n ast.Node) {
+	what := "limit " + name
+	if _, err := checkName(plainName, "limit")(name); err != nil {
+		r.fault(key, "%v", err)
+		what = "limit"
+	}
+	l := Limit{Name: name, Burst: DefaultBurst, At: r.at(key)}
+	rate := func(what string, to *float64, bytes bool) func(ast.Node) {
+		return func(n ast.Node) {
+			*to = parsed(&r.reader, n, what, func(s string) (float64, error) { return parseRate(s, bytes) })
+		}
+	}
+	seen := r.object(n, what, fields{
+		"messages": rate("messages", &l.Messages, false),
+		"bytes":    rate("bytes", &l.Bytes, true),
+		"burst":    r.duration("burst", &l.Burst, 0),
+		"match":    func(n ast.Node) { l.Match = parsed(&r.reader, n, "match", checkFilter) },
+		"exceed": func(n ast.Node) {
+			v, ok := r.text(n, "exceed")
+			if l.Wait = v == "wait"; ok && v != "wait" && v != "reject" {
+				r.fault(n, "exceed: reject or wait is wanted, not %q", v)
+			}
+		},
+	})
+	if seen != nil && !seen["messages"] && !seen["bytes"] {
+		r.fault(key, "%s: neither messages nor bytes is limited", what)
+	}
+	if l.Burst > maxBurst {
+		r.fault(n, "%s: burst is at most %s", what, maxBurst)
+	}
+	r.doc.limits = append(r.doc.limits, l)
+}
+
+func (r *docReader) schema(_ int, n ast.Node) {
+	s := SchemaDoc{Format: "jsonschema", At: r.at(n)}
+	seen := r.object(n, "schema", fields{
+		"name":    func(n ast.Node) { s.Name = parsed(&r.reader, n, "schema name", checkName(schemaName, "schema")) },
+		"version": func(n ast.Node) { s.Version = r.number(n, "version", 1, 1_000_000) },
+		"ref":     func(n ast.Node) { s.Ref = parsed(&r.reader, n, "ref", checkFragment) },
+		"file":    func(n ast.Node) { r.schemaFile(n, &s) },
+		"text": func(n ast.Node) {
+			if text, ok := r.text(n, "text"); ok {
+				s.Text = []byte(text)
+				if !json.Valid(s.Text) {
+					r.fault(n, "text: not JSON")
+				}
+			}
+		},
+		"format": func(n ast.Node) {
+			if v, ok := r.text(n, "format"); ok && v != s.Format {
+				r.fault(n, "format: %q is not in this release, only jsonschema is", v)
+			}
+		},
+	})
+	r.need(n, "schema", seen, "name", "version")
+	if seen != nil && seen["file"] == seen["text"] {
+		r.fault(n, "schema: one of file and text is wanted")
+	}
+	s.SHA256 = sha256.Sum256(s.Text)
+	if s.Name != "" {
+		r.doc.schemas = append(r.doc.schemas, s)
+	}
+}
+
+func (r *docReader) schemaFile(n ast.Node, s *SchemaDoc) {
+	rel, ok := r.text(n, "file")
+	if !ok {
+		return
+	}
+	if r.open == nil {
+		r.fault(n, "file: this policy was not read from a directory; put the schema under text")
+		return
+	}
+	data, path, err := r.open(r.file, rel)
+	if err != nil {
+		r.fault(n, "file: %v", err)
+		return
+	}
+	if !json.Valid(data) {
+		r.fault(n, "file: %s is not JSON", path)
+		return
+	}
+	s.Text, s.File = data, path
+}
+
+func (r *docReader) binding(i int, n ast.Node) {
+	b := bindingDecl{}
+	b.At = r.at(n)
+	seen := r.object(n, "subject rule", fields{
+		"match": func(n ast.Node) { b.Match = parsed(&r.reader, n, "match", checkFilter) },
+		"schema": func(n ast.Node) {
+			b.schema = word{parsed(&r.reader, n, "schema", checkName(schemaName, "schema")), r.at(n)}
+		},
+		"version": func(n ast.Node) {
+			if _, ok := n.(*ast.StringNode); ok {
+				r.fault(n, "version: ranges are not in this release; write one number, or leave it out for the newest")
+				return
+			}
+			b.version = r.number(n, "version", 1, 1_000_000)
+		},
+		"require": func(n ast.Node) {
+			switch v, ok := r.text(n, "require"); {
+			case !ok:
+			case v == "producer" || v == "logged":
+				r.fault(n, "require: %s is not in this release, only attested is", v)
+			case v != "attested":
+				r.fault(n, "require: attested is wanted, not %q", v)
+			default:
+				b.Require = v
+			}
+		},
+		"contentType": func(n ast.Node) { b.ContentType = parsed(&r.reader, n, "contentType", checkMediaType) },
+		"onFailure":   func(n ast.Node) { b.OnFailure = r.onFailure(n) },
+		"maxPayload":  func(n ast.Node) { b.MaxPayload = r.size(n, "maxPayload", 1) },
+	})
+	r.need(n, "subject rule", seen, "match")
+	if seen["version"] && !seen["schema"] {
+		r.fault(n, "subject rule: version without schema")
+	}
+	if b.Match != "" {
+		b.Rule = "subject " + b.Match
+		r.doc.bindings = append(r.doc.bindings, b)
+	}
+}
+
+func (r *docReader) onFailure(n ast.Node) Failure {
+	var reject, store bool
+	before := len(r.faults.list)
+	r.list(n, "onFailure", func(_ int, n ast.Node) {
+		switch v, ok := r.text(n, "onFailure"); {
+		case !ok:
+		case v == "reject":
+			reject = true
+		case v == "deadLetter":
+			store = true
+		default:
+			r.fault(n, "onFailure: reject or deadLetter is wanted, not %q", v)
+		}
+	})
+	switch {
+	case !reject && len(r.faults.list) == before:
+		r.fault(n, "onFailure: reject must be in the list: what fails is never let in")
+	case store:
+		return FailureDeadLetter
+	}
+	return FailureReject
+}

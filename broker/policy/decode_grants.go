@@ -1,0 +1,119 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// grantFields are the keys that roles and principals share; owner starts the rule
+// names ("role order-writer").
+func (r *docReader) grantFields(owner string, g *grantDecl) fields {
+	g.grants = make(map[string][]Grant)
+	list := func(key, verb string, check func(string) (string, error)) func(ast.Node) {
+		return func(n ast.Node) {
+			r.list(n, key, func(i int, n ast.Node) {
+				if s := parsed(&r.reader, n, fmt.Sprintf("%s[%d]", key, i), check); s != "" {
+					g.grants[verb] = append(g.grants[verb], Grant{
+						Verb: verb, Pattern: s, Rule: fmt.Sprintf("%s/%s[%d]", owner, key, i), Position: r.at(n),
+					})
+				}
+			})
+		}
+	}
+	buckets := func(key, read, write string) func(ast.Node) {
+		return func(n ast.Node) {
+			r.object(n, key, fields{
+				"read":  list(key+".read", read, checkBucket),
+				"write": list(key+".write", write, checkBucket),
+			})
+		}
+	}
+	return fields{
+		"publish":   list("publish", VerbPublish, checkEventFilter),
+		"subscribe": list("subscribe", VerbSubscribe, checkEventFilter),
+		"call":      list("call", VerbCall, checkCall),
+		"serve":     list("serve", VerbServe, checkServe),
+		"headers":   list("headers", VerbHeader, checkHeader),
+		"sources":   list("sources", VerbSource, checkPrefixPattern),
+		"types":     list("types", VerbType, checkPrefixPattern),
+		"admin":     list("admin", VerbAdmin, checkArea),
+		"consumers": list("consumers", VerbConsumer, checkConsumer),
+		"kv":        buckets("kv", VerbKVRead, VerbKVWrite),
+		"objects":   buckets("objects", VerbObjectRead, VerbObjectWrite),
+		"discover": func(n ast.Node) {
+			if r.bool(n, "discover") {
+				g.grants[VerbDiscover] = []Grant{{Verb: VerbDiscover, Rule: owner + "/discover", Position: r.at(n)}}
+			}
+		},
+		"limit": func(n ast.Node) {
+			g.limit = word{parsed(&r.reader, n, "limit", checkName(plainName, "limit")), r.at(n)}
+		},
+	}
+}
+
+func (r *docReader) role(name string, key, n ast.Node) {
+	what := "role " + name
+	if _, err := checkName(plainName, "role")(name); err != nil {
+		r.fault(key, "%v", err)
+		what = "role"
+	}
+	role := roleDecl{name: name, at: r.at(key)}
+	fs := r.grantFields(what, &role.grantDecl)
+	r.object(n, what, fs)
+	r.doc.roles = append(r.doc.roles, role)
+}
+
+func (r *docReader) principal(_ int, n ast.Node) {
+	p := principalDecl{at: r.at(n)}
+	// The name is needed for the rule names of the grants, wherever it stands.
+	what := "principal"
+	peek := reader{file: r.file, faults: &faults{}}
+	if m, ok := n.(*ast.MappingNode); ok {
+		for _, v := range m.Values {
+			if k, ok := v.Key.(*ast.StringNode); ok && k.Value == "name" && v.Value != nil {
+				if name := parsed(&peek, v.Value, "", checkName(principalName, "principal")); name != "" {
+					what = "principal " + name
+				}
+			}
+		}
+	}
+	fs := r.grantFields(what, &p.grantDecl)
+	maps.Copy(fs, fields{
+		"name": func(n ast.Node) {
+			p.at = r.at(n)
+			p.name = parsed(&r.reader, n, "principal name", checkName(principalName, "principal"))
+		},
+		"disabled":   func(n ast.Node) { p.disabled = r.bool(n, "disabled") },
+		"roles":      func(n ast.Node) { p.roles = r.words(n, "roles", checkName(plainName, "role")) },
+		"identities": func(n ast.Node) { r.list(n, "identities", func(_ int, n ast.Node) { r.identity(n, &p) }) },
+	})
+	seen := r.object(n, what, fs)
+	r.need(n, what, seen, "name")
+	if p.name != "" {
+		r.doc.principals = append(r.doc.principals, p)
+	}
+}
+
+func (r *docReader) identity(n ast.Node, p *principalDecl) {
+	later := func(what string) func(ast.Node) {
+		return func(n ast.Node) {
+			r.fault(n, "identity: %s identities are not in this release, only nkey is", what)
+		}
+	}
+	seen := r.object(n, "identity", fields{
+		"nkey": func(n ast.Node) {
+			if s := parsed(&r.reader, n, "identity", checkNkey); s != "" {
+				p.nkeys = append(p.nkeys, word{s, r.at(n)})
+			}
+		},
+		"spiffe":         later("spiffe"),
+		"dns":            later("dns"),
+		"oidc":           later("oidc"),
+		"serviceAccount": later("serviceAccount"),
+	})
+	if seen != nil && len(seen) != 1 {
+		r.fault(n, "identity: one kind per list entry is wanted")
+	}
+}
