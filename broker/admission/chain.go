@@ -1,0 +1,266 @@
+package admission
+
+import (
+	"errors"
+	"time"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/cloudevent"
+	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/ratelimit"
+	"github.com/signetbus/signet/schema"
+	"github.com/signetbus/signet/signing"
+)
+
+// DefaultMaxPayload is the largest payload in bytes that a client may publish
+// where neither the configuration nor the policy says less.
+const DefaultMaxPayload = 1 << 20
+
+// HeaderBudget is how many bytes admission may add to a message beyond what the
+// client sent: the attributes it sets, the attestation and the percent-encoding
+// of values. The embedded server accepts messages larger than the advertised
+// payload by this much.
+const HeaderBudget = 16 << 10
+
+// Config is what a Chain is made of.
+type Config struct {
+	// Signer attests events. Required.
+	Signer *signing.Signer
+	// Buckets holds the token buckets of all principals; it outlives the chain so
+	// that a policy reload does not refill them. Required.
+	Buckets *ratelimit.Table
+	// Validator returns the compiled form of a schema of the policy. A nil answer
+	// refuses the event: a schema that cannot be had is not a pass. Required.
+	Validator func(*policy.SchemaDoc) schema.Validator
+	// MaxPayload in bytes; 0 means DefaultMaxPayload.
+	MaxPayload int
+	// Explain puts the nearest grant and its place into refusals. For dev only.
+	Explain bool
+}
+
+// Chain makes sessions over one policy snapshot. It is immutable and safe for
+// concurrent use.
+type Chain struct{ cfg Config }
+
+// NewChain checks cfg and returns a chain.
+func NewChain(cfg Config) (*Chain, error) {
+	if cfg.Signer == nil || cfg.Buckets == nil || cfg.Validator == nil {
+		return nil, errors.New("admission: signer, buckets and validator are required")
+	}
+	if cfg.MaxPayload <= 0 {
+		cfg.MaxPayload = DefaultMaxPayload
+	}
+	return &Chain{cfg: cfg}, nil
+}
+
+// Publish is one publish as the gate parsed it. All slices are views into the
+// gate's read buffer and must stay valid until Flush.
+type Publish struct {
+	Subject []byte // as the client wrote it
+	Reply   []byte // in upstream form (session-scoped), empty for none
+	Header  []byte // whole header block, empty for none
+	Payload []byte
+}
+
+// Rejection is what the storage rules for dead letters need to know of the last
+// refusal of a session.
+type Rejection struct {
+	Store   bool   // the rule says: keep the exact bytes as a dead letter
+	Schema  string // schema name and version that refused it, if one did
+	MayWait bool   // the limit says exceed: wait, so the gate may hold and ask again
+}
+
+// Session is the admission state of one connection. Not safe for concurrent use.
+type Session struct {
+	chain  *Chain
+	p      *policy.Principal
+	authID []byte
+	source []byte // default source
+	routes map[string]*route
+
+	now      time.Time
+	recorded []byte // now in whole seconds, RFC 3339
+	lastUnix int64
+
+	headers  wire.Headers
+	ops      []op
+	events   []slot
+	batch    signing.Batch
+	arena    []byte // header lines, frames and identifiers of this batch
+	block    []byte // the header block under construction in Flush
+	ids      idSource
+	grants   grantMemo
+	rejected Rejection
+}
+
+// slot is an event under admission and the memory its decoded values live in.
+type slot struct {
+	event   cloudevent.Event
+	scratch cloudevent.Scratch
+}
+
+// op is one accepted thing in order. Slices are views into the read buffer, the
+// scratch or the arena.
+type op struct {
+	frame   []byte // complete frame: nothing else is set
+	event   int    // index into events, -1 for a raw publish
+	subject []byte
+	reply   []byte
+	extra   []byte // complete header lines that go along unsigned
+	payload []byte
+}
+
+// Session returns the state for a new connection of p.
+func (c *Chain) Session(p *policy.Principal) *Session {
+	return &Session{
+		chain: c, p: p,
+		authID: []byte(p.FullName()), source: []byte(p.DefaultSource()),
+		routes: make(map[string]*route),
+		ids:    newIDSource(),
+	}
+}
+
+// Principal returns whose session this is.
+func (s *Session) Principal() *policy.Principal { return s.p }
+
+// Begin starts a batch: everything until Flush is recorded as of now.
+func (s *Session) Begin(now time.Time) {
+	s.now = now
+	if u := now.Unix(); u != s.lastUnix || len(s.recorded) == 0 {
+		s.lastUnix = u
+		s.recorded = now.UTC().AppendFormat(s.recorded[:0], "2006-01-02T15:04:05Z")
+	}
+	s.ops = s.ops[:0]
+	s.events = s.events[:0]
+	s.arena = s.arena[:0]
+	s.batch.Reset()
+}
+
+// Frame adds a complete canonical frame to be forwarded in order; b is copied.
+func (s *Session) Frame(b []byte) {
+	at := len(s.arena)
+	s.arena = append(s.arena, b...)
+	s.ops = append(s.ops, op{frame: s.arena[at:len(s.arena):len(s.arena)], event: -1})
+}
+
+// Publish judges one publish. nil means accepted: it will be part of the next
+// Flush. A refusal names code, rule, subject and principal; what to do with the
+// rejected bytes is in Rejection.
+func (s *Session) Publish(p *Publish) *wire.Refusal {
+	s.rejected = Rejection{}
+	r := s.admit(p)
+	if r != nil {
+		r.Principal = s.p.FullName()
+		if r.Subject == "" {
+			r.Subject = string(p.Subject)
+		}
+		s.rejected.Store = s.stores(r, p)
+	}
+	return r
+}
+
+// stores applies the storage rules for dead letters (docs/spec/dlq.md): schema and
+// signature failures are kept unless the subject says reject only; everything
+// else is kept only where the subject says deadLetter.
+func (s *Session) stores(r *wire.Refusal, p *Publish) bool {
+	rt := s.routes[string(p.Subject)]
+	if rt == nil {
+		return false // no grant, no class: nothing of it is stored
+	}
+	failure := policy.FailureDefault
+	if rt.binding != nil {
+		failure = rt.binding.OnFailure
+	}
+	switch failure {
+	case policy.FailureReject:
+		return false
+	case policy.FailureDeadLetter:
+		return true
+	}
+	c := r.Code.Class()
+	return c == wire.ClassSchemaViolation || c == wire.ClassBadSignature
+}
+
+// Rejection returns what is known of the last refusal.
+func (s *Session) Rejection() Rejection { return s.rejected }
+
+func (s *Session) admit(p *Publish) *wire.Refusal {
+	rt := s.routes[string(p.Subject)] // no allocation: map lookup by converted bytes
+	if rt == nil {
+		var r *wire.Refusal
+		if rt, r = s.resolve(string(p.Subject)); r != nil {
+			return r
+		}
+	}
+	if len(p.Payload) > rt.maxPayload {
+		return wire.Refuse(wire.CodePayloadTooLarge, rt.sizeRule, "")
+	}
+	if err := s.headers.Parse(p.Header); err != nil {
+		return headerRefusal(err)
+	}
+	at := len(s.arena)
+	r := s.takeHeaders(rt)
+	if r != nil {
+		s.arena = s.arena[:at]
+		return r
+	}
+	extra := s.arena[at:len(s.arena):len(s.arena)]
+	if r := s.take(rt, len(p.Header)+len(p.Payload)); r != nil {
+		return r
+	}
+	if rt.class != acl.ClassEvent && rt.class != acl.ClassEphemeral {
+		if r := s.checkSchema(rt, s.mediaType(rt), p.Payload); r != nil {
+			return r
+		}
+		s.ops = append(s.ops, op{event: -1, subject: p.Subject, reply: p.Reply, extra: extra, payload: p.Payload})
+		return nil
+	}
+	return s.admitEvent(rt, p, extra)
+}
+
+// Flush attests the events of the batch, appends every accepted publish and frame
+// to dst in order, and returns the extended slice.
+func (s *Session) Flush(dst []byte) []byte {
+	if len(s.events) > 0 {
+		s.batch.Sign(s.chain.cfg.Signer)
+	}
+	for i := range s.ops {
+		o := &s.ops[i]
+		switch {
+		case o.frame != nil:
+			dst = append(dst, o.frame...)
+		case o.event >= 0:
+			dst = s.appendEvent(dst, o)
+		case len(o.extra) > 0:
+			s.block = append(s.block[:0], wire.HeaderLine...)
+			s.block = append(s.block, o.extra...)
+			s.block = append(s.block, '\r', '\n')
+			dst = wire.AppendHPub(dst, o.subject, o.reply, s.block, o.payload)
+		default:
+			dst = wire.AppendPub(dst, o.subject, o.reply, o.payload)
+		}
+	}
+	s.release()
+	return dst
+}
+
+// release drops the views of the finished batch and gives back oversized buffers,
+// so that an idle connection holds little.
+func (s *Session) release() {
+	clear(s.ops)
+	s.ops = s.ops[:0]
+	s.events = s.events[:0]
+	const keep = 64 << 10
+	if cap(s.arena) > keep {
+		s.arena = nil
+	}
+	for i, all := 0, s.events[:cap(s.events)]; i < len(all); i++ {
+		if cap(all[i].scratch) > keep {
+			all[i].scratch = nil
+		}
+	}
+	if cap(s.block) > keep {
+		s.block = nil
+	}
+}

@@ -1,0 +1,224 @@
+package admission
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/internal/cloudevent"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// brokerAttributes are set by the broker alone: a client's value would be a claim
+// that looks like ours.
+var brokerAttributes = [...]string{
+	wire.AttrAttestation, wire.AttrAuthType, wire.AttrAuthID, wire.AttrNATSSubject, wire.AttrRecordedTime,
+}
+
+var (
+	authType         = []byte(wire.DefaultAuthType)
+	nameAuthType     = []byte(wire.AttrAuthType)
+	nameAuthID       = []byte(wire.AttrAuthID)
+	nameRecordedTime = []byte(wire.AttrRecordedTime)
+)
+
+// grantMemo remembers the last source and type that were granted, which on most
+// connections are the only ones.
+type grantMemo struct{ source, eventType []byte }
+
+// admitEvent reads the CloudEvent, checks it against the grants and the schema,
+// completes it and adds it to the batch.
+func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal {
+	sl := s.nextSlot()
+	e := &sl.event
+	hadID, r := s.decode(sl, p)
+	if r == nil {
+		r = s.complete(rt, e)
+	}
+	if r == nil {
+		r = s.checkSchema(rt, e.ContentType, e.Data)
+	}
+	if r != nil {
+		s.events = s.events[:len(s.events)-1]
+		return r
+	}
+	if hadID && rt.class == acl.ClassEvent {
+		at := len(s.arena)
+		s.arena = append(s.arena, extra...)
+		s.arena = append(s.arena, wire.HeaderMsgID...)
+		s.arena = append(s.arena, ':', ' ')
+		s.arena = s.appendMsgID(s.arena, e)
+		s.arena = append(s.arena, '\r', '\n')
+		extra = s.arena[at:len(s.arena):len(s.arena)]
+	}
+	s.ops = append(s.ops, op{event: s.batch.Add(e, p.Subject), subject: p.Subject, reply: p.Reply, extra: extra})
+	return nil
+}
+
+func (s *Session) nextSlot() *slot {
+	n := len(s.events)
+	if n < cap(s.events) {
+		s.events = s.events[:n+1]
+		s.events[n].event.Reset()
+	} else {
+		s.events = append(s.events, slot{})
+	}
+	return &s.events[n]
+}
+
+// decode fills e from binary mode, structured mode or raw bytes. hadID says
+// whether the client named the event, which makes it subject to deduplication.
+func (s *Session) decode(sl *slot, p *Publish) (hadID bool, _ *wire.Refusal) {
+	e := &sl.event
+	structured, err := cloudevent.IsStructured(&s.headers)
+	if err != nil {
+		return false, eventRefusal(err)
+	}
+	if structured {
+		// Two homes for one attribute would be two meanings.
+		for _, h := range s.headers.All() {
+			if wire.HasPrefixFold(h.Name, wire.PrefixAttribute) {
+				return false, wire.Refuse(wire.CodeEventMalformed, "cloudevents", "ce- header beside a structured event")
+			}
+		}
+		err = e.FromJSON(p.Payload, &sl.scratch)
+	} else {
+		err = e.FromHeaders(&s.headers, p.Payload, &sl.scratch)
+	}
+	if err != nil {
+		return false, eventRefusal(err)
+	}
+	for _, name := range brokerAttributes {
+		if len(e.Get(name)) > 0 {
+			return false, wire.Refuse(wire.CodeAttestationForbidden, "broker-attributes", "attribute "+name)
+		}
+	}
+	if len(e.Get(wire.AttrDSSE)) > 0 {
+		return false, wire.Refuse(wire.CodeSignatureUnsupported, "producer-signature", "")
+	}
+	if len(e.ID) == 0 {
+		if id, ok := s.headers.Get(wire.HeaderMsgID); ok {
+			e.ID = id
+		}
+	}
+	return len(e.ID) > 0, nil
+}
+
+// complete fills what the client left out, checks the grants on source and type,
+// and sets what the broker states.
+func (s *Session) complete(rt *route, e *cloudevent.Event) *wire.Refusal {
+	if len(e.ID) == 0 {
+		at := len(s.arena)
+		s.arena = s.ids.append(s.arena)
+		e.ID = s.arena[at:len(s.arena):len(s.arena)]
+	}
+	if len(e.Source) == 0 {
+		e.Source = s.source
+	}
+	if len(e.Type) == 0 {
+		e.Type = rt.eventType
+	}
+	if len(e.Time) == 0 {
+		e.Time = s.recorded
+	}
+	if len(e.ContentType) == 0 {
+		e.ContentType = rt.mediaType
+	}
+	e.SetExt(nameAuthID, s.authID)
+	e.SetExt(nameAuthType, authType)
+	e.SetExt(nameRecordedTime, s.recorded)
+	if err := e.Validate(); err != nil {
+		return eventRefusal(err)
+	}
+	if !bytes.Equal(e.Source, s.source) && !bytes.Equal(e.Source, s.grants.source) {
+		if !acl.Source(s.p, string(e.Source)).Allowed {
+			return wire.Refuse(wire.CodeSourceDenied, "sources", "source "+printable(e.Source))
+		}
+		s.grants.source = append(s.grants.source[:0], e.Source...)
+	}
+	if !bytes.Equal(e.Type, s.grants.eventType) {
+		if !acl.Type(s.p, string(e.Type)).Allowed {
+			return wire.Refuse(wire.CodeTypeDenied, "types", "type "+printable(e.Type))
+		}
+		s.grants.eventType = append(s.grants.eventType[:0], e.Type...)
+	}
+	return nil
+}
+
+// checkSchema is what the subjects section demands of the payload.
+func (s *Session) checkSchema(rt *route, contentType, payload []byte) *wire.Refusal {
+	if rt.binding == nil {
+		return nil
+	}
+	if want := rt.binding.ContentType; want != "" && string(contentType) != want {
+		return wire.Refuse(wire.CodeContentTypeMismatch, rt.binding.Rule, "want "+want)
+	}
+	if rt.validator == nil {
+		return nil
+	}
+	v := rt.validator.Validate(contentType, payload)
+	if v.OK {
+		return nil
+	}
+	s.rejected.Schema = rt.schemaName
+	return v.Refusal("schema " + rt.schemaName)
+}
+
+// mediaType is the declared content type of a request that is not an event.
+func (s *Session) mediaType(rt *route) []byte {
+	for _, h := range s.headers.All() {
+		if wire.EqualFold(h.Name, wire.HeaderContentType) {
+			return h.Value
+		}
+	}
+	return rt.mediaType
+}
+
+func eventRefusal(err error) *wire.Refusal {
+	code := wire.CodeEventMalformed
+	switch {
+	case errors.Is(err, cloudevent.ErrDuplicate), errors.Is(err, cloudevent.ErrHeaderCase):
+		code = wire.CodeHeaderDuplicate
+	case errors.Is(err, cloudevent.ErrJSON):
+		code = wire.CodeJSONMalformed
+	}
+	return wire.Refuse(code, "cloudevents", err.Error())
+}
+
+// appendMsgID appends the stored dedup key: base32 of 130 bits of
+// SHA-256(principal 0 source 0 id). It is bound to the principal, so nobody can
+// spend another publisher's identifier (docs/spec/envelope.md).
+func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event) []byte {
+	at := len(dst)
+	dst = append(dst, s.authID...)
+	dst = append(dst, 0)
+	dst = append(dst, e.Source...)
+	dst = append(dst, 0)
+	dst = append(dst, e.ID...)
+	sum := sha256.Sum256(dst[at:])
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	dst = dst[:at]
+	var acc uint32
+	var bits uint
+	for i := 0; len(dst)-at < 26; i++ {
+		acc = acc<<8 | uint32(sum[i])
+		for bits += 8; bits >= 5 && len(dst)-at < 26; bits -= 5 {
+			dst = append(dst, digits[acc>>(bits-5)&31])
+		}
+	}
+	return dst
+}
+
+// appendEvent appends the HPUB frame of one attested event.
+func (s *Session) appendEvent(dst []byte, o *op) []byte {
+	e := &s.events[o.event].event
+	b := append(s.block[:0], wire.HeaderLine...)
+	b = append(b, o.extra...)
+	b = cloudevent.AppendHeaders(b, e)
+	b = append(b, wire.PrefixAttribute+wire.AttrAttestation+": "...)
+	b = s.batch.AppendAttestation(b, o.event)
+	b = append(b, "\r\n\r\n"...)
+	s.block = b
+	return wire.AppendHPub(dst, o.subject, o.reply, b, e.Data)
+}

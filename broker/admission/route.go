@@ -1,0 +1,226 @@
+package admission
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/ratelimit"
+	"github.com/signetbus/signet/schema"
+)
+
+// maxRoutes bounds the subjects that one connection keeps decided. A connection
+// that uses more starts anew, which costs time and never correctness.
+const maxRoutes = 4096
+
+// route is everything that policy says about one subject for one principal,
+// decided once per connection and subject.
+type route struct {
+	class      acl.Class
+	limits     []limit
+	maxPayload int
+	sizeRule   string
+	binding    *policy.Binding
+	validator  schema.Validator
+	schemaName string // name@version
+	eventType  []byte // default type: the subject
+	mediaType  []byte // default datacontenttype
+}
+
+type limit struct {
+	bucket *ratelimit.Bucket
+	name   string
+	wait   bool
+}
+
+func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
+	class := acl.Classify(s.p.Tenant, subject)
+	if r := s.authorise(class, subject); r != nil {
+		return nil, r
+	}
+	rt := &route{class: class, maxPayload: s.chain.cfg.MaxPayload, sizeRule: "gate.maxPayload"}
+	for i := range s.p.Limits {
+		if l := &s.p.Limits[i]; l.Applies(subject) {
+			rt.limits = append(rt.limits, s.chain.limitOf(s.p, l))
+		}
+	}
+	if class == acl.ClassEvent || class == acl.ClassEphemeral {
+		rt.eventType = []byte(subject)
+		rt.mediaType = []byte("application/octet-stream")
+		if st := s.p.Tenant.StreamFor(subject); st != nil && st.MaxMsgSize > 0 {
+			rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
+		}
+	}
+	if class == acl.ClassEvent || class == acl.ClassEphemeral || class == acl.ClassRPC {
+		if r := s.bind(rt, subject); r != nil {
+			return nil, r
+		}
+	}
+	if len(s.routes) >= maxRoutes {
+		clear(s.routes)
+	}
+	s.routes[subject] = rt
+	return rt, nil
+}
+
+// bind attaches what the subjects section of the policy demands.
+func (s *Session) bind(rt *route, subject string) *wire.Refusal {
+	b := s.p.Tenant.Binding(subject)
+	if b == nil {
+		return nil
+	}
+	rt.binding = b
+	if b.MaxPayload > 0 {
+		rt.capPayload(int(b.MaxPayload), b.Rule)
+	}
+	if b.ContentType != "" {
+		rt.mediaType = []byte(b.ContentType)
+	}
+	if b.Schema == nil {
+		return nil
+	}
+	rt.schemaName = b.Schema.Name + "@" + strconv.Itoa(b.Schema.Version)
+	if rt.validator = s.chain.cfg.Validator(b.Schema); rt.validator == nil {
+		return wire.Refuse(wire.CodeUnavailable, "schema "+rt.schemaName, "the schema is not ready")
+	}
+	if b.ContentType == "" {
+		rt.mediaType = []byte("application/json")
+	}
+	return nil
+}
+
+func (rt *route) capPayload(most int, rule string) {
+	if most < rt.maxPayload {
+		rt.maxPayload, rt.sizeRule = most, rule
+	}
+}
+
+// limitOf finds the token bucket that all connections of p share.
+func (c *Chain) limitOf(p *policy.Principal, l *policy.LimitUse) limit {
+	rl := ratelimit.Limit{Name: l.Name, Messages: l.Messages, Bytes: l.Bytes, Burst: l.Burst}
+	if l.Wait {
+		rl.Exceed = ratelimit.Wait
+	}
+	return limit{bucket: c.cfg.Buckets.Bucket(p.FullName(), l.Name, rl), name: l.Rule, wait: l.Wait}
+}
+
+// authorise is the class and the ACL: who may publish on subject at all.
+func (s *Session) authorise(class acl.Class, subject string) *wire.Refusal {
+	if subject == "" {
+		return malformedSubject(wire.ErrSubjectEmpty)
+	}
+	switch class {
+	case acl.ClassEvent, acl.ClassEphemeral:
+		if err := wire.CheckSubject(subject); err != nil {
+			return malformedSubject(err)
+		}
+		return s.denied(acl.Publish(s.p, subject), wire.CodePublishDenied, policy.VerbPublish, subject)
+	case acl.ClassRPC:
+		if err := wire.CheckSubject(subject); err != nil {
+			return malformedSubject(err)
+		}
+		endpoint := strings.TrimPrefix(subject, wire.PrefixRPC)
+		return s.denied(acl.Call(s.p, endpoint), wire.CodeCallDenied, policy.VerbCall, endpoint)
+	case acl.ClassKV:
+		bucket, key, _ := strings.Cut(strings.TrimPrefix(subject, wire.PrefixKV), ".")
+		if !bucketKey(key) {
+			return malformedSubject(wire.ErrSubjectChar)
+		}
+		return s.denied(acl.KVWrite(s.p, bucket), wire.CodeBucketDenied, policy.VerbKVWrite, bucket)
+	case acl.ClassObject:
+		bucket, key, _ := strings.Cut(strings.TrimPrefix(subject, wire.PrefixObject), ".")
+		if !bucketKey(key) || !strings.HasPrefix(key, "C.") && !strings.HasPrefix(key, "M.") {
+			return malformedSubject(wire.ErrSubjectChar)
+		}
+		return s.denied(acl.ObjectWrite(s.p, bucket), wire.CodeBucketDenied, policy.VerbObjectWrite, bucket)
+	case acl.ClassService:
+		if err := wire.CheckRawSubject(subject, false); err != nil {
+			return malformedSubject(err)
+		}
+		return s.denied(acl.Discover(s.p), wire.CodeDiscoverDenied, policy.VerbDiscover, "")
+	case acl.ClassAdmin:
+		if err := wire.CheckRawSubject(subject, false); err != nil {
+			return malformedSubject(err)
+		}
+		area, verb, ok := strings.Cut(strings.TrimPrefix(subject, wire.PrefixAdmin), ".")
+		if !ok || strings.Contains(verb, ".") {
+			return wire.Refuse(wire.CodeAdminDenied, "admin", "no such request")
+		}
+		if area == "keys" && verb == "ring" {
+			return nil // public keys: whoever may connect may verify
+		}
+		return s.denied(acl.Admin(s.p, area), wire.CodeAdminDenied, policy.VerbAdmin, area)
+	}
+	if err := wire.CheckSubject(subject); err != nil && subject[:1] != "$" && subject[:1] != "_" {
+		return malformedSubject(err)
+	}
+	// That a subject is not declared is told only to those who were granted it: the
+	// others must not learn the layout of the streams by asking.
+	if d := acl.Publish(s.p, subject); !d.Allowed {
+		return s.denied(d, wire.CodePublishDenied, policy.VerbPublish, subject)
+	}
+	r := wire.Refuse(wire.CodeSubjectUnknown, "default-deny/subject", "")
+	if s.chain.cfg.Explain {
+		r.Explain = acl.Explain(s.p, policy.VerbPublish, subject).Wire()
+	}
+	return r
+}
+
+// denied turns a decision into a refusal. The explanation is looked up only where
+// the caller may see it; administrators get it when they ask for the reference.
+func (s *Session) denied(d acl.Decision, code wire.Code, verb, what string) *wire.Refusal {
+	if d.Allowed {
+		return nil
+	}
+	r := wire.Refuse(code, d.Rule, "")
+	if s.chain.cfg.Explain {
+		r.Explain = acl.Explain(s.p, verb, what).Wire()
+	}
+	return r
+}
+
+func malformedSubject(err error) *wire.Refusal {
+	return wire.Refuse(wire.CodeSubjectMalformed, "subject-grammar", err.Error())
+}
+
+// bucketKey is the key grammar of nats.go's key-value and object stores
+// (jetstream/kv.go validKeyRe).
+func bucketKey(k string) bool {
+	if k == "" || k[0] == '.' || k[len(k)-1] == '.' || strings.Contains(k, "..") || len(k) > 512 {
+		return false
+	}
+	for i := range len(k) {
+		c := k[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case c == '-', c == '/', c == '_', c == '=', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// take charges every limit that covers the subject; all must agree. What an
+// earlier limit took is not given back when a later one refuses: a refused
+// publish is still a publish that was tried.
+func (s *Session) take(rt *route, bytes int) *wire.Refusal {
+	for i := range rt.limits {
+		l := &rt.limits[i]
+		d := l.bucket.Take(s.now.UnixNano(), bytes)
+		if d.OK {
+			continue
+		}
+		code := wire.CodeRateLimited
+		if d.Bytes {
+			code = wire.CodeByteRateLimited
+		}
+		r := wire.Refuse(code, l.name, "")
+		r.RetryAfter = d.RetryAfter
+		s.rejected.MayWait = l.wait
+		return r
+	}
+	return nil
+}
