@@ -1,0 +1,431 @@
+package jsonschema
+
+import (
+	"strings"
+)
+
+// evaluation is one run of a plan over one document. It is pooled and used by
+// one goroutine.
+type evaluation struct {
+	doc   *document
+	fuel  int
+	spent bool // fuel ran out: every answer since is "no", and the run must not be believed
+
+	// report is nil in the first run, which only decides. When it is set, the
+	// run goes on after a fault and records each.
+	report *report
+	path   []step // where the value under judgement stands; kept only with report
+
+	slots []int32 // table of uniqueItems
+}
+
+// step is one level of a JSON pointer: a member by the index of its name, or an
+// item by its number.
+type step struct {
+	name int // -1: item
+	item int
+}
+
+func (e *evaluation) release() {
+	e.doc.release()
+	e.doc, e.report = nil, nil
+	if cap(e.slots) > keepSeen {
+		e.slots = nil
+	}
+	evaluations.Put(e)
+}
+
+// burn spends n steps.
+func (e *evaluation) burn(n int) {
+	if e.fuel -= n; e.fuel < 0 {
+		e.spent = true
+	}
+}
+
+// eval judges value i by p. outer, when not nil, collects which members or items
+// p has evaluated; it is changed only when p accepts.
+func (e *evaluation) eval(p *plan, i int, outer *marks) bool {
+	if e.burn(1); e.spent {
+		return false
+	}
+	if p.never {
+		e.bad(p, i, ruleFalse, "")
+		return false
+	}
+	v := &e.doc.values[i]
+	if p.types != 0 && !e.hasType(p.types, v, i) {
+		e.bad(p, i, ruleType, "")
+		return false
+	}
+	var own *marks
+	if (outer != nil || p.uneval) && v.kind >= kindArray {
+		own = e.newMarks(int(v.n))
+	}
+	ok := true
+	if p.enum != nil && !e.isOneOf(p.enum, i) {
+		if ok = false; !e.bad(p, i, ruleEnum, "") {
+			return false
+		}
+	}
+	if p.konst != nil && !e.isOneOf(p.konst, i) {
+		if ok = false; !e.bad(p, i, ruleConst, "") {
+			return false
+		}
+	}
+	for _, q := range p.refs {
+		if !e.eval(q, i, own) {
+			if ok = false; e.report == nil {
+				return false
+			}
+		}
+	}
+	if !e.byKind(p, i, own) {
+		if ok = false; e.report == nil {
+			return false
+		}
+	}
+	if p.mix != nil && !e.combine(p, i, own) {
+		if ok = false; e.report == nil {
+			return false
+		}
+	}
+	if p.uneval && own != nil && !e.unevaluated(p, i, own) {
+		ok = false
+	}
+	if ok && outer != nil && own != nil {
+		outer.merge(own)
+	}
+	return ok && !e.spent
+}
+
+// byKind applies the keywords that bear on one kind of value.
+func (e *evaluation) byKind(p *plan, i int, own *marks) bool {
+	switch e.doc.values[i].kind {
+	case kindString:
+		if p.str != nil || p.format != nil {
+			return e.checkString(p, i)
+		}
+	case kindNumber:
+		if p.num != nil {
+			return e.checkNumber(p, i)
+		}
+	case kindObject:
+		if p.obj != nil {
+			return e.checkObject(p, i, own)
+		}
+	case kindArray:
+		if p.arr != nil {
+			return e.checkArray(p, i, own)
+		}
+	}
+	return true
+}
+
+func (e *evaluation) hasType(types uint8, v *value, i int) bool {
+	if types&kindTypes[v.kind] != 0 {
+		return true
+	}
+	if v.kind != kindNumber || types&typeInteger == 0 {
+		return false
+	}
+	if v.integer {
+		return true
+	}
+	var x decimal
+	x.parse(e.doc.token(i), false)
+	return x.isInteger()
+}
+
+func (e *evaluation) isOneOf(c *choices, i int) bool {
+	if e.doc.values[i].kind == kindString {
+		_, ok := c.strings[string(e.doc.text(i))]
+		return ok
+	}
+	for _, k := range c.others {
+		if e.equal(e.doc, i, c.values, k) {
+			return true
+		}
+		if e.spent {
+			return false
+		}
+	}
+	return false
+}
+
+func (e *evaluation) checkString(p *plan, i int) bool {
+	text := e.doc.text(i)
+	ok := true
+	e.burn(len(text) / 16)
+	if p.format != nil && !p.format.check(text) {
+		if ok = false; !e.bad(p, i, ruleFormat, "") {
+			return false
+		}
+	}
+	s := p.str
+	if s == nil {
+		return ok
+	}
+	// Runes are counted only where bytes do not decide.
+	if len(text) < s.min || len(text) > s.max || s.min > 0 {
+		n := runeCount(text)
+		if n < s.min {
+			if ok = false; !e.bad(p, i, ruleMinLength, "") {
+				return false
+			}
+		}
+		if n > s.max {
+			if ok = false; !e.bad(p, i, ruleMaxLength, "") {
+				return false
+			}
+		}
+	}
+	if s.pattern != nil {
+		if e.burn(s.pattern.cost(len(text))); e.spent {
+			return false
+		}
+		if !s.pattern.match(text) {
+			e.bad(p, i, rulePattern, "")
+			return false
+		}
+	}
+	return ok
+}
+
+func (e *evaluation) checkNumber(p *plan, i int) bool {
+	var x decimal
+	x.parse(e.doc.token(i), e.doc.values[i].integer)
+	n, ok := p.num, true
+	for _, c := range [...]struct {
+		bound  *decimal
+		rule   string
+		lo, hi int // compare must be in lo..hi
+	}{
+		{n.min, ruleMinimum, 0, 1}, {n.max, ruleMaximum, -1, 0},
+		{n.above, ruleExclusiveMinimum, 1, 1}, {n.below, ruleExclusiveMaximum, -1, -1},
+	} {
+		if c.bound == nil {
+			continue
+		}
+		if got := x.compare(c.bound); got < c.lo || got > c.hi {
+			if ok = false; !e.bad(p, i, c.rule, "") {
+				return false
+			}
+		}
+	}
+	if n.multiple != nil {
+		if !x.small || !n.multiple.small {
+			e.burn(64) // big integers of up to some 1,000 digits
+		}
+		if !x.multipleOf(n.multiple) {
+			e.bad(p, i, ruleMultipleOf, "")
+			return false
+		}
+	}
+	return ok
+}
+
+// quietly judges without recording.
+func (e *evaluation) quietly(p *plan, i int, outer *marks) bool {
+	saved := e.report
+	e.report = nil
+	ok := e.eval(p, i, outer)
+	e.report = saved
+	return ok
+}
+
+// combine applies allOf, anyOf, oneOf, not and if.
+func (e *evaluation) combine(p *plan, i int, own *marks) bool {
+	m, ok := p.mix, true
+	for _, q := range m.all {
+		if !e.eval(q, i, own) {
+			if ok = false; e.report == nil {
+				return false
+			}
+		}
+	}
+	if len(m.any) > 0 && !e.anyOf(p, i, own) {
+		if ok = false; e.report == nil {
+			return false
+		}
+	}
+	if len(m.one) > 0 && !e.oneOf(p, i, own) {
+		if ok = false; e.report == nil {
+			return false
+		}
+	}
+	if m.not != nil && e.quietly(m.not, i, nil) {
+		if ok = false; !e.bad(p, i, ruleNot, "") {
+			return false
+		}
+	}
+	if m.when != nil {
+		branch := m.then
+		if !e.quietly(m.when, i, own) {
+			branch = m.els
+		}
+		if branch != nil && !e.eval(branch, i, own) {
+			ok = false
+		}
+	}
+	return ok && !e.spent
+}
+
+func (e *evaluation) anyOf(p *plan, i int, own *marks) bool {
+	matched := false
+	for _, q := range p.mix.any {
+		if e.quietly(q, i, own) {
+			matched = true
+			if own == nil { // else every branch must tell what it evaluated
+				return true
+			}
+		}
+		if e.spent {
+			return false
+		}
+	}
+	if !matched {
+		e.blame(p, i, ruleAnyOf, p.mix.any)
+	}
+	return matched
+}
+
+func (e *evaluation) oneOf(p *plan, i int, own *marks) bool {
+	matched := -1
+	for k, q := range p.mix.one {
+		var branch *marks // merged only if it is the one
+		if own != nil {
+			branch = own
+			if matched >= 0 {
+				branch = nil
+			}
+		}
+		if e.quietly(q, i, branch) {
+			if matched >= 0 {
+				e.bad(p, i, ruleOneOf, twoBranches(matched, k))
+				return false
+			}
+			matched = k
+		}
+		if e.spent {
+			return false
+		}
+	}
+	if matched < 0 {
+		e.blame(p, i, ruleOneOf, p.mix.one)
+		return false
+	}
+	return true
+}
+
+// blame records why none of the branches took the value: the faults of the
+// branch that came nearest, then the combinator itself.
+func (e *evaluation) blame(p *plan, i int, rule string, branches []*plan) {
+	if e.report == nil {
+		return
+	}
+	outer := e.report
+	var best *report
+	for _, q := range branches {
+		r := newReport(outer.max)
+		r.depth = len(e.path)
+		e.report = r
+		e.eval(q, i, nil)
+		if best == nil || r.nearer(best) {
+			best = r
+		}
+		if e.spent {
+			break
+		}
+	}
+	e.report = outer
+	if best != nil {
+		outer.take(best)
+	}
+	e.bad(p, i, rule, "")
+}
+
+// equal compares two values as JSON Schema does: numbers by value, objects
+// without order.
+func (e *evaluation) equal(a *document, i int, b *document, j int) bool {
+	if e.burn(1); e.spent {
+		return false
+	}
+	x, y := &a.values[i], &b.values[j]
+	if x.kind != y.kind {
+		return false
+	}
+	switch x.kind {
+	case kindString:
+		s, t := a.text(i), b.text(j)
+		e.burn(min(len(s), len(t)) / 16)
+		return string(s) == string(t)
+	case kindNumber:
+		var m, n decimal
+		m.parse(a.token(i), x.integer)
+		n.parse(b.token(j), y.integer)
+		return m.compare(&n) == 0
+	case kindArray:
+		return x.n == y.n && e.equalItems(a, i, b, j)
+	case kindObject:
+		return x.n == y.n && e.equalMembers(a, i, b, j)
+	}
+	return true
+}
+
+func (e *evaluation) equalItems(a *document, i int, b *document, j int) bool {
+	n := a.values[i].n
+	i, j = i+1, j+1
+	for range n {
+		if !e.equal(a, i, b, j) {
+			return false
+		}
+		i, j = int(a.values[i].next), int(b.values[j].next)
+	}
+	return true
+}
+
+func (e *evaluation) equalMembers(a *document, i int, b *document, j int) bool {
+	n := a.values[i].n
+	key, other := i+1, j+1
+	for range n {
+		name := a.text(key)
+		at := other // the same order is the usual case
+		if at >= int(b.values[j].next) || string(b.text(at)) != string(name) {
+			e.burn(int(n)/8 + 1)
+			if at = b.find(j, name); at < 0 {
+				return false
+			}
+		}
+		if e.spent || !e.equal(a, key+1, b, at+1) {
+			return false
+		}
+		key, other = int(a.values[key+1].next), int(b.values[at+1].next)
+	}
+	return true
+}
+
+// find returns the index of the name in object i, -1 if it has none.
+func (d *document) find(i int, name []byte) int {
+	n, key := d.values[i].n, i+1
+	for range n {
+		if string(d.text(key)) == string(name) {
+			return key
+		}
+		key = int(d.values[key+1].next)
+	}
+	return -1
+}
+
+// pointer writes e.path as a JSON pointer, names cut and escaped.
+func (e *evaluation) pointer() string {
+	var b strings.Builder
+	for _, s := range e.path {
+		b.WriteByte('/')
+		if s.name < 0 {
+			writeInt(&b, s.item)
+		} else {
+			writeToken(&b, e.doc.text(s.name))
+		}
+	}
+	return b.String()
+}
