@@ -85,9 +85,10 @@ func (b *Batch) Len() int { return b.n }
 // moment it is written; only attestation itself is set afterwards.
 //
 // It returns -1, and adds nothing, for an event that no verifier would accept: one
-// that lacks id, source, type or one of the three, whose time or extension names
-// do not pass Event.Validate (values are not looked at), or that has dssematerial, natssubject and exacttime (the last two pass if they say what is
-// signed for them anyway). The caller must refuse such an event.
+// that lacks id, source, type or one of the three; whose time or extension names
+// could not pass Event.Validate (values are not looked at); or that has
+// dssematerial, or a natssubject or exacttime other than what is signed under that
+// name. The caller must refuse such an event.
 func (b *Batch) Add(e *cloudevent.Event, natsSubject []byte) int {
 	if _, err := b.d.digest(e, natsSubject); err != nil || hasDSSE(e) {
 		return -1
