@@ -1,0 +1,101 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/identity"
+	"github.com/signetbus/signet/broker/jsapi"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Upstream is the embedded server. Its methods are safe for concurrent use.
+type Upstream interface {
+	// Dial opens a connection at which the server sends INFO first.
+	Dial(ctx context.Context) (net.Conn, error)
+	// Ticket returns a one-time token that admits the connection with that local
+	// address to the account, with these allow lists. revoke ends its validity; the
+	// gate calls it when the connection is gone.
+	Ticket(account string, publish, subscribe []string, local net.Addr) (token string, revoke func())
+	// UpdateTicket replaces the allow lists of a ticket. The server applies them
+	// when its accounts are reloaded, which is up to the caller of Gate.Reload.
+	UpdateTicket(token string, publish, subscribe []string)
+}
+
+// Owners looks up who owns a consumer. Safe for concurrent use.
+type Owners interface {
+	// ConsumerOwner returns the owner ("tenant/name") that the consumer's metadata
+	// names, empty if it names none; found is false if there is no such consumer.
+	ConsumerOwner(ctx context.Context, tenant, stream, consumer string) (owner string, found bool, err error)
+}
+
+// Barrier is the durability barrier. Safe for concurrent use.
+type Barrier interface {
+	// Wait returns nil once everything that the server wrote before the call is on
+	// stable storage. An error means that it may not be.
+	Wait(ctx context.Context) error
+}
+
+// Sink is told what happens at the door. Its methods are called from the goroutine
+// of the connection: they must not block. Safe for concurrent use.
+type Sink interface {
+	// Refused is told of one refusal before it is answered, and may set its Ref.
+	// The slices of rejected are views that end with the call.
+	Refused(refusal *wire.Refusal, rejected *Rejected)
+	// Connected and Disconnected frame the life of an authenticated connection.
+	Connected(c *Connection)
+	Disconnected(c *Connection, reason string)
+}
+
+// Connection is who is connected. It does not change.
+type Connection struct {
+	ID        uint64
+	Tenant    string
+	Principal string // name within the tenant
+	Remote    string // address of the client
+	Name      string // what the client calls itself; untrusted
+	Lang      string // client library, untrusted
+	Version   string // of the library, untrusted
+}
+
+// Rejected is what was refused.
+type Rejected struct {
+	Verb              string // connect, publish or subscribe
+	Tenant, Principal string // empty before authentication
+	Remote            string
+	Subject, Reply    []byte // as the client wrote them
+	Header, Payload   []byte
+	Store             bool   // policy says: keep it as a dead letter
+	Schema            string // that refused it, with its version
+}
+
+// Deps are the parts that the gate stands between.
+type Deps struct {
+	Upstream     Upstream
+	Owners       Owners
+	Authenticate identity.Authenticator
+	// Admission returns the admission session of a new connection, or of a live one
+	// after Reload.
+	Admission func(*policy.Principal) *admission.Session
+	Guard     *jsapi.Guard
+	Policy    *policy.Set
+	Barrier   Barrier // nil: acknowledgements are not held
+	Sink      Sink    // nil: nobody is told
+}
+
+func (d *Deps) validate() error {
+	if d.Upstream == nil || d.Owners == nil || d.Authenticate == nil || d.Admission == nil || d.Guard == nil || d.Policy == nil {
+		return errors.New("gate: upstream, owners, authenticate, admission, guard and policy are required")
+	}
+	return nil
+}
+
+// nobody is the Sink where none is given.
+type nobody struct{}
+
+func (nobody) Refused(*wire.Refusal, *Rejected) {}
+func (nobody) Connected(*Connection)            {}
+func (nobody) Disconnected(*Connection, string) {}

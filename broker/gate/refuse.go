@@ -1,0 +1,153 @@
+package gate
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Values of Rejected.Verb.
+const (
+	verbNameConnect   = "connect"
+	verbNamePublish   = "publish"
+	verbNameSubscribe = "subscribe"
+	verbNameProtocol  = "protocol"
+)
+
+// maxErrText bounds the text of one -ERR in bytes; clients read control lines of
+// 4,096 bytes.
+const maxErrText = 2048
+
+// note completes a refusal, counts it, and tells the sink. cmd may be nil.
+func (c *conn) note(r *wire.Refusal, verb string, cmd *command) {
+	if r == nil {
+		return
+	}
+	rejected := Rejected{Verb: verb, Remote: c.creds.RemoteAddr}
+	if p := c.principal.Load(); p != nil {
+		rejected.Tenant, rejected.Principal = p.Tenant.Name, p.Name
+		r.Principal = p.FullName()
+	}
+	if cmd != nil {
+		rejected.Subject, rejected.Reply = cmd.subject, cmd.reply
+		rejected.Header, rejected.Payload = cmd.header, cmd.payload
+		if r.Subject == "" {
+			r.Subject = string(cmd.subject)
+		}
+	}
+	if verb == verbNamePublish {
+		last := c.batch.admission.Rejection()
+		rejected.Store, rejected.Schema = last.Store, last.Schema
+	}
+	c.gate.counters.refuse(r.Code)
+	c.gate.sink.Refused(r, &rejected)
+}
+
+// refuse answers a refused publish.
+func (c *conn) refuse(cmd *command, r *wire.Refusal) { c.refuseAPI(cmd, r, "", false) }
+
+// refuseAPI answers a refused publish: on its reply subject, if it is an inbox that
+// this client listens on, as a JetStream API error or, for a pull, as a status
+// frame; otherwise as -ERR. The answer is a frame of the gate: it does not pass the
+// server, so echo:false clients get it too. It is never a 503: clients retry those.
+func (c *conn) refuseAPI(cmd *command, r *wire.Refusal, apiType string, status bool) {
+	c.note(r, verbNamePublish, cmd)
+	b := &c.batch
+	if c.opts.Pedantic && r.Code == wire.CodeSubjectMalformed {
+		b.answers = appendErr(b.answers, "Invalid Publish Subject")
+		return
+	}
+	var targets []target
+	if len(cmd.reply) > 0 && (!status || c.opts.Headers) && c.box.replyProblem(cmd.reply) == "" {
+		targets = c.subs.inject(cmd.reply)
+	}
+	if len(targets) == 0 {
+		b.answers = appendErr(b.answers, "Permissions Violation for Publish to "+strconv.Quote(clipSubject(cmd.subject))+": "+reasonText(r))
+		return
+	}
+	var body []byte
+	if !status {
+		body = r.Answer(apiType, c.gate.cfg.ExplainToCaller)
+	}
+	for _, t := range targets {
+		if status {
+			b.answers = appendStatus(b.answers, cmd.reply, t.sid, r)
+		} else {
+			b.answers = wire.AppendMsg(b.answers, cmd.reply, []byte(t.sid), nil, body)
+		}
+		// The server does not know of this delivery: its own count must end earlier.
+		if t.end || t.limit > 0 {
+			c.forwardUnsub(t.sid, t.limit)
+		}
+	}
+}
+
+// appendStatus appends the 400 status that pulling clients read.
+func appendStatus(dst, subject []byte, sid string, r *wire.Refusal) []byte {
+	header := "NATS/1.0 400 " + sanitize(reasonText(r)) + "\r\n\r\n"
+	size := strconv.Itoa(len(header))
+	dst = append(dst, "HMSG "...)
+	dst = append(dst, subject...)
+	dst = append(dst, ' ')
+	dst = append(dst, sid...)
+	dst = append(dst, ' ')
+	dst = append(dst, size...)
+	dst = append(dst, ' ')
+	dst = append(dst, size...)
+	dst = append(dst, '\r', '\n')
+	dst = append(dst, header...)
+	return append(dst, '\r', '\n')
+}
+
+// reasonText is a refusal in one line for a caller.
+func reasonText(r *wire.Refusal) string {
+	var s strings.Builder
+	s.WriteString(r.Code.String())
+	s.WriteString(": ")
+	s.WriteString(r.Code.Entry().Title)
+	if r.Detail != "" {
+		s.WriteString(": " + r.Detail)
+	}
+	if r.Rule != "" {
+		s.WriteString(" (rule " + r.Rule + ")")
+	}
+	if r.RetryAfter > 0 {
+		s.WriteString(" retry after " + r.RetryAfter.String())
+	}
+	if r.Ref != "" {
+		s.WriteString(" ref " + r.Ref)
+	}
+	return s.String()
+}
+
+// appendErr appends one -ERR frame.
+func appendErr(dst []byte, text string) []byte {
+	dst = append(dst, "-ERR '"...)
+	dst = append(dst, sanitize(text)...)
+	return append(dst, "'\r\n"...)
+}
+
+// sanitize makes s safe inside one control line: no control characters, no quote
+// that would end the text, bounded.
+func sanitize(s string) string {
+	if len(s) > maxErrText {
+		s = s[:maxErrText]
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r < ' ' || r == 0x7f:
+			return ' '
+		case r == '\'':
+			return '`'
+		}
+		return r
+	}, s)
+}
+
+func clipSubject(b []byte) string {
+	if len(b) > wire.MaxSubjectBytes {
+		b = b[:wire.MaxSubjectBytes]
+	}
+	return string(b)
+}

@@ -1,0 +1,200 @@
+package gate
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// relay copies frames from the server to the client. It runs in its own goroutine
+// and is the only reader of the upstream connection after the handshake.
+type relay struct {
+	c    *conn
+	in   window // starts with what the handshake read too much
+	need int    // bytes of the pending frame, once known
+	out  []byte // rewritten frames of this chunk; empty: the chunk goes as it is
+	from int    // start of the bytes of the chunk that were not emitted yet
+	lost bool   // the client is gone: read on and discard
+}
+
+// run copies until the server ends the connection, then ends the client's.
+func (r *relay) run() {
+	defer r.c.gate.wg.Done()
+	defer close(r.c.relayDone)
+	defer r.in.release()
+	for r.step() {
+	}
+	if r.c.hold.barrier != nil {
+		r.c.hold.settle()
+	}
+	// The client learns of a lost server by the end of its connection.
+	r.c.wake(nil)
+}
+
+// step handles what is buffered, then one read. False ends the relay.
+func (r *relay) step() bool {
+	if err := r.chunk(); err != nil {
+		r.c.abort()
+		return false
+	}
+	room := r.in.room(r.need)
+	n, err := r.c.up.nc.Read(room)
+	r.in.filled(n)
+	return err == nil || n > 0
+}
+
+// chunk emits every whole frame of the buffer in one write.
+func (r *relay) chunk() error {
+	buf := r.in.unread()
+	if len(buf) == 0 || len(buf) < r.need {
+		return nil
+	}
+	r.from, r.need = 0, 0
+	r.out = r.out[:0]
+	var f frame
+	at, frames, now := 0, uint64(0), time.Time{}
+	for at < len(buf) {
+		n, need, err := nextFrame(buf[at:], r.c.maxDown, &f)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			r.need = need
+			break
+		}
+		frames++
+		if f.kind <= frameHMsg {
+			if len(f.reply) > 0 && now.IsZero() {
+				now = time.Now()
+			}
+			r.message(buf, at, n, &f, now)
+		} else {
+			r.control(buf, at, n, &f)
+		}
+		at += n
+	}
+	r.c.gate.counters.frames.Add(frames)
+	err := r.emit(buf[:at])
+	r.in.r += at
+	return err
+}
+
+// emit writes the chunk: the rewritten frames and what follows them, or, if none
+// was rewritten, the bytes as they came.
+func (r *relay) emit(chunk []byte) error {
+	out := chunk[r.from:]
+	if len(r.out) > 0 {
+		r.out = append(r.out, out...)
+		out = r.out
+	}
+	if !r.lost && r.c.down.write(out) != nil {
+		// Read on: the server may still be processing what the client sent before it
+		// went, and must not meet a reset.
+		r.lost = true
+		r.c.abort()
+	}
+	if cap(r.out) > 2*largeBuffer {
+		r.out = nil
+	}
+	return nil
+}
+
+// cut ends the run of unchanged bytes at the frame [at, at+n) and starts the next
+// one after it; the caller appends what goes in its place.
+func (r *relay) cut(buf []byte, at, n int) {
+	if cap(r.out) == 0 {
+		r.out = make([]byte, 0, max(smallBuffer, min(len(buf)+64, largeBuffer)))
+	}
+	r.out = append(r.out, buf[r.from:at]...)
+	r.from = at + n
+}
+
+// message handles MSG and HMSG.
+func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
+	c := r.c
+	c.subs.delivered(f.sid)
+	ownSubject := c.box.own(f.subject)
+	if len(f.reply) > 0 {
+		switch {
+		case c.box.own(f.reply):
+			r.cut(buf, at, n)
+			r.out = c.appendMessage(r.out, f)
+			return
+		case isInbox(f.reply) || hasPrefix(f.reply, wire.PrefixRouted):
+			c.handed.add(f.reply, now)
+		}
+	}
+	hold := ownSubject && c.hold.barrier != nil && f.kind == frameMsg && isPubAck(f.payload)
+	if !hold && !ownSubject && (f.kind == frameMsg || c.opts.Headers) {
+		return // unchanged
+	}
+	r.cut(buf, at, n)
+	if !hold {
+		r.out = c.appendMessage(r.out, f)
+		return
+	}
+	mark := len(r.out)
+	r.out = c.appendMessage(r.out, f)
+	c.gate.counters.held.Add(1)
+	c.hold.add(r.out[mark:])
+	r.out = r.out[:mark]
+}
+
+// appendMessage appends f as the client sees it: inboxes without the token, and no
+// headers where the client knows none.
+func (c *conn) appendMessage(dst []byte, f *frame) []byte {
+	headers := f.kind == frameHMsg && c.opts.Headers
+	if headers {
+		dst = append(dst, 'H')
+	}
+	dst = append(dst, "MSG "...)
+	dst = c.box.appendDown(dst, f.subject)
+	dst = append(dst, ' ')
+	dst = append(dst, f.sid...)
+	dst = append(dst, ' ')
+	if len(f.reply) > 0 {
+		dst = c.box.appendDown(dst, f.reply)
+		dst = append(dst, ' ')
+	}
+	size := len(f.payload)
+	if headers {
+		dst = strconv.AppendInt(dst, int64(len(f.header)), 10)
+		dst = append(dst, ' ')
+		size += len(f.header)
+	}
+	dst = strconv.AppendInt(dst, int64(size), 10)
+	dst = append(dst, '\r', '\n')
+	if headers {
+		dst = append(dst, f.header...)
+	}
+	dst = append(dst, f.payload...)
+	return append(dst, '\r', '\n')
+}
+
+// control handles everything that is not a message.
+func (r *relay) control(buf []byte, at, n int, f *frame) {
+	switch f.kind {
+	case frameInfo, frameOK:
+		// The server's INFO names loopback addresses, and +OK is the gate's to say.
+		r.cut(buf, at, n)
+	case framePong:
+		if r.c.pongSent {
+			return
+		}
+		// As nats-server does, the first PONG is followed by an INFO that says that
+		// the connection is complete.
+		r.c.pongSent = true
+		if r.c.opts.Protocol >= 1 {
+			r.cut(buf, at, n)
+			r.out = append(r.out, "PONG\r\n"...)
+			r.out = append(r.out, r.c.info(infoConnected)...)
+		}
+	case frameErr:
+		if line := r.c.box.scrub(f.line); len(line) != len(f.line) {
+			r.cut(buf, at, n)
+			r.out = append(r.out, line...)
+			r.out = append(r.out, '\r', '\n')
+		}
+	}
+}

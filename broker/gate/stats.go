@@ -1,0 +1,68 @@
+package gate
+
+import (
+	"sync/atomic"
+
+	"github.com/signetbus/signet/internal/wire"
+)
+
+type counter = atomic.Uint64
+
+// Range of the error registry.
+const (
+	firstCode = 40000
+	codeCount = 1000
+)
+
+// counters are the live numbers behind Stats.
+type counters struct {
+	connections atomic.Int64
+	accepted    counter
+	turnedAway  counter
+	messages    counter
+	bytesIn     counter
+	bytesOut    counter
+	bytesUp     counter
+	held        counter
+	frames      counter
+	refused     [codeCount]counter
+}
+
+func (c *counters) refuse(code wire.Code) {
+	if i := int(code) - firstCode; i >= 0 && i < codeCount {
+		c.refused[i].Add(1)
+		return
+	}
+	c.refused[wire.CodeInternal-firstCode].Add(1)
+}
+
+// Stats is a snapshot of the gate's counters. All but Connections only grow.
+type Stats struct {
+	Connections int64                // open now, with those that are not authenticated yet
+	Accepted    uint64               // connections that were let in
+	TurnedAway  uint64               // connections that were refused before CONNECT was read
+	Messages    uint64               // publishes that were forwarded
+	Frames      uint64               // frames from the server
+	BytesIn     uint64               // read from clients
+	BytesOut    uint64               // written to clients
+	BytesUp     uint64               // written to the server
+	HeldAcks    uint64               // acknowledgements that waited for stable storage
+	Refused     map[wire.Code]uint64 // refusals by code, without the zeros
+}
+
+// Stats returns a snapshot. It allocates; it is meant for a metrics scrape.
+func (g *Gate) Stats() Stats {
+	c := &g.counters
+	s := Stats{
+		Connections: c.connections.Load(), Accepted: c.accepted.Load(), TurnedAway: c.turnedAway.Load(),
+		Messages: c.messages.Load(), Frames: c.frames.Load(),
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), BytesUp: c.bytesUp.Load(),
+		HeldAcks: c.held.Load(), Refused: map[wire.Code]uint64{},
+	}
+	for i := range c.refused {
+		if n := c.refused[i].Load(); n > 0 {
+			s.Refused[wire.Code(firstCode+i)] = n
+		}
+	}
+	return s
+}

@@ -1,0 +1,110 @@
+package gate
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/signetbus/signet/broker/jsapi"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Errors of SUB that leave the connection open, in nats-server's words.
+var (
+	errTooManySubs    = errors.New("maximum subscriptions exceeded")
+	errInvalidSubject = errors.New("Invalid Subject")
+)
+
+// subscribe judges one SUB. A refused one leaves no state.
+func (c *conn) subscribe(cmd *command) {
+	if c.subs.has(cmd.sid) {
+		c.ok() // the first one stays, as on the server
+		return
+	}
+	if c.subs.count() >= c.gate.cfg.Limits.Subscriptions {
+		r := wire.Refuse(wire.CodeSubscriptionLimited, "subscriptions", "")
+		c.note(r, verbNameSubscribe, cmd)
+		c.batch.answers = appendErr(c.batch.answers, errTooManySubs.Error())
+		return
+	}
+	s := &subscription{
+		sid: string(cmd.sid), subject: string(cmd.subject), queue: string(cmd.queue),
+		inbox: isInbox(cmd.subject),
+	}
+	upstream, refusal := c.judgeSub(c.batch.principal, s)
+	if refusal != nil {
+		c.refuseSub(s, refusal, cmd)
+		return
+	}
+	c.subs.add(s)
+	b := &c.batch
+	b.frame = append(b.frame[:0], "SUB "...)
+	b.frame = append(b.frame, upstream...)
+	b.frame = append(b.frame, ' ')
+	if s.queue != "" {
+		b.frame = append(b.frame, s.queue...)
+		b.frame = append(b.frame, ' ')
+	}
+	b.frame = append(b.frame, s.sid...)
+	b.frame = append(b.frame, '\r', '\n')
+	b.admission.Frame(b.frame)
+	c.ok()
+}
+
+// judgeSub returns the filter to send to the server.
+func (c *conn) judgeSub(p *policy.Principal, s *subscription) (upstream string, _ *wire.Refusal) {
+	if !s.inbox {
+		return jsapi.JudgeSub(p, s.subject, s.queue, c.box.token)
+	}
+	if wire.CheckRawSubject(s.subject, true) != nil || len(s.subject)+len(c.box.token)+1 > maxReply {
+		return "", wire.Refuse(wire.CodeSubjectMalformed, "inbox", "the inbox is malformed or too long")
+	}
+	if s.queue != "" && (wire.CheckRawSubject(s.queue, false) != nil || len(s.queue) > wire.MaxSubjectBytes) {
+		return "", wire.Refuse(wire.CodeSubjectMalformed, "inbox", "the queue name is malformed")
+	}
+	return string(c.box.appendUp(nil, []byte(s.subject))), nil
+}
+
+// refuseSub answers a refused SUB.
+func (c *conn) refuseSub(s *subscription, r *wire.Refusal, cmd *command) {
+	c.note(r, verbNameSubscribe, cmd)
+	c.batch.answers = appendErr(c.batch.answers, subText(s, r))
+}
+
+// subText is nats-server's text, which clients parse, with the reason after it.
+func subText(s *subscription, r *wire.Refusal) string {
+	if r.Code == wire.CodeSubjectMalformed {
+		return errInvalidSubject.Error()
+	}
+	text := "Permissions Violation for Subscription to " + strconv.Quote(s.subject)
+	if s.queue != "" {
+		text += " using queue " + strconv.Quote(s.queue)
+	}
+	return text + ": " + reasonText(r)
+}
+
+// unsubscribe handles UNSUB, also of a sid that is not there: clients race with
+// their own limits.
+func (c *conn) unsubscribe(cmd *command) {
+	if limit, live := c.subs.limit(cmd.sid, cmd.max); live {
+		c.forwardUnsub(string(cmd.sid), limit)
+	}
+	c.ok()
+}
+
+// forwardUnsub sends UNSUB in the order of the batch; limit 0 is at once.
+func (c *conn) forwardUnsub(sid string, limit int) {
+	b := &c.batch
+	b.frame = appendUnsub(b.frame[:0], sid, limit)
+	b.admission.Frame(b.frame)
+}
+
+func appendUnsub(dst []byte, sid string, limit int) []byte {
+	dst = append(dst, "UNSUB "...)
+	dst = append(dst, sid...)
+	if limit > 0 {
+		dst = append(dst, ' ')
+		dst = strconv.AppendInt(dst, int64(limit), 10)
+	}
+	return append(dst, '\r', '\n')
+}
