@@ -40,6 +40,7 @@ func TestFromHeaders(t *testing.T) {
 		{"percent at the end", []string{"ce-subject: a%"}, "", "", ErrEncoding},
 		{"percent and one digit", []string{"ce-subject: a%4"}, "", "", ErrEncoding},
 		{"percent and no hex", []string{"ce-subject: a%4g"}, "", "", ErrEncoding},
+		{"percent and no hex first", []string{"ce-subject: a%g4"}, "", "", ErrEncoding},
 		{"extension", []string{"ce-traceparent: 00-a"}, "traceparent", "00-a", nil},
 		{"extension of 20", []string{"ce-aaaaabbbbbcccccddddd: v"}, "aaaaabbbbbcccccddddd", "v", nil},
 		{"extension of 21", []string{"ce-aaaaabbbbbcccccddddde: v"}, "", "", ErrAttribute},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -128,45 +127,5 @@ func TestAnswer(t *testing.T) {
 	r.RetryAfter = time.Microsecond
 	if p := r.Problem(false); p.RetryAfterMs != 1 {
 		t.Errorf("retryAfterMs of 1us = %d, want 1: a caller that waits so long must pass", p.RetryAfterMs)
-	}
-}
-
-func TestAppendErr(t *testing.T) {
-	refusal := func(c wire.Code) *wire.Refusal {
-		return &wire.Refusal{Code: c, Rule: "role w/publish[1]", Subject: "a.b", Ref: "01JD"}
-	}
-	tests := []struct {
-		name string
-		r    *wire.Refusal
-		sub  bool
-		want string
-	}{
-		{"publish", refusal(wire.CodePublishDenied), false, `-ERR 'Permissions Violation for Publish to "a.b" (signet 40101 PublishDenied: no publish grant covers this subject; rule role w/publish[1]; ref 01JD)'`},
-		{"subscribe", refusal(wire.CodeSubscribeDenied), true, `-ERR 'Permissions Violation for Subscription to "a.b" (signet 40102 SubscribeDenied: no subscribe grant covers this subject; rule role w/publish[1]; ref 01JD)'`},
-		{"auth", refusal(wire.CodeAuthFailed), false, `-ERR 'Authorization Violation'`},
-		{"no auth", refusal(wire.CodeAuthRequired), false, `-ERR 'Authorization Violation'`},
-		{"revoked", refusal(wire.CodePrincipalRevoked), false, `-ERR 'User Authentication Revoked'`},
-		{"connections", refusal(wire.CodeConnectionLimited), false, `-ERR 'maximum connections exceeded'`},
-		{"subscriptions", refusal(wire.CodeSubscriptionLimited), true, `-ERR 'Maximum Subscriptions Exceeded (signet 40602 SubscriptionLimited: too many subscriptions on this connection; rule role w/publish[1]; ref 01JD)'`},
-		{"hostile subject", &wire.Refusal{Code: wire.CodeSubjectMalformed, Subject: "a'\r\n-ERR\x00\"\xff"}, false, `-ERR 'Permissions Violation for Publish to "a???-ERR???" (signet 40200 SubjectMalformed: the subject breaks the subject grammar)'`},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := string(tt.r.AppendErr([]byte("x"), tt.sub)); got != "x"+tt.want+"\r\n" {
-				t.Errorf("AppendErr = %q\nwant %q", got, tt.want)
-			}
-		})
-	}
-	shape := regexp.MustCompile(`^-ERR '[ -&(-~]+'\r\n$`)
-	for _, e := range wire.Registry() {
-		long := &wire.Refusal{Code: e.Code, Subject: strings.Repeat("s'", 2000), Rule: strings.Repeat("r\n", 2000), Ref: strings.Repeat("'", 99)}
-		line := long.AppendErr(nil, true)
-		if !shape.Match(line) || len(line) > 512 {
-			t.Errorf("%s: line %q of %d bytes", e.Code, line, len(line))
-		}
-		closes := !bytes.Contains(line, []byte("Permissions Violation")) && !bytes.Contains(line, []byte("Maximum Subscriptions"))
-		if e.Code.ErrLineCloses() != closes {
-			t.Errorf("%s: ErrLineCloses = %v, the line says %v", e.Code, !closes, closes)
-		}
 	}
 }

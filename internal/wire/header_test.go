@@ -98,6 +98,7 @@ func TestRow03HeaderControlBytes(t *testing.T) {
 		{"DEL in a value", block("a: \x7f"), ErrHeaderValue},
 		{"tab in a value", block("a: b\tc"), ErrHeaderValue},
 		{"C1 control in a value", block("a: \u0085"), ErrHeaderValue},
+		{"last C1 control in a value", block("a: \u009f"), ErrHeaderValue},
 		{"not UTF-8", block("a: \xff"), ErrHeaderValue},
 		{"overlong UTF-8", block("a: \xc0\xaf"), ErrHeaderValue},
 		{"UTF-8 cut", block("a: \xe2\x82"), ErrHeaderValue},
