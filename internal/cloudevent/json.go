@@ -21,9 +21,10 @@ import (
 //     string is refused;
 //   - data or data_base64, not both; data_base64 is standard base64 with padding.
 //
-// Data: of a JSON content type, or of none, the text of the data member stays byte
-// for byte as it is. Of another content type data must be a string, and its value
-// is the data. Names repeated inside the data are not looked for: the data is
+// Data: of a JSON content type the text of the data member stays byte for byte as
+// it is; a data member without a content type is JSON, and datacontenttype is set
+// to say so. Of another content type data must be a string, and its value is the
+// data. Names repeated inside the data are not looked for: the data is
 // opaque here as it is in binary mode, and the schema scanner refuses them.
 //
 // Missing id, source and type are left empty. Only form is checked, see Validate.
@@ -291,12 +292,20 @@ func (d *decoder) binary() error {
 	return nil
 }
 
+// impliedContentType is what a data member without a datacontenttype is (JSON
+// format 1.0.2, section 2.2). It must not stay implied: other bindings read an
+// absent content type as unknown.
+var impliedContentType = []byte("application/json")
+
 // settleData turns the data member into data. It waits for the end of the event
 // because the content type may come last.
 func (d *decoder) settleData() error {
 	if d.data == nil {
 		d.e.Data = d.base64
 		return nil
+	}
+	if len(d.e.ContentType) == 0 {
+		d.e.ContentType = impliedContentType
 	}
 	if JSONContent(d.e.ContentType) {
 		d.e.Data = d.data

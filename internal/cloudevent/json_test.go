@@ -305,6 +305,20 @@ func TestJSONData(t *testing.T) {
 	}
 }
 
+// TestImpliedContentType: a data member is JSON unless the event says otherwise;
+// data_base64 is not.
+func TestImpliedContentType(t *testing.T) {
+	for members, want := range map[string]string{
+		`"data":1`: "application/json", `"data":null,"datacontenttype":null`: "application/json",
+		`"data":1,"datacontenttype":"text/json"`: "text/json", `"data_base64":"MQ=="`: "", `"a":"b"`: "",
+	} {
+		var e Event
+		if err := e.FromJSON([]byte(event(members)), nil); err != nil || string(e.ContentType) != want {
+			t.Errorf("%s: datacontenttype = %q, %v; want %q", members, e.ContentType, err, want)
+		}
+	}
+}
+
 func TestJSONContent(t *testing.T) {
 	for in, want := range map[string]bool{
 		"": true, "application/json": true, "Application/JSON; charset=utf-8": true, "text/json": true,
