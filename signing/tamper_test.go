@@ -65,6 +65,10 @@ func TestEveryByteCounts(t *testing.T) {
 			}
 		}
 		e := good.Clone()
+		masks := masks
+		if raceEnabled { // the detector makes this ten times as slow and finds nothing here
+			masks = masks[:1]
+		}
 		flip := func(what string, b []byte, covered bool) {
 			t.Helper()
 			for i := range b {
