@@ -17,8 +17,9 @@ var jsAPI = []string{
 }
 
 // jsAdmin are those for principals with the admin area streams or consumers.
+// Streams themselves come from the policy, for administrators too.
 var jsAdmin = map[string][]string{
-	"streams":   {"STREAM.CREATE.*", "STREAM.UPDATE.*", "STREAM.DELETE.*", "STREAM.LIST", "STREAM.MSG.DELETE.*"},
+	"streams":   {"STREAM.LIST", "STREAM.MSG.DELETE.*"},
 	"consumers": {"CONSUMER.NAMES.*", "CONSUMER.LIST.*", "CONSUMER.PAUSE.*.*"},
 }
 

@@ -95,6 +95,13 @@ func parseAll(sources []Source, open opener) (*Bundle, error) {
 	if len(sources) > MaxFiles {
 		return nil, fmt.Errorf("policy: %d files, at most %d", len(sources), MaxFiles)
 	}
+	total := 0
+	for _, src := range sources {
+		total += len(src.Data)
+	}
+	if total > MaxBundleBytes {
+		return nil, fmt.Errorf("policy: the bundle is over %d bytes", MaxBundleBytes)
+	}
 	var (
 		b      Bundle
 		f      faults

@@ -75,10 +75,13 @@ func (r *docReader) words(n ast.Node, what string, check func(string) (string, e
 // duration reads a duration of at least least into to.
 func (r *docReader) duration(what string, to *time.Duration, least time.Duration) func(ast.Node) {
 	return func(n ast.Node) {
-		before := len(r.faults.list)
-		v := parsed(&r.reader, n, what, parseDuration)
-		switch {
-		case len(r.faults.list) > before:
+		text, ok := r.scalar(n, what)
+		if !ok {
+			return
+		}
+		switch v, err := parseDuration(text); {
+		case err != nil:
+			r.fault(n, "%s: %v", what, err)
 		case v < least:
 			r.fault(n, "%s: %s is less than the least, %s", what, v, least)
 		default:
@@ -167,7 +170,14 @@ func (r *docReader) limit(name string, key, n ast.Node) {
 	l := Limit{Name: name, Burst: DefaultBurst, At: r.at(key)}
 	rate := func(what string, to *float64, bytes bool) func(ast.Node) {
 		return func(n ast.Node) {
-			*to = parsed(&r.reader, n, what, func(s string) (float64, error) { return parseRate(s, bytes) })
+			text, ok := r.scalar(n, what)
+			if !ok {
+				return
+			}
+			var err error
+			if *to, err = parseRate(text, bytes); err != nil {
+				r.fault(n, "%s: %v", what, err)
+			}
 		}
 	}
 	seen := r.object(n, what, fields{

@@ -13,18 +13,17 @@ func (r *docReader) grantFields(owner string, g *grantDecl) fields {
 	g.grants = make(map[string][]Grant)
 	list := func(key, verb string, check func(string) (string, error)) func(ast.Node) {
 		return func(n ast.Node) {
-			r.list(n, key, func(i int, n ast.Node) {
-				if s := parsed(&r.reader, n, fmt.Sprintf("%s[%d]", key, i), check); s != "" {
-					g.grants[verb] = append(g.grants[verb], Grant{
-						Verb: verb, Pattern: s, Rule: fmt.Sprintf("%s/%s[%d]", owner, key, i), Position: r.at(n),
-					})
+			r.list(n, owner+"/"+key, func(i int, n ast.Node) {
+				rule := fmt.Sprintf("%s/%s[%d]", owner, key, i)
+				if s := parsed(&r.reader, n, rule, check); s != "" {
+					g.grants[verb] = append(g.grants[verb], Grant{Verb: verb, Pattern: s, Rule: rule, Position: r.at(n)})
 				}
 			})
 		}
 	}
 	buckets := func(key, read, write string) func(ast.Node) {
 		return func(n ast.Node) {
-			r.object(n, key, fields{
+			r.object(n, owner+"/"+key, fields{
 				"read":  list(key+".read", read, checkBucket),
 				"write": list(key+".write", write, checkBucket),
 			})

@@ -21,7 +21,13 @@ type merged struct {
 	schemas    map[string][]*SchemaDoc // versions of a name, ascending
 	bindings   []*bindingDecl
 	deadLetter *DeadLetter
+
+	declared  index // subjects of streams and ephemeral subjects
+	nDeclared int
 }
+
+// maxCompiled bounds what roles used by many principals multiply to.
+const maxCompiled = 1_000_000
 
 // once faults names that are declared twice.
 type once struct {
@@ -123,6 +129,7 @@ func appendOnce[T any](list []*T, more []T, o *once, key func(*T) (string, Posit
 func (b *Bundle) validate(f *faults) {
 	tenants := b.merge(f)
 	nkeys := newOnce(f, "nkey")
+	compiled := 0
 	for _, m := range tenants {
 		m.checkSubjects(f)
 		m.checkBindings(f)
@@ -133,8 +140,36 @@ func (b *Bundle) validate(f *faults) {
 		for _, p := range m.principals {
 			m.checkGrants(&p.grantDecl, f)
 			m.checkPrincipal(p, nkeys, f)
+			if compiled <= maxCompiled {
+				if compiled += m.compiledGrants(p); compiled > maxCompiled {
+					f.add(p.at, "roles x principals make more than %d grants", maxCompiled)
+				}
+			}
 		}
 	}
+}
+
+// compiledGrants counts the grants of p after its roles are merged and those that
+// start with a wildcard are narrowed to the declared subjects.
+func (m *merged) compiledGrants(p *principalDecl) int {
+	n := 0
+	count := func(g *grantDecl) {
+		for _, list := range g.grants {
+			n += len(list)
+			for i := range list {
+				if p := list[i].Pattern; p != "" && (p[0] == '*' || p[0] == '>') {
+					n += m.nDeclared
+				}
+			}
+		}
+	}
+	count(&p.grantDecl)
+	for _, r := range p.roles {
+		if role := m.roles[r.text]; role != nil {
+			count(&role.grantDecl)
+		}
+	}
+	return n
 }
 
 // checkSubjects refuses overlaps: a subject belongs to one stream or is ephemeral,
@@ -153,12 +188,14 @@ func (m *merged) checkSubjects(f *faults) {
 				return false
 			})
 			x.add(subject, len(owner))
+			m.declare(subject)
 			owner = append(owner, s)
 		}
 	}
 	seen := newOnce(f, "ephemeral subject")
 	for _, w := range m.ephemeral {
 		seen.add(w.text, w.at)
+		m.declare(w.text)
 		x.overlapping(w.text, func(i int) bool {
 			f.add(w.at, "ephemeral subject %s overlaps stream %s at %s", w.text, owner[i].Name, owner[i].At)
 			return false
@@ -166,24 +203,20 @@ func (m *merged) checkSubjects(f *faults) {
 	}
 }
 
+func (m *merged) declare(subject string) {
+	m.declared.add(subject, m.nDeclared)
+	m.nDeclared++
+}
+
 // checkBindings refuses rules of which neither is the more specific one where they
 // meet, rules that no declared subject reaches, and unknown schemas.
 func (m *merged) checkBindings(f *faults) {
-	var declared index
-	for _, s := range m.streams {
-		for _, subject := range s.Subjects {
-			declared.add(subject, 0)
-		}
-	}
-	for _, w := range m.ephemeral {
-		declared.add(w.text, 0)
-	}
 	var events, rpc index
 	for i, b := range m.bindings {
 		x := &events
 		if isRPC(b.Match) {
 			x = &rpc
-		} else if !overlaps(&declared, b.Match) {
+		} else if !overlaps(&m.declared, b.Match) {
 			f.add(b.At, "subject rule %s: no stream or ephemeral subject matches it", b.Match)
 		}
 		x.overlapping(b.Match, func(j int) bool {
@@ -297,10 +330,7 @@ func (m *merged) checkGrants(g *grantDecl, f *faults) {
 // subject would otherwise be found only by the refusal.
 func (m *merged) checkReach(g *grantDecl, verb string, f *faults) {
 	for _, grant := range g.grants[verb] {
-		reached := slices.ContainsFunc(m.streams, func(s *Stream) bool {
-			return slices.ContainsFunc(s.Subjects, func(subject string) bool { return wire.Overlap(subject, grant.Pattern) })
-		}) || slices.ContainsFunc(m.ephemeral, func(w word) bool { return wire.Overlap(w.text, grant.Pattern) })
-		if !reached {
+		if !overlaps(&m.declared, grant.Pattern) {
 			f.add(grant.Position, "%s %s: no stream or ephemeral subject of tenant %s matches it", verb, grant.Pattern, m.name)
 		}
 	}

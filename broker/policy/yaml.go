@@ -25,8 +25,16 @@ const (
 // parseYAML returns the documents of src. It refuses anchors, aliases, merge keys,
 // tags, directives and explicit keys: with them a small file can mean a huge or a
 // misleading one, and no policy needs them.
-func parseYAML(name string, src []byte, f *faults) []*ast.DocumentNode {
+func parseYAML(name string, src []byte, f *faults) (docs []*ast.DocumentNode) {
 	whole := Position{File: name}
+	defer func() {
+		// The parser is not ours and reads what an administrator pasted: a panic in
+		// it is a file that cannot be read, not the end of the broker.
+		if p := recover(); p != nil {
+			docs = nil
+			f.add(whole, "not YAML: the parser gave up on it")
+		}
+	}()
 	switch {
 	case len(src) > MaxFileBytes:
 		f.add(whole, "policy file over %d bytes", MaxFileBytes)
@@ -335,7 +343,7 @@ func parsed[T any](r *reader, n ast.Node, what string, parse func(string) (T, er
 // none is close, with all of them.
 func suggest(word string, known []string, all string) string {
 	best, distance := "", 3
-	for _, k := range known {
+	for _, k := range known[:min(len(known), 256)] {
 		if d := editDistance(word, k); d < distance && d < len(k) {
 			best, distance = k, d
 		}
