@@ -23,7 +23,7 @@ type Limits struct {
 type Fuel struct {
 	Base    int // default 10,000, hard 1,000,000
 	PerByte int // default 64, hard 1,024
-	Max     int // default 2,000,000 (under 50 ms on one slow core), hard 100,000,000
+	Max     int // default 1,000,000 (some 40 ms of one core), hard 100,000,000
 }
 
 // Registration bounds the schema documents themselves.
@@ -58,7 +58,7 @@ func (l Limits) Effective() Limits {
 	fix(&l.Violations, 10, 100)
 	fix(&l.Fuel.Base, 10000, 1000000)
 	fix(&l.Fuel.PerByte, 64, 1024)
-	fix(&l.Fuel.Max, 2000000, 100000000)
+	fix(&l.Fuel.Max, 1000000, 100000000)
 	r := &l.Registration
 	fix(&r.TextBytes, 512<<10, 4<<20)
 	fix(&r.Depth, 64, 128)

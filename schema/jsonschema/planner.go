@@ -106,7 +106,7 @@ func (pl *planner) plan(s *lib.Schema) *plan {
 		}
 	}
 	src := pl.source(s)
-	pl.checkSource(p, src)
+	pl.checkSource(p, s, src)
 	pl.dynamic(p, s)
 	pl.values(p, s, src)
 	pl.object(p, s)
@@ -116,7 +116,13 @@ func (pl *planner) plan(s *lib.Schema) *plan {
 }
 
 // checkSource refuses what the library would read in silence in a way of its own.
-func (pl *planner) checkSource(p *plan, src map[string]any) {
+func (pl *planner) checkSource(p *plan, s *lib.Schema, src map[string]any) {
+	if d, ok := src["$schema"].(string); ok {
+		d = strings.TrimSuffix(d, "#")
+		if !(d == Draft07 && s.DraftVersion == 7) && !(d == Draft202012 && s.DraftVersion == 2020) {
+			p.refuse("$schema %q names another dialect than the one in force here", d)
+		}
+	}
 	if f, ok := src["format"].(string); ok && formatChecks[f] == nil {
 		p.refuse("unknown format %q; asserted are %s", f, strings.Join(Formats(), ", "))
 	}

@@ -98,7 +98,7 @@ func (e *evaluation) bad(p *plan, i int, rule, arg string) bool {
 	if r == nil {
 		return false
 	}
-	if (rule == ruleType || rule == ruleConst || rule == ruleEnum) && len(e.path) <= r.depth+1 {
+	if p.isTag(rule) && len(e.path) <= r.depth+1 || rule == ruleType && len(e.path) == r.depth {
 		r.strange++
 	}
 	if len(r.violations) >= r.max { // do not build what is not kept
@@ -112,6 +112,12 @@ func (e *evaluation) bad(p *plan, i int, rule, arg string) bool {
 		Offset: e.offset(i), Message: message,
 	})
 	return true
+}
+
+// isTag reports whether a fault of rule says that another branch was meant: a
+// constant, or an enum of one value, as unions are tagged.
+func (p *plan) isTag(rule string) bool {
+	return rule == ruleConst || rule == ruleEnum && len(p.enum.strings)+len(p.enum.others) == 1
 }
 
 // badName records a fault of the member whose name stands at key.
