@@ -2,6 +2,7 @@ package admission
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/signetbus/signet/broker/acl"
@@ -83,16 +84,25 @@ type Session struct {
 	recorded []byte // now in whole seconds, RFC 3339
 	lastUnix int64
 
-	headers  wire.Headers
-	ops      []op
-	events   []slot
-	batch    signing.Batch
-	arena    []byte // header lines, frames and identifiers of this batch
-	block    []byte // the header block under construction in Flush
 	ids      idSource
 	grants   grantMemo
 	rejected Rejection
+
+	*work // between Begin and Flush; nil otherwise
 }
+
+// work is what a batch needs while it is being made. Sessions borrow it from a
+// pool for that time, so that an idle connection holds none of it.
+type work struct {
+	headers wire.Headers
+	ops     []op
+	events  []slot
+	batch   signing.Batch
+	arena   []byte // header lines, frames and identifiers of this batch
+	block   []byte // the header block under construction in Flush
+}
+
+var works = sync.Pool{New: func() any { return new(work) }}
 
 // slot is an event under admission and the memory its decoded values live in.
 type slot struct {
@@ -124,12 +134,16 @@ func (c *Chain) Session(p *policy.Principal) *Session {
 // Principal returns whose session this is.
 func (s *Session) Principal() *policy.Principal { return s.p }
 
-// Begin starts a batch: everything until Flush is recorded as of now.
+// Begin starts a batch: everything until Flush is recorded as of now. Frame,
+// Publish and Flush may be called only after it; Flush ends the batch.
 func (s *Session) Begin(now time.Time) {
 	s.now = now
 	if u := now.Unix(); u != s.lastUnix || len(s.recorded) == 0 {
 		s.lastUnix = u
 		s.recorded = now.UTC().AppendFormat(s.recorded[:0], "2006-01-02T15:04:05Z")
+	}
+	if s.work == nil {
+		s.work = works.Get().(*work)
 	}
 	s.ops = s.ops[:0]
 	s.events = s.events[:0]
@@ -245,22 +259,23 @@ func (s *Session) Flush(dst []byte) []byte {
 	return dst
 }
 
-// release drops the views of the finished batch and gives back oversized buffers,
-// so that an idle connection holds little.
+// release drops the views of the finished batch and gives the work back. What
+// one huge batch grew is not kept.
 func (s *Session) release() {
-	clear(s.ops)
-	s.ops = s.ops[:0]
-	s.events = s.events[:0]
+	w := s.work
+	s.work = nil
 	const keep = 64 << 10
-	if cap(s.arena) > keep {
-		s.arena = nil
+	if cap(w.arena) > keep || cap(w.block) > keep || cap(w.events) > 4096 {
+		return
 	}
-	for i, all := 0, s.events[:cap(s.events)]; i < len(all); i++ {
-		if cap(all[i].scratch) > keep {
+	for i, all := 0, w.events[:cap(w.events)]; i < len(all); i++ {
+		if cap(all[i].scratch) > keep/8 {
 			all[i].scratch = nil
 		}
 	}
-	if cap(s.block) > keep {
-		s.block = nil
+	clear(w.ops)
+	for i := range w.events {
+		w.events[i].event.Reset() // the views must not keep a read buffer alive
 	}
+	works.Put(w)
 }

@@ -8,12 +8,13 @@ import (
 	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing"
 )
 
 // brokerAttributes are set by the broker alone: a client's value would be a claim
 // that looks like ours.
 var brokerAttributes = [...]string{
-	wire.AttrAttestation, wire.AttrAuthType, wire.AttrAuthID, wire.AttrNATSSubject, wire.AttrRecordedTime,
+	wire.AttrAttestation, wire.AttrAuthType, wire.AttrAuthID, wire.AttrNATSSubject, wire.AttrRecordedTime, signing.AttrExactTime,
 }
 
 var (
@@ -52,7 +53,14 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 		s.arena = append(s.arena, '\r', '\n')
 		extra = s.arena[at:len(s.arena):len(s.arena)]
 	}
-	s.ops = append(s.ops, op{event: s.batch.Add(e, p.Subject), subject: p.Subject, reply: p.Reply, extra: extra})
+	i := s.batch.Add(e, p.Subject)
+	if i < 0 {
+		// No verifier would accept it: Validate and complete let something through
+		// that they should not have.
+		s.events = s.events[:len(s.events)-1]
+		return wire.Refuse(wire.CodeEventMalformed, "cloudevents", "the event cannot be attested")
+	}
+	s.ops = append(s.ops, op{event: i, subject: p.Subject, reply: p.Reply, extra: extra})
 	return nil
 }
 
