@@ -1,0 +1,71 @@
+package admin
+
+import "github.com/signetbus/signet/internal/adminapi"
+
+// The results of the calls. Results only ever gain members.
+type (
+	// Key is one key of the keyring: ID (nkeys public key), Alg, Role, Principal,
+	// NotBefore, NotAfter, RevokedAt.
+	Key = adminapi.Key
+	// KeyList is the keyring as a list: Version, Issued, Expires, Keys.
+	KeyList = adminapi.KeyList
+	// KeyRing is the signed keyring: Document (for keyring.Parse), Version, Expires.
+	KeyRing = adminapi.KeyRing
+	// Status is one page on the broker that answers: Server, Policy, Gate, Streams,
+	// DeadLetters, Refusals, Certificates, Health.
+	Status = adminapi.Status
+	// ServerStatus says which broker answers.
+	ServerStatus = adminapi.ServerStatus
+	// PolicyStatus says what is enforced.
+	PolicyStatus = adminapi.PolicyStatus
+	// GateStatus counts what passes the gate.
+	GateStatus = adminapi.GateStatus
+	// StreamStatus is the state of one stream.
+	StreamStatus = adminapi.StreamStatus
+	// DLQStatus is the state of the dead-letter stream.
+	DLQStatus = adminapi.DLQStatus
+	// CodeCount counts the refusals of one code.
+	CodeCount = adminapi.CodeCount
+	// Certificate is a server certificate in use.
+	Certificate = adminapi.Certificate
+	// HealthPart is the state of one part of the broker.
+	HealthPart = adminapi.HealthPart
+	// PolicyFile is one file of a bundle: Name and Text.
+	PolicyFile = adminapi.PolicyFile
+	// PolicyCheck says whether a bundle is valid, with all Faults.
+	PolicyCheck = adminapi.PolicyCheck
+	// PolicyFault is one fault of a bundle: File, Line, Column, Message.
+	PolicyFault = adminapi.PolicyFault
+	// CanIRequest is a question about a grant: Verb, Subject, Principal (empty: the
+	// caller).
+	CanIRequest = adminapi.CanIRequest
+	// CanI is its answer: Allowed, Rule, File, Line, Nearest, Fix, Text.
+	CanI = adminapi.CanI
+	// Refusal is one refusal as audit keeps it.
+	Refusal = adminapi.Refusal
+	// RefusalsQuery filters refusals: After (cursor), Since, Code, Principal,
+	// Subject, Limit.
+	RefusalsQuery = adminapi.RefusalsLsRequest
+	// RefusalList is a page of refusals; its Cursor is the next After.
+	RefusalList = adminapi.RefusalList
+	// DLQQuery filters dead letters: Reason, Subject, Principal, Since, Cursor, Limit.
+	DLQQuery = adminapi.DLQLsRequest
+	// DLQList is a page of dead letters; with More, its Cursor is the next one.
+	DLQList = adminapi.DLQList
+	// DeadLetter describes one dead letter.
+	DeadLetter = adminapi.DeadLetter
+)
+
+// StoredLetter is a dead letter with its exact original bytes.
+type StoredLetter struct {
+	DeadLetter
+	Header  []byte // the original header block, nil if there was none
+	Payload []byte
+}
+
+// Limits of the calls.
+const (
+	DefaultListLimit = adminapi.DefaultListLimit // of DLQQuery.Limit and RefusalsQuery.Limit
+	MaxListLimit     = adminapi.MaxListLimit
+	MaxBundleBytes   = adminapi.MaxBundleBytes // of all files of a PolicyCheck
+)

@@ -1,0 +1,355 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing"
+)
+
+// Client is a connection to a broker as one principal. Make it with Connect; it
+// may be used by many goroutines.
+type Client struct {
+	cfg      *config
+	nc       *nats.Conn
+	mux      *mux
+	ring     *ringKeeper
+	verifier *signing.Verifier
+	slots    chan struct{} // one token per PublishAsync without an answer
+
+	stop    context.CancelFunc // of the workers
+	workers sync.WaitGroup
+
+	mu     sync.Mutex
+	subs   map[subscription]struct{}
+	closed chan struct{}
+	once   sync.Once
+	cause  error // why the connection ended; written before closed is closed
+}
+
+// subscription is what a client tells its subscriptions.
+type subscription interface {
+	Stop()
+	Drain()
+	Closed() <-chan struct{}
+	reconnected()
+	denied(natsSubject string, err error)
+}
+
+// Connect connects to url ("tls://host:port", several with commas, or "" with
+// WithContext), authenticates, and loads the keyring. TLS 1.3 is always on and
+// its handshake comes first, so nothing is ever sent in the clear. A context
+// without a deadline gets the one of WithTimeout.
+//
+// Errors: ErrInvalidOption and ErrNoRoot before anything is sent;
+// ErrUnauthenticated, ErrUnavailable, ErrKeyring, ErrNonce.
+func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
+	cfg := defaultConfig(url)
+	for _, o := range opts {
+		if o == nil {
+			continue
+		}
+		if err := o(cfg); err != nil {
+			cfg.setIdentity(nil)
+			return nil, err
+		}
+	}
+	servers, err := cfg.validate()
+	if err != nil {
+		cfg.setIdentity(nil)
+		return nil, err
+	}
+	ctx, cancel := cfg.deadline(ctx)
+	defer cancel()
+	c := &Client{
+		cfg: cfg, slots: make(chan struct{}, cfg.maxInFlight),
+		subs: map[subscription]struct{}{}, closed: make(chan struct{}),
+	}
+	if err := c.dial(ctx, servers); err != nil {
+		if cfg.id.refused.Load() {
+			err = errors.Join(ErrNonce, err)
+		}
+		cfg.setIdentity(nil)
+		return nil, fromTransport("connect", "", err)
+	}
+	if err := c.begin(ctx); err != nil {
+		c.Close()
+		return nil, fromTransport("connect", "", err)
+	}
+	return c, nil
+}
+
+// begin starts the workers and loads the first keyring.
+func (c *Client) begin(ctx context.Context) error {
+	life, stop := context.WithCancel(context.Background())
+	c.mu.Lock()
+	c.stop = stop
+	c.mu.Unlock()
+	if err := c.mux.start(); err != nil {
+		return err
+	}
+	c.workers.Go(func() { c.mux.run(life, c.cfg.timeout/8) })
+	source := c.brokerSource
+	if c.cfg.keyringFile != "" {
+		source = fileSource(c.cfg.keyringFile)
+	}
+	c.ring = newRingKeeper(c.cfg.root, source, c.cfg.onError)
+	c.verifier = signing.NewVerifier(c.ring.current)
+	if err := c.ring.refresh(ctx); err != nil {
+		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "no keyring, so no event could be verified", Err: err}
+	}
+	c.workers.Go(func() { c.ring.run(life, c.cfg.timeout) })
+	return nil
+}
+
+// dial opens the connection. nats.go has no context for this: its own time-out
+// is cut to the deadline, and a connection that comes too late is closed.
+func (c *Client) dial(ctx context.Context, servers []string) error {
+	o := nats.GetDefaultOptions()
+	o.Servers, o.Name = servers, c.cfg.name
+	o.Secure, o.TLSHandshakeFirst, o.TLSConfig = true, true, c.cfg.tls
+	o.Nkey, o.SignatureCB = c.cfg.id.public, c.cfg.id.signNonce
+	o.MaxReconnect = -1
+	o.ReconnectWait, o.ReconnectJitter, o.ReconnectJitterTLS = c.cfg.reconnect, c.cfg.reconnect, c.cfg.reconnect
+	// Not the buffer of nats.go: it would send while our resend decides the order.
+	o.ReconnectBufSize = -1
+	o.PingInterval = 20 * time.Second
+	o.SubChanLen = liveBuffer
+	o.PermissionErrOnSubscribe = true
+	o.AsyncErrorCB = c.onAsyncError
+	o.DisconnectedErrCB = c.onDisconnect
+	o.ReconnectedCB = c.onReconnect
+	o.ClosedCB = c.onClosed
+	if d, ok := ctx.Deadline(); ok {
+		o.Timeout = max(time.Until(d), time.Millisecond)
+	}
+	type result struct {
+		nc  *nats.Conn
+		err error
+	}
+	// The callbacks of nats.go may come before Connect returns; they wait here.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := make(chan result, 1)
+	go func() {
+		nc, err := o.Connect()
+		ch <- result{nc, err}
+	}()
+	select {
+	case r := <-ch:
+		if r.err != nil {
+			return r.err
+		}
+		c.nc, c.mux = r.nc, newMux(r.nc)
+		return nil
+	case <-ctx.Done():
+		go func() {
+			if r := <-ch; r.nc != nil {
+				r.nc.Close()
+			}
+		}()
+		return ctx.Err()
+	}
+}
+
+func (c *config) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
+// Principal-side state of the connection, as the callbacks of nats.go see it.
+// They run one after the other on a goroutine of the connection.
+
+func (c *Client) onDisconnect(_ *nats.Conn, err error) {
+	c.mu.Lock()
+	m := c.mux
+	c.mu.Unlock()
+	if m == nil {
+		return
+	}
+	m.hold()
+	c.cfg.onState(false, err)
+}
+
+func (c *Client) onReconnect(*nats.Conn) {
+	c.mu.Lock()
+	m := c.mux
+	c.mu.Unlock()
+	if m == nil {
+		return
+	}
+	m.resume()
+	for _, s := range c.subscriptions() {
+		s.reconnected()
+	}
+	c.cfg.onState(true, nil)
+}
+
+func (c *Client) onClosed(nc *nats.Conn) {
+	c.mu.Lock()
+	m, stop := c.mux, c.stop
+	c.mu.Unlock()
+	if m == nil {
+		return
+	}
+	last := nc.LastError()
+	if last == nil || !errors.Is(fromTransport("", "", last), ErrUnauthenticated) {
+		last = errors.Join(nats.ErrConnectionClosed, last)
+	}
+	c.end(m, stop, fromTransport("connection", "", last))
+}
+
+// end is run once, by whoever ends the client first.
+func (c *Client) end(m *mux, stop context.CancelFunc, cause error) {
+	c.once.Do(func() {
+		c.cause = cause
+		m.close(cause)
+		if stop != nil {
+			stop()
+		}
+		close(c.closed)
+	})
+}
+
+// onAsyncError gets the -ERR lines that belong to no call.
+func (c *Client) onAsyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		e := fromPermission("", "", err)
+		if strings.Contains(err.Error(), "ubscription") {
+			for _, s := range c.subscriptions() {
+				s.denied(e.Subject, e)
+			}
+		}
+		c.cfg.onError(e)
+		return
+	}
+	subject := ""
+	if sub != nil {
+		subject = sub.Subject
+	}
+	c.cfg.onError(fromTransport("connection", subject, err))
+}
+
+func (c *Client) subscriptions() []subscription {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]subscription, 0, len(c.subs))
+	for s := range c.subs {
+		all = append(all, s)
+	}
+	return all
+}
+
+func (c *Client) addSub(s subscription) {
+	c.mu.Lock()
+	c.subs[s] = struct{}{}
+	c.mu.Unlock()
+}
+
+func (c *Client) dropSub(s subscription) {
+	c.mu.Lock()
+	delete(c.subs, s)
+	c.mu.Unlock()
+}
+
+// API asks one verb of the admin API: request as JSON on $SIGNET.API.<area>.<verb>,
+// and the result into result, a pointer or nil. Package client/admin has the typed
+// calls.
+//
+// Errors: ErrDenied without the grant of the area, and those of the verb.
+func (c *Client) API(ctx context.Context, area, verb string, request, result any) error {
+	return c.request(ctx, wire.PrefixAdmin+area+"."+verb, request, result)
+}
+
+func (c *Client) request(ctx context.Context, subject string, request, result any) error {
+	body, err := adminapi.EncodeRequest(request)
+	if err != nil {
+		return malformed(subject, subject, "", err)
+	}
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	answer, err := c.mux.request(ctx, &nats.Msg{Subject: subject, Data: body})
+	if err != nil {
+		return fromTransport(subject, subject, err)
+	}
+	err = adminapi.DecodeAnswer(answer.Data, result)
+	var refusal *wire.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return fromRefusal(subject, refusal)
+	case err != nil:
+		return &Error{Op: subject, Class: string(wire.ClassInternal), Title: "the answer cannot be read", Subject: subject, Err: err}
+	}
+	return nil
+}
+
+// Connected reports whether the connection is up at this moment.
+func (c *Client) Connected() bool { return c.nc.IsConnected() }
+
+// Closed is closed when the client has ended: by Close, by Drain, or because the
+// broker refuses the credential.
+func (c *Client) Closed() <-chan struct{} { return c.closed }
+
+// Err returns why the client ended, nil while it has not.
+func (c *Client) Err() error {
+	select {
+	case <-c.closed:
+		return c.cause
+	default:
+		return nil
+	}
+}
+
+// Close stops everything at once: publishes without an answer fail with
+// ErrClosed, buffered deliveries are discarded and will be delivered again. It
+// does not wait for handlers, so a handler may call it; a hook must not.
+func (c *Client) Close() {
+	for _, s := range c.subscriptions() {
+		s.Stop()
+	}
+	c.nc.Close()
+	c.mu.Lock()
+	m, stop := c.mux, c.stop
+	c.mu.Unlock()
+	c.end(m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
+	c.workers.Wait()
+	c.cfg.id.wipe()
+}
+
+// Drain finishes everything and then closes: subscriptions handle what is
+// buffered, publishes get their answers. After ctx it closes regardless and
+// returns the error of ctx. It must not be called by a handler.
+func (c *Client) Drain(ctx context.Context) error {
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	subs := c.subscriptions()
+	for _, s := range subs {
+		s.Drain()
+	}
+	var late error
+	for _, s := range subs {
+		select {
+		case <-s.Closed():
+		case <-ctx.Done():
+			late = ctx.Err()
+		}
+	}
+	if err := c.Flush(ctx); late == nil {
+		late = err
+	}
+	// Acknowledgements have no answer: this sees them off.
+	if err := c.nc.FlushWithContext(ctx); late == nil && c.nc.IsConnected() {
+		late = err
+	}
+	c.Close()
+	return late
+}

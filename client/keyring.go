@@ -1,0 +1,174 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+const (
+	maxKeyringBytes    = 1 << 20
+	minKeyringInterval = 5 * time.Second  // between refreshes that unknown keys ask for
+	keyringRetry       = 30 * time.Second // after a refresh that failed
+	maxKeyringAge      = 6 * time.Hour    // so that a revocation reaches long-lived readers
+)
+
+// keyringSource returns the bytes of the signed document.
+type keyringSource func(ctx context.Context) ([]byte, error)
+
+// ringKeeper holds the keyring and keeps it fresh. Readers load the snapshot
+// without a lock; one refresh runs at a time.
+type ringKeeper struct {
+	root    string
+	source  keyringSource
+	now     func() time.Time
+	onError func(error)
+
+	ring atomic.Pointer[keyring.Ring]
+	turn chan struct{} // capacity 1: held by the refresh that runs; guards the two below
+	// tried and fetched are when the last refresh began, and when the last one that
+	// succeeded began.
+	tried, fetched time.Time
+}
+
+func newRingKeeper(root string, source keyringSource, onError func(error)) *ringKeeper {
+	return &ringKeeper{root: root, source: source, now: time.Now, onError: onError, turn: make(chan struct{}, 1)}
+}
+
+func (k *ringKeeper) current() *keyring.Ring { return k.ring.Load() }
+
+// usable says whether events may be verified with the ring that is held.
+func (k *ringKeeper) usable() error {
+	r := k.ring.Load()
+	if r == nil {
+		return fmt.Errorf("%w: none was loaded", ErrKeyring)
+	}
+	if now := k.now(); !now.Before(r.Expires()) {
+		return fmt.Errorf("%w: version %d expired at %s", ErrKeyring, r.Version(), r.Expires().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// refresh loads the ring now. An older version than the held one is refused.
+func (k *ringKeeper) refresh(ctx context.Context) error {
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return k.refreshLocked(ctx)
+}
+
+func (k *ringKeeper) refreshLocked(ctx context.Context) error {
+	began := k.now()
+	k.tried = began
+	doc, err := k.source(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrKeyring, err)
+	}
+	ring, err := keyring.Parse(doc, k.root, k.now())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrKeyring, err)
+	}
+	if err := ring.Replaces(k.ring.Load()); err != nil {
+		return fmt.Errorf("%w: %w", ErrKeyring, err)
+	}
+	k.ring.Store(ring)
+	k.fetched = began
+	return nil
+}
+
+// settle is called when an event that came at arrived has a key that is not in
+// the ring. It returns true when the held ring was fetched after that, so that
+// the key is truly unknown or now known; false when this cannot be told now:
+// the refresh failed, or the last one is too recent.
+func (k *ringKeeper) settle(ctx context.Context, arrived time.Time) bool {
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return false
+	}
+	if k.fetched.After(arrived) {
+		return true
+	}
+	if k.now().Sub(k.tried) < minKeyringInterval {
+		return false
+	}
+	if err := k.refreshLocked(ctx); err != nil {
+		k.onError(err)
+		return false
+	}
+	return true
+}
+
+// next is how long the held ring needs no refresh: two thirds of what is left of
+// its life, at most maxKeyringAge.
+func (k *ringKeeper) next() time.Duration {
+	r := k.ring.Load()
+	if r == nil {
+		return keyringRetry
+	}
+	left := r.Expires().Sub(k.now())
+	return max(min(left/3*2, maxKeyringAge), keyringRetry)
+}
+
+// run refreshes until ctx ends.
+func (k *ringKeeper) run(ctx context.Context, timeout time.Duration) {
+	timer := time.NewTimer(k.next())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		call, cancel := context.WithTimeout(ctx, timeout)
+		err := k.refresh(call)
+		cancel()
+		if err == nil {
+			timer.Reset(k.next())
+			continue
+		}
+		if ctx.Err() == nil {
+			k.onError(err)
+		}
+		timer.Reset(keyringRetry)
+	}
+}
+
+// fileSource reads the document from a file, which may be public.
+func fileSource(name string) keyringSource {
+	return func(context.Context) ([]byte, error) {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		doc, err := io.ReadAll(io.LimitReader(f, maxKeyringBytes+1))
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+		if len(doc) > maxKeyringBytes {
+			return nil, fmt.Errorf("%s is over %d bytes", name, maxKeyringBytes)
+		}
+		return doc, nil
+	}
+}
+
+// brokerSource asks the broker; the signature of the root makes the answer good,
+// not the connection.
+func (c *Client) brokerSource(ctx context.Context) ([]byte, error) {
+	var answer adminapi.KeyRing
+	if err := c.request(ctx, adminapi.SubjectKeysRing, nil, &answer); err != nil {
+		return nil, err
+	}
+	return answer.Document, nil
+}

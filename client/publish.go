@@ -1,0 +1,265 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Ack says where an event is stored.
+type Ack struct {
+	Stream    string
+	Sequence  uint64
+	Duplicate bool   // an event of this principal, source and id was there already
+	EventID   string // the id it has
+}
+
+// A PubOpt changes one publish.
+type PubOpt func(*pubConfig) error
+
+type pubConfig struct {
+	header  [][2]string
+	noRetry bool
+}
+
+// WithHeader adds a header that is not an attribute, such as
+// Nats-Expected-Last-Subject-Sequence. The broker lets it pass only with a grant
+// of its name.
+func WithHeader(name, value string) PubOpt {
+	return func(p *pubConfig) error {
+		if name == "" || strings.ContainsAny(name, ": \t\r\n") || strings.ContainsAny(value, "\r\n") || eventHeader(name) ||
+			wire.HasPrefixFold([]byte(name), wire.PrefixSignet) {
+			return fmt.Errorf("%w: WithHeader: %q cannot be set", ErrInvalidOption, name)
+		}
+		p.header = append(p.header, [2]string{name, value})
+		return nil
+	}
+}
+
+// WithoutRetry makes Publish try once, whatever WithRetry says.
+func WithoutRetry() PubOpt {
+	return func(p *pubConfig) error { p.noRetry = true; return nil }
+}
+
+// Publish stores ev on the subject natsSubject and returns when it is on stable
+// storage. ev is not modified and may be published again; without an id each
+// call is a new event. A context without a deadline gets the one of WithTimeout.
+//
+// Where the rate limit is spent or the broker is not available it tries again
+// (WithRetry), with the same event id and within the deadline. After a lost
+// connection the event is sent again; the broker removes the duplicate.
+//
+// Errors: *Error with the classes ErrDenied, ErrMalformed, ErrBadSignature,
+// ErrSchemaViolation, ErrRateLimited, ErrTooLarge, ErrConflict, ErrUnavailable,
+// ErrInternal. If no answer came, it is also context.DeadlineExceeded and the
+// outcome is unknown: publish again with the EventID of the error.
+func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Ack, error) {
+	msg, id, noRetry, err := c.prepare(natsSubject, ev, opts)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	delay := c.cfg.retry.Delay
+	for try := 0; ; try++ {
+		ack, err := c.publishOnce(ctx, msg, id)
+		if err == nil || noRetry || try >= c.cfg.retry.Retries || !retryPublish(err) {
+			return ack, err
+		}
+		if !pause(ctx, err, delay) {
+			return nil, err
+		}
+		delay = min(2*delay, MaxRetryDelay)
+	}
+}
+
+func (c *Client) publishOnce(ctx context.Context, msg *nats.Msg, id string) (*Ack, error) {
+	// A copy: the mux sets its reply, and a resend may still read the last one.
+	answer, err := c.mux.request(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
+	return readAck(msg.Subject, id, answer, err)
+}
+
+// retryPublish is Retryable without the unknown outcomes: those are over the
+// deadline already.
+func retryPublish(err error) bool {
+	return Retryable(err) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrConnectionClosed)
+}
+
+// pause waits before a retry, with up to a quarter of jitter so that clients do
+// not come back together. false: the wait would go over the deadline.
+func pause(ctx context.Context, err error, delay time.Duration) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		delay = max(delay, e.RetryAfter)
+	}
+	delay += time.Duration(rand.Int64N(int64(delay)/4 + 1))
+	if d, ok := ctx.Deadline(); ok && time.Until(d) <= delay {
+		return false
+	}
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// Future is the answer to a PublishAsync.
+type Future struct {
+	done chan struct{}
+	ack  *Ack
+	err  error
+}
+
+// Done is closed when the answer is there.
+func (f *Future) Done() <-chan struct{} { return f.done }
+
+// Wait returns the answer, or the error of ctx if that ends first. The errors are
+// those of Publish.
+func (f *Future) Wait(ctx context.Context) (*Ack, error) {
+	select {
+	case <-f.done:
+		return f.ack, f.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// PublishAsync sends ev and returns at once; the Future has the answer, within
+// WithTimeout. Events are sent in the order of the calls. It does not try again
+// by itself, since that would change the order. ev.Data must not be modified
+// before the answer is there.
+//
+// When WithMaxInFlight publishes have no answer yet it waits for one, until ctx
+// ends.
+//
+// Errors: ErrMalformed, ErrInvalidOption, ErrTooManyInFlight, ErrUnavailable.
+func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Future, error) {
+	msg, id, _, err := c.prepare(natsSubject, ev, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.slot(ctx); err != nil {
+		return nil, &Error{Op: "publish", Class: string(wire.ClassUnavailable), Title: "not sent", Subject: natsSubject, EventID: id, Err: err}
+	}
+	f := &Future{done: make(chan struct{})}
+	_, err = c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer *nats.Msg, err error) {
+		f.ack, f.err = readAck(natsSubject, id, answer, err)
+		<-c.slots
+		close(f.done)
+	})
+	if err != nil {
+		<-c.slots
+		return nil, withEvent(fromTransport("publish", natsSubject, err), id)
+	}
+	return f, nil
+}
+
+// slot takes a place in flight.
+func (c *Client) slot(ctx context.Context) error {
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(ErrTooManyInFlight, ctx.Err())
+	}
+}
+
+// Flush waits until every request and publish that was sent before the call has
+// its answer, whatever that is.
+//
+// Errors: the error of ctx.
+func (c *Client) Flush(ctx context.Context) error {
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	return c.mux.settled(ctx)
+}
+
+// PublishLive sends ev on a declared ephemeral subject: attested, not stored, no
+// answer. A refusal goes to WithErrorHandler.
+//
+// Errors: ErrMalformed, ErrTooLarge, and ErrUnavailable while disconnected.
+func (c *Client) PublishLive(_ context.Context, natsSubject string, ev *Event, opts ...PubOpt) error {
+	msg, id, _, err := c.prepare(natsSubject, ev, opts)
+	if err != nil {
+		return err
+	}
+	return withEvent(fromTransport("publish", natsSubject, c.nc.PublishMsg(msg)), id)
+}
+
+func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Msg, string, bool, error) {
+	if ev == nil {
+		return nil, "", false, malformed("publish", natsSubject, "", errors.New("no event"))
+	}
+	id := ev.ID
+	if id == "" {
+		id = NewID()
+	}
+	msg, err := outgoing(natsSubject, id, ev, time.Now())
+	if err != nil || len(opts) == 0 {
+		return msg, id, false, err
+	}
+	var p pubConfig
+	for _, o := range opts {
+		if err := o(&p); err != nil {
+			return nil, id, false, err
+		}
+	}
+	for _, h := range p.header {
+		msg.Header[h[0]] = []string{h[1]}
+	}
+	return msg, id, p.noRetry, nil
+}
+
+// pubAnswer is the union of JetStream's PubAck and wire.ErrorAnswer.
+type pubAnswer struct {
+	Stream    string         `json:"stream"`
+	Sequence  uint64         `json:"seq"`
+	Duplicate bool           `json:"duplicate"`
+	Error     *wire.APIError `json:"error"`
+	Problem   *wire.Problem  `json:"problem"`
+}
+
+func readAck(natsSubject, id string, answer *nats.Msg, err error) (*Ack, error) {
+	if err != nil {
+		return nil, withEvent(fromTransport("publish", natsSubject, err), id)
+	}
+	var a pubAnswer
+	if err := json.Unmarshal(answer.Data, &a); err != nil || a.Error == nil && a.Stream == "" {
+		return nil, &Error{
+			Op: "publish", Class: string(wire.ClassInternal), Title: "the answer is not an acknowledgement, the outcome is unknown",
+			Subject: natsSubject, EventID: id, Err: err,
+		}
+	}
+	if a.Error != nil {
+		e := fromAPI("publish", *a.Error, a.Problem)
+		e.Subject = natsSubject
+		return nil, withEvent(e, id)
+	}
+	return &Ack{Stream: a.Stream, Sequence: a.Sequence, Duplicate: a.Duplicate, EventID: id}, nil
+}
+
+func withEvent(err error, id string) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.EventID = id
+	}
+	return err
+}
