@@ -127,7 +127,7 @@ func (c *call) createOwner(req *consumerCreate) (owner string, v Verdict, ok boo
 	owner, found, known := c.owner(c.stream.name, c.name)
 	switch {
 	case !known:
-		return "", Verdict{Action: NeedOwner, Stream: c.stream.name, Consumer: c.name}, false
+		return "", c.needOwner(), false
 	case !found && req.Action == actionUpdate:
 		return "", c.refuse(wire.CodeNotFound, "no such consumer to update"), false
 	case !found:

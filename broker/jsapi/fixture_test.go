@@ -115,6 +115,9 @@ func runRows(t *testing.T, rows []row) {
 			if got := outcome(v); got != tt.want {
 				t.Errorf("%s on %s %s: got %s (%v), want %s", tt.who, tt.subject, tt.body, got, v.Refusal, tt.want)
 			}
+			if v.Action == NeedOwner && (v.Stream == "" || v.Consumer == "" || v.APIType == "" && !v.Status && strings.HasPrefix(tt.subject, wire.PrefixJSAPI)) {
+				t.Errorf("a look-up that fails could not be answered: %+v", v)
+			}
 			if v.Action != Refuse {
 				return
 			}

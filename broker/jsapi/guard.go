@@ -139,6 +139,14 @@ func (c *call) refuse(code wire.Code, detail string) Verdict {
 	}
 }
 
+// needOwner says how to refuse too, for when the look-up fails.
+func (c *call) needOwner() Verdict {
+	return Verdict{
+		Action: NeedOwner, APIType: c.apiType, Status: c.status,
+		Stream: c.stream.name, Consumer: c.name,
+	}
+}
+
 // refuseFilter is refuse with CodeFilterDenied; the nearest grant goes to the audit
 // record.
 func (c *call) refuseFilter(filter, detail string) Verdict {
@@ -231,7 +239,7 @@ func (c *call) owned(shareable bool, area string) (v Verdict, ok bool) {
 	owner, found, known := c.owner(c.stream.name, c.name)
 	switch {
 	case !known:
-		return Verdict{Action: NeedOwner, Stream: c.stream.name, Consumer: c.name}, false
+		return c.needOwner(), false
 	case !found:
 		return c.refuse(wire.CodeNotFound, "no such consumer"), false
 	case owner == "" || owner != c.Principal.FullName():
