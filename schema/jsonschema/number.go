@@ -117,10 +117,9 @@ func (x *decimal) compare(y *decimal) int {
 		return cmp.Compare(x.int64, y.int64)
 	}
 	x.expand()
-	var copied decimal // y may be shared between goroutines: expand a copy
-	if y.small {
-		copied = *y
-		y = &copied
+	if y.small && y.n == 0 && y.int64 != 0 {
+		expanded := *y // y is the caller's, and may be shared
+		y = &expanded
 		y.expand()
 	}
 	if x.n == 0 || y.n == 0 || x.neg != y.neg {
@@ -189,6 +188,7 @@ func newDecimal(r *big.Rat) *decimal {
 	x := new(decimal)
 	if r.IsInt() && r.Num().IsInt64() {
 		x.small, x.int64 = true, r.Num().Int64()
+		x.expand() // compare may then read it from many goroutines
 		return x
 	}
 	// A decimal fraction p/(2^a 5^b) needs max(a, b) places, and that is at most
