@@ -386,6 +386,9 @@ func TestReloadAccounts(t *testing.T) {
 	if err := s.ReloadAccounts([]TenantAccount{{Name: "a b", MaxBytes: 1}}); !errors.Is(err, ErrConfig) {
 		t.Errorf("bad name: got %v, want ErrConfig", err)
 	}
+	if !s.HasAccount("shop") || s.HasAccount("a b") || s.HasAccount("SYS") {
+		t.Error("HasAccount")
+	}
 	// lab was not in the lists above: it keeps its account until the next start.
 	if err := internal(t, s, "lab").FlushTimeout(10 * time.Second); err != nil {
 		t.Errorf("lab: %v", err)

@@ -212,6 +212,14 @@ func (s *Server) Ticket(account string, publish, subscribe []string, local net.A
 	return token, func() { s.tickets.revoke(token) }
 }
 
+// HasAccount reports whether the server has the account of a tenant.
+func (s *Server) HasAccount(account string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.accounts[account]
+	return ok
+}
+
 // InternalTicket makes a token for one InProcessConn of account, without limits on
 // subjects. Network connections cannot redeem it.
 func (s *Server) InternalTicket(account string) (token string, revoke func()) {

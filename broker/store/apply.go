@@ -1,0 +1,263 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/broker/policy"
+)
+
+// Errors of ApplyPolicy.
+var (
+	// ErrImmutable: a field of an existing stream cannot be changed.
+	ErrImmutable = errors.New("store: a stream's field cannot be changed")
+	// ErrWouldLose: a change would delete stored messages, or leave less room than
+	// they take.
+	ErrWouldLose = errors.New("store: the change would lose stored messages")
+	// ErrDrift: the server did not make of a stream what it was told to.
+	ErrDrift = errors.New("store: a stream is not as declared")
+)
+
+// subjectOverlap is the server's error code for subjects of another stream.
+const subjectOverlap jetstream.ErrorCode = 10065
+
+// step is one stream that has to be made or changed.
+type step struct {
+	acc    *account
+	want   jetstream.StreamConfig
+	exists bool
+}
+
+// ApplyPolicy makes the streams and buckets of all tenants what set declares, and
+// waits until that is durable. The tenants must have their accounts, with at least
+// Reservation bytes each. It deletes nothing.
+//
+// All tenants are looked at before any is changed: where set asks for something
+// that cannot or must not be done, nothing at all is done and the error joins every
+// fault, each with tenant, stream and field. An error of the server midway leaves
+// what was done; call it again.
+//
+// Errors: ErrImmutable, ErrWouldLose, ErrNoAccount, ErrDrift, ErrServer, ErrClosed,
+// ErrSyncFailed, or the connection's.
+func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	var steps []step
+	var faults []error
+	for _, t := range set.Tenants() {
+		more, err := s.plan(ctx, t)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		steps = append(steps, more...)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	if len(steps) == 0 {
+		return nil
+	}
+	if err := run(ctx, steps); err != nil {
+		return err
+	}
+	return s.durable(ctx)
+}
+
+// Reservation is how many bytes the account of t needs while the policy changes to
+// t: for each stream the larger of what is declared and what it has, streams that t
+// no longer declares included. For a tenant without an account it is AccountBytes.
+//
+// Errors: ErrServer, ErrClosed, or the connection's.
+func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error) {
+	a, err := s.account(t.Name)
+	if errors.Is(err, ErrNoAccount) {
+		return AccountBytes(t), nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	infos, err := a.streams(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, cfg := range declared(t) {
+		bytes := cfg.MaxBytes
+		if info, ok := infos[cfg.Name]; ok {
+			bytes = max(bytes, info.Config.MaxBytes)
+			delete(infos, cfg.Name)
+		}
+		sum = addSat(sum, bytes)
+	}
+	for _, info := range infos {
+		sum = addSat(sum, max(info.Config.MaxBytes, 0))
+	}
+	return sum, nil
+}
+
+// plan compares what t declares with what is there.
+func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
+	a, err := s.account(t.Name)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := a.streams(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var steps []step
+	var faults []error
+	for _, want := range declared(t) {
+		info, ok := infos[want.Name]
+		if !ok {
+			steps = append(steps, step{acc: a, want: want})
+			continue
+		}
+		changed := false
+		for _, d := range differences(&info.Config, &want) {
+			changed = true
+			if err := d.check(info, time.Now()); err != nil {
+				faults = append(faults, fmt.Errorf("tenant %s: stream %s: %w", t.Name, want.Name, err))
+			}
+		}
+		if changed {
+			steps = append(steps, step{acc: a, want: want, exists: true})
+		}
+	}
+	return steps, errors.Join(faults...)
+}
+
+// run does the steps, updates first, since they may free subjects and bytes. A
+// subject that moves between two streams needs them in the right order, so what
+// overlaps is tried again as long as something else succeeds.
+func run(ctx context.Context, steps []step) error {
+	slices.SortStableFunc(steps, func(x, y step) int {
+		switch {
+		case x.exists == y.exists:
+			return 0
+		case x.exists:
+			return -1
+		}
+		return 1
+	})
+	for len(steps) > 0 {
+		var later []step
+		var overlaps []error
+		for _, st := range steps {
+			var api *jetstream.APIError
+			switch err := st.do(ctx); {
+			case err == nil:
+			case errors.As(err, &api) && api.ErrorCode == subjectOverlap:
+				later, overlaps = append(later, st), append(overlaps, err)
+			default:
+				return err
+			}
+		}
+		if len(later) == len(steps) {
+			return errors.Join(overlaps...)
+		}
+		steps = later
+	}
+	return nil
+}
+
+func (st *step) do(ctx context.Context) error {
+	verb := "CREATE"
+	if st.exists {
+		verb = "UPDATE"
+	}
+	var info jetstream.StreamInfo
+	if err := st.acc.request(ctx, "STREAM."+verb+"."+st.want.Name, &st.want, &info); err != nil {
+		return fmt.Errorf("tenant %s: %w", st.acc.tenant, err)
+	}
+	// Fail closed: the server has adjusted configurations silently before.
+	for _, d := range differences(&info.Config, &st.want) {
+		return fmt.Errorf("%w: tenant %s: stream %s: %s is %v, not %v", ErrDrift, st.acc.tenant, st.want.Name, d.field, d.have, d.want)
+	}
+	return nil
+}
+
+// difference is one field that is not as declared.
+type difference struct {
+	field      string // as in the JetStream API
+	have, want any
+	old, next  *jetstream.StreamConfig
+}
+
+// differences compares all fields. What the server adds by itself is left out.
+func differences(have, want *jetstream.StreamConfig) []difference {
+	old := *have
+	old.Metadata = maps.Clone(old.Metadata)
+	maps.DeleteFunc(old.Metadata, func(k, _ string) bool { return strings.HasPrefix(k, "_nats.") })
+	if len(old.Metadata) == 0 {
+		old.Metadata = nil
+	}
+	if old.MaxMsgSize == 0 {
+		old.MaxMsgSize = -1
+	}
+	var out []difference
+	x, y := reflect.ValueOf(old), reflect.ValueOf(*want)
+	for i := range x.NumField() {
+		if a, b := x.Field(i).Interface(), y.Field(i).Interface(); !reflect.DeepEqual(a, b) {
+			name, _, _ := strings.Cut(x.Type().Field(i).Tag.Get("json"), ",")
+			out = append(out, difference{field: name, have: a, want: b, old: &old, next: want})
+		}
+	}
+	return out
+}
+
+// mutable are the fields that may change without touching what is stored. The
+// server refuses some others; the rest (replicas, compression, sources, ...) no
+// policy of this release can ask for, so a difference is somebody else's doing.
+var mutable = map[string]bool{
+	"description": true, "subjects": true, "max_consumers": true, "max_msgs": true,
+	"discard": true, "discard_new_per_subject": true, "max_msg_size": true, "no_ack": true,
+	"duplicate_window": true, "allow_rollup_hdrs": true, "allow_direct": true, "mirror_direct": true,
+	"republish": true, "consumer_limits": true, "metadata": true, "allow_atomic": true, "allow_batched": true,
+}
+
+// check returns why the difference must not be removed, or nil.
+func (d *difference) check(info *jetstream.StreamInfo, now time.Time) error {
+	lose := func(format string, v ...any) error {
+		return fmt.Errorf("%w: %s from %v to %v: "+format, append([]any{ErrWouldLose, d.field, d.have, d.want}, v...)...)
+	}
+	state := &info.State
+	switch d.field {
+	case "max_bytes":
+		if state.Bytes > uint64(d.next.MaxBytes) {
+			return lose("%d bytes are stored", state.Bytes)
+		}
+		return nil
+	case "max_age":
+		shrinks := d.next.MaxAge > 0 && (d.old.MaxAge == 0 || d.next.MaxAge < d.old.MaxAge)
+		if shrinks && state.Msgs > 0 && state.FirstTime.Before(now.Add(-d.next.MaxAge)) {
+			return lose("the oldest message is of %s", state.FirstTime.UTC().Format(time.RFC3339))
+		}
+		return nil
+	case "max_msgs_per_subject":
+		// More messages than subjects: some subject has more than one, and which has
+		// how many is not worth asking.
+		shrinks := d.next.MaxMsgsPerSubject > 0 && (d.old.MaxMsgsPerSubject <= 0 || d.next.MaxMsgsPerSubject < d.old.MaxMsgsPerSubject)
+		if shrinks && state.Msgs > state.NumSubjects {
+			return lose("older revisions are stored")
+		}
+		return nil
+	case "deny_delete", "deny_purge":
+		if d.want == true {
+			return nil
+		}
+	default:
+		if mutable[d.field] {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s from %v to %v", ErrImmutable, d.field, d.have, d.want)
+}

@@ -1,0 +1,115 @@
+package store
+
+import (
+	"math"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+const (
+	// headerBudget is added to a stream's maxMsgSize, which the policy counts in
+	// payload and the server in payload and headers. The gate enforces the exact limit.
+	headerBudget = 64 << 10
+	// deadLetterWindow is long enough that a delivery that is repeated after a crash
+	// does not become a second dead letter.
+	deadLetterWindow = 10 * time.Minute
+	// bucketWindow is nats.go's.
+	bucketWindow = 2 * time.Minute
+
+	prefixKV     = "KV_"
+	prefixObject = "OBJ_"
+)
+
+// AccountBytes is how many bytes the account of a tenant needs for everything that
+// the policy declares, the dead letter reserve included. See Store.Reservation for
+// a tenant that has streams already.
+func AccountBytes(t *policy.Tenant) int64 {
+	var sum int64
+	for _, cfg := range declared(t) {
+		sum = addSat(sum, cfg.MaxBytes)
+	}
+	return sum
+}
+
+func addSat(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// declared returns the stream configurations of everything that a tenant declares.
+func declared(t *policy.Tenant) []jetstream.StreamConfig {
+	out := []jetstream.StreamConfig{deadLetterStream(t)}
+	for i := range t.Streams {
+		out = append(out, eventStream(&t.Streams[i]))
+	}
+	for i := range t.KV {
+		out = append(out, kvStream(&t.KV[i]))
+	}
+	for i := range t.Objects {
+		out = append(out, objectStream(&t.Objects[i]))
+	}
+	return out
+}
+
+// safe is what all streams share. Every field that can lose or redirect messages
+// is off.
+func safe(name string, maxBytes policy.ByteSize, subjects ...string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: name, Subjects: subjects, MaxBytes: int64(maxBytes),
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+		Replicas: 1, MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
+		DenyDelete: true,
+	}
+}
+
+func eventStream(s *policy.Stream) jetstream.StreamConfig {
+	cfg := safe(s.Name, s.MaxBytes, s.Subjects...)
+	cfg.MaxAge, cfg.Duplicates = s.MaxAge, s.DuplicateWindow
+	cfg.Replicas = max(s.Replicas, 1)
+	cfg.DenyPurge, cfg.AllowDirect = true, true
+	if s.MaxMsgSize > 0 {
+		cfg.MaxMsgSize = int32(min(s.MaxMsgSize+headerBudget, math.MaxInt32))
+	}
+	return cfg
+}
+
+func deadLetterStream(t *policy.Tenant) jetstream.StreamConfig {
+	cfg := safe(wire.StreamDLQ, t.DeadLetter.MaxBytes, wire.PrefixDLQ+">")
+	cfg.MaxAge = t.DeadLetter.MaxAge
+	cfg.Duplicates = shorter(deadLetterWindow, cfg.MaxAge)
+	cfg.DenyPurge = true
+	return cfg
+}
+
+// kvStream is what nats.go's CreateKeyValue makes.
+func kvStream(b *policy.Bucket) jetstream.StreamConfig {
+	cfg := safe(prefixKV+b.Name, b.MaxBytes, wire.PrefixKV+b.Name+".>")
+	cfg.MaxMsgsPerSubject = int64(max(b.History, 1))
+	cfg.MaxAge = b.TTL
+	cfg.Duplicates = shorter(bucketWindow, b.TTL)
+	cfg.AllowRollup, cfg.AllowDirect = true, true
+	return cfg
+}
+
+// objectStream is what nats.go's CreateObjectStore makes, but for DenyDelete,
+// which it does not need.
+func objectStream(b *policy.Bucket) jetstream.StreamConfig {
+	cfg := safe(prefixObject+b.Name, b.MaxBytes, wire.PrefixObject+b.Name+".C.>", wire.PrefixObject+b.Name+".M.>")
+	cfg.Duplicates = bucketWindow
+	cfg.AllowRollup, cfg.AllowDirect = true, true
+	return cfg
+}
+
+// shorter returns window, or age if that is set and shorter: the server demands it.
+func shorter(window, age time.Duration) time.Duration {
+	if age > 0 && age < window {
+		return age
+	}
+	return window
+}

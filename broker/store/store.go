@@ -1,0 +1,211 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Errors of the store, beside those of the barrier.
+var (
+	// ErrConfig: Config misses something.
+	ErrConfig = errors.New("store: configuration")
+	// ErrNoAccount: the server has no account for the tenant.
+	ErrNoAccount = errors.New("store: the tenant has no account in the server")
+	// ErrNotFound: no such stream or message.
+	ErrNotFound = errors.New("store: not found")
+	// ErrFull: a stream has no room; nothing was stored.
+	ErrFull = errors.New("store: the stream is full")
+	// ErrServer wraps an error that the server answered.
+	ErrServer = errors.New("store: the server refused")
+)
+
+// requestTimeout bounds a request whose context has no deadline.
+const requestTimeout = 10 * time.Second
+
+// InProcess is the embedded server as the store sees it.
+type InProcess interface {
+	HasAccount(account string) bool
+	InProcessConn() (net.Conn, error)
+	InternalTicket(account string) (token string, revoke func())
+}
+
+// Internal returns what Config.Internal wants: connections inside the process, each
+// with a fresh ticket per attempt, which reconnect until they are closed.
+func Internal(server InProcess) func(account string) (*nats.Conn, error) {
+	return func(account string) (*nats.Conn, error) {
+		if !server.HasAccount(account) {
+			return nil, fmt.Errorf("%w: %s", ErrNoAccount, account)
+		}
+		var (
+			mu     sync.Mutex
+			revoke = func() {}
+		)
+		nc, err := nats.Connect("",
+			nats.Name("signet-internal"),
+			nats.InProcessServer(server),
+			nats.TokenHandler(func() string {
+				mu.Lock()
+				defer mu.Unlock()
+				revoke() // the connection that redeemed it is gone
+				var token string
+				token, revoke = server.InternalTicket(account)
+				return token
+			}),
+			nats.MaxReconnects(-1),
+			nats.ReconnectWait(100*time.Millisecond),
+			nats.ClosedHandler(func(*nats.Conn) { mu.Lock(); defer mu.Unlock(); revoke() }),
+		)
+		if err != nil {
+			revoke()
+			return nil, fmt.Errorf("store: connection of account %s: %w", account, err)
+		}
+		return nc, nil
+	}
+}
+
+// Config is what Open needs.
+type Config struct {
+	// Internal makes the broker's own connection to a tenant's account, with all
+	// permissions; see the function Internal. Required.
+	Internal func(account string) (*nats.Conn, error)
+	// Barrier is waited for after the store's own writes. nil where the server
+	// syncs by itself (SyncAlways). The store does not close it.
+	Barrier *Barrier
+}
+
+// Store is the streams and buckets of all tenants.
+type Store struct {
+	cfg Config
+
+	apply sync.Mutex // orders ApplyPolicy; taken before mu
+
+	mu       sync.Mutex
+	accounts map[string]*account // nil once closed
+}
+
+// account is the broker's own connection to one tenant's account.
+type account struct {
+	tenant string
+	nc     *nats.Conn
+	js     jetstream.JetStream
+}
+
+// Open makes a Store. It connects to nothing yet.
+//
+// Errors: ErrConfig.
+func Open(_ context.Context, cfg Config) (*Store, error) {
+	if cfg.Internal == nil {
+		return nil, fmt.Errorf("%w: Internal is nil", ErrConfig)
+	}
+	return &Store{cfg: cfg, accounts: make(map[string]*account)}, nil
+}
+
+// Close closes all connections. Calls under way fail. It may be called more than once.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.accounts {
+		a.nc.Close()
+	}
+	s.accounts = nil
+	return nil
+}
+
+// Conn returns the broker's own connection to a tenant's account, which may
+// publish and subscribe everything there. The store owns it.
+//
+// Errors: ErrNoAccount, ErrClosed.
+func (s *Store) Conn(tenant string) (*nats.Conn, error) {
+	a, err := s.account(tenant)
+	if err != nil {
+		return nil, err
+	}
+	return a.nc, nil
+}
+
+func (s *Store) account(tenant string) (*account, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.accounts == nil {
+		return nil, ErrClosed
+	}
+	if a, ok := s.accounts[tenant]; ok {
+		return a, nil
+	}
+	nc, err := s.cfg.Internal(tenant)
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	a := &account{tenant: tenant, nc: nc, js: js}
+	s.accounts[tenant] = a
+	return a, nil
+}
+
+// request makes a JetStream API request and decodes the answer into out.
+//
+// Errors: ErrServer with the *jetstream.APIError that the server answered, or the
+// connection's.
+func (a *account) request(ctx context.Context, api string, in, out any) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+	}
+	m, err := a.nc.RequestWithContext(ctx, wire.PrefixJSAPI+api, body)
+	if err != nil {
+		return fmt.Errorf("store: %s: %w", api, err)
+	}
+	var failed struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &failed); err != nil {
+		return fmt.Errorf("store: answer to %s: %w", api, err)
+	}
+	if failed.Error != nil {
+		return fmt.Errorf("%w: %s: %w", ErrServer, api, failed.Error)
+	}
+	if err := json.Unmarshal(m.Data, out); err != nil {
+		return fmt.Errorf("store: answer to %s: %w", api, err)
+	}
+	return nil
+}
+
+func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, requestTimeout)
+}
+
+// durable waits for the barrier, if there is one.
+func (s *Store) durable(ctx context.Context) error {
+	if s.cfg.Barrier == nil {
+		return nil
+	}
+	return s.cfg.Barrier.Wait(ctx)
+}
+
+// missing reports whether the server answered that a thing does not exist.
+func missing(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.Code == 404
+}
