@@ -105,14 +105,11 @@ func (p *parser) next(buf []byte, c *command) (int, error) {
 func (p *parser) message(buf []byte, end int, size payloadSize, c *command) (int, error) {
 	body := buf[end+1:]
 	total := end + 1 + size.total + 2
-	if len(body) > size.total && body[size.total] != '\r' {
-		return 0, errArguments
-	}
 	if len(buf) < total {
 		p.scanned, p.need = end, total
 		return 0, nil
 	}
-	if body[size.total+1] != '\n' {
+	if body[size.total] != '\r' || body[size.total+1] != '\n' {
 		return 0, errArguments
 	}
 	p.scanned, p.need = 0, 0

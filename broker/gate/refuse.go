@@ -54,16 +54,16 @@ func (c *conn) refuse(cmd *command, r *wire.Refusal) { c.refuseAPI(cmd, r, "", f
 func (c *conn) refuseAPI(cmd *command, r *wire.Refusal, apiType string, status bool) {
 	c.note(r, verbNamePublish, cmd)
 	b := &c.batch
-	if c.opts.Pedantic && r.Code == wire.CodeSubjectMalformed {
-		b.answers = appendErr(b.answers, "Invalid Publish Subject")
-		return
-	}
 	var targets []target
 	if len(cmd.reply) > 0 && (!status || c.opts.Headers) && c.box.replyProblem(cmd.reply) == "" {
 		targets = c.subs.inject(cmd.reply)
 	}
 	if len(targets) == 0 {
-		b.answers = appendErr(b.answers, "Permissions Violation for Publish to "+strconv.Quote(clipSubject(cmd.subject))+": "+reasonText(r))
+		text := "Permissions Violation for Publish to "
+		if c.opts.Pedantic && r.Code == wire.CodeSubjectMalformed {
+			text = "Invalid Publish Subject " // what nats-server tells a pedantic client
+		}
+		b.answers = appendErr(b.answers, text+strconv.Quote(clipSubject(cmd.subject))+": "+reasonText(r))
 		return
 	}
 	var body []byte
