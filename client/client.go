@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,8 +29,8 @@ type Client struct {
 	stop    context.CancelFunc // of the workers
 	workers sync.WaitGroup
 
-	mu     sync.Mutex
-	subs   map[subscription]struct{}
+	subs   subSet
+	mu     sync.Mutex // guards mux and stop until Connect has returned
 	closed chan struct{}
 	once   sync.Once
 	cause  error // why the connection ended; written before closed is closed
@@ -70,7 +72,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	defer cancel()
 	c := &Client{
 		cfg: cfg, slots: make(chan struct{}, cfg.maxInFlight),
-		subs: map[subscription]struct{}{}, closed: make(chan struct{}),
+		closed: make(chan struct{}),
 	}
 	if err := c.dial(ctx, servers); err != nil {
 		if cfg.id.refused.Load() {
@@ -96,7 +98,7 @@ func (c *Client) begin(ctx context.Context) error {
 		return err
 	}
 	c.workers.Go(func() { c.mux.run(life, c.cfg.timeout/8) })
-	source := c.brokerSource
+	source := brokerSource(c)
 	if c.cfg.keyringFile != "" {
 		source = fileSource(c.cfg.keyringFile)
 	}
@@ -166,8 +168,8 @@ func (c *config) deadline(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// Principal-side state of the connection, as the callbacks of nats.go see it.
-// They run one after the other on a goroutine of the connection.
+// The callbacks of nats.go run one after the other on a goroutine of the
+// connection.
 
 func (c *Client) onDisconnect(_ *nats.Conn, err error) {
 	c.mu.Lock()
@@ -188,7 +190,7 @@ func (c *Client) onReconnect(*nats.Conn) {
 		return
 	}
 	m.resume()
-	for _, s := range c.subscriptions() {
+	for _, s := range c.subs.all() {
 		s.reconnected()
 	}
 	c.cfg.onState(true, nil)
@@ -225,7 +227,7 @@ func (c *Client) onAsyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		e := fromPermission("", "", err)
 		if strings.Contains(err.Error(), "ubscription") {
-			for _, s := range c.subscriptions() {
+			for _, s := range c.subs.all() {
 				s.denied(e.Subject, e)
 			}
 		}
@@ -239,26 +241,34 @@ func (c *Client) onAsyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	c.cfg.onError(fromTransport("connection", subject, err))
 }
 
-func (c *Client) subscriptions() []subscription {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	all := make([]subscription, 0, len(c.subs))
-	for s := range c.subs {
-		all = append(all, s)
+// js returns the JetStream API over this connection.
+func (c *Client) js() jsAPI { return jsAPI{c.mux} }
+
+// subSet is the subscriptions of a client. The zero value is empty.
+type subSet struct {
+	mu  sync.Mutex
+	set map[subscription]struct{}
+}
+
+func (s *subSet) all() []subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.set))
+}
+
+func (s *subSet) add(sub subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set == nil {
+		s.set = map[subscription]struct{}{}
 	}
-	return all
+	s.set[sub] = struct{}{}
 }
 
-func (c *Client) addSub(s subscription) {
-	c.mu.Lock()
-	c.subs[s] = struct{}{}
-	c.mu.Unlock()
-}
-
-func (c *Client) dropSub(s subscription) {
-	c.mu.Lock()
-	delete(c.subs, s)
-	c.mu.Unlock()
+func (s *subSet) drop(sub subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.set, sub)
 }
 
 // API asks one verb of the admin API: request as JSON on $SIGNET.API.<area>.<verb>,
@@ -313,7 +323,7 @@ func (c *Client) Err() error {
 // ErrClosed, buffered deliveries are discarded and will be delivered again. It
 // does not wait for handlers, so a handler may call it; a hook must not.
 func (c *Client) Close() {
-	for _, s := range c.subscriptions() {
+	for _, s := range c.subs.all() {
 		s.Stop()
 	}
 	c.nc.Close()
@@ -331,7 +341,7 @@ func (c *Client) Close() {
 func (c *Client) Drain(ctx context.Context) error {
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
-	subs := c.subscriptions()
+	subs := c.subs.all()
 	for _, s := range subs {
 		s.Drain()
 	}

@@ -50,9 +50,12 @@ type failer interface {
 	failure() (*wire.APIError, *wire.Problem)
 }
 
-// jsRequest asks the JetStream API. It is not nats.go's own client, which drops
+// jsAPI asks the JetStream API for consumers. It is stateless but for its mux.
+type jsAPI struct{ mux *mux }
+
+// request asks the JetStream API. It is not nats.go's own client, which drops
 // the problem member of our answers.
-func (c *Client) jsRequest(ctx context.Context, op, verb string, request any, answer failer) error {
+func (c jsAPI) request(ctx context.Context, op, verb string, request any, answer failer) error {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return malformed(op, "", "", err)
@@ -71,7 +74,7 @@ func (c *Client) jsRequest(ctx context.Context, op, verb string, request any, an
 }
 
 // streamFor finds the one stream that holds filter.
-func (c *Client) streamFor(ctx context.Context, filter string) (string, error) {
+func (c jsAPI) streamFor(ctx context.Context, filter string) (string, error) {
 	var answer struct {
 		apiAnswer
 		Streams []string `json:"streams"`
@@ -79,7 +82,7 @@ func (c *Client) streamFor(ctx context.Context, filter string) (string, error) {
 	request := struct {
 		Subject string `json:"subject"`
 	}{filter}
-	if err := c.jsRequest(ctx, "subscribe", "STREAM.NAMES", request, &answer); err != nil {
+	if err := c.request(ctx, "subscribe", "STREAM.NAMES", request, &answer); err != nil {
 		return "", atSubject(err, filter)
 	}
 	switch len(answer.Streams) {
@@ -108,9 +111,9 @@ type consumerInfo struct {
 	} `json:"delivered"`
 }
 
-func (c *Client) consumerInfo(ctx context.Context, stream, consumer string) (*consumerInfo, error) {
+func (c jsAPI) consumerInfo(ctx context.Context, stream, consumer string) (*consumerInfo, error) {
 	var info consumerInfo
-	if err := c.jsRequest(ctx, "subscribe", "CONSUMER.INFO."+stream+"."+consumer, struct{}{}, &info); err != nil {
+	if err := c.request(ctx, "subscribe", "CONSUMER.INFO."+stream+"."+consumer, struct{}{}, &info); err != nil {
 		return nil, err
 	}
 	return &info, nil
@@ -118,7 +121,7 @@ func (c *Client) consumerInfo(ctx context.Context, stream, consumer string) (*co
 
 // ensureDurable uses the consumer that is there or makes it. Many processes may
 // do so at once.
-func (c *Client) ensureDurable(ctx context.Context, stream, filter string, cfg *subConfig) error {
+func (c jsAPI) ensureDurable(ctx context.Context, stream, filter string, cfg *subConfig) error {
 	for try := 0; ; try++ {
 		info, err := c.consumerInfo(ctx, stream, cfg.durable)
 		if err == nil {
@@ -147,17 +150,17 @@ func sameConsumer(info *consumerInfo, filter string) error {
 	}
 }
 
-func (c *Client) createConsumer(ctx context.Context, stream, name, filter string, cfg consumerConfig) (*consumerInfo, error) {
+func (c jsAPI) createConsumer(ctx context.Context, stream, name, filter string, cfg consumerConfig) (*consumerInfo, error) {
 	cfg.Name = name
 	var info consumerInfo
-	err := c.jsRequest(ctx, "subscribe", "CONSUMER.CREATE."+stream+"."+name+"."+filter,
+	err := c.request(ctx, "subscribe", "CONSUMER.CREATE."+stream+"."+name+"."+filter,
 		createRequest{Stream: stream, Config: cfg, Action: "create"}, &info)
 	return &info, atSubject(err, filter)
 }
 
-func (c *Client) deleteConsumer(ctx context.Context, stream, name string) error {
+func (c jsAPI) deleteConsumer(ctx context.Context, stream, name string) error {
 	var answer apiAnswer
-	return c.jsRequest(ctx, "unsubscribe", "CONSUMER.DELETE."+stream+"."+name, struct{}{}, &answer)
+	return c.request(ctx, "unsubscribe", "CONSUMER.DELETE."+stream+"."+name, struct{}{}, &answer)
 }
 
 // inactive is how long the server keeps a consumer that nobody pulls from: long

@@ -67,6 +67,9 @@ func (e *Event) Clone() *Event {
 // Errors: ErrMalformed.
 func (e *Event) ToCloudEvent() (cloudevents.Event, error) {
 	rec := e.record()
+	if err := rec.Validate(); err != nil {
+		return cloudevents.Event{}, malformed("convert", "", e.ID, err)
+	}
 	out, err := sdkevent.ToSDK(rec.Clone())
 	if err != nil {
 		return cloudevents.Event{}, malformed("convert", "", e.ID, err)

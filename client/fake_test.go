@@ -44,6 +44,8 @@ type fakeBroker struct {
 	signer *signing.Signer
 	ring   []byte
 	wg     sync.WaitGroup
+	once   sync.Once  // starts the listener, so that a test can set the above first
+	turn   sync.Mutex // held by script; see look
 
 	mu   sync.Mutex
 	conn net.Conn
@@ -98,7 +100,6 @@ func newFakeBroker(t *testing.T) *fakeBroker {
 	f.seed = filepath.Join(dir, "user.nk")
 	writeFile(t, f.seed, user)
 	f.keys()
-	f.wg.Go(f.accept)
 	t.Cleanup(func() {
 		_ = f.ln.Close()
 		f.drop()
@@ -135,7 +136,17 @@ func writeFile(t *testing.T, name string, data []byte) {
 	}
 }
 
-func (f *fakeBroker) url() string { return "tls://" + f.ln.Addr().String() }
+func (f *fakeBroker) url() string {
+	f.once.Do(func() { f.wg.Go(f.accept) })
+	return "tls://" + f.ln.Addr().String()
+}
+
+// look runs fn while no script runs, to read what one wrote.
+func (f *fakeBroker) look(fn func()) {
+	f.turn.Lock()
+	defer f.turn.Unlock()
+	fn()
+}
 
 func (f *fakeBroker) options(more ...Option) []Option {
 	return append([]Option{
@@ -231,7 +242,7 @@ func (f *fakeBroker) publish(w []string, body []byte) {
 		f.deliver(p.reply, "", "", b)
 		return
 	}
-	f.script(p)
+	f.look(func() { f.script(p) })
 }
 
 func (f *fakeBroker) write(s string) {

@@ -44,18 +44,6 @@ func newRingKeeper(root string, source keyringSource, onError func(error)) *ring
 
 func (k *ringKeeper) current() *keyring.Ring { return k.ring.Load() }
 
-// usable says whether events may be verified with the ring that is held.
-func (k *ringKeeper) usable() error {
-	r := k.ring.Load()
-	if r == nil {
-		return fmt.Errorf("%w: none was loaded", ErrKeyring)
-	}
-	if now := k.now(); !now.Before(r.Expires()) {
-		return fmt.Errorf("%w: version %d expired at %s", ErrKeyring, r.Version(), r.Expires().Format(time.RFC3339))
-	}
-	return nil
-}
-
 // refresh loads the ring now. An older version than the held one is refused.
 func (k *ringKeeper) refresh(ctx context.Context) error {
 	select {
@@ -165,10 +153,12 @@ func fileSource(name string) keyringSource {
 
 // brokerSource asks the broker; the signature of the root makes the answer good,
 // not the connection.
-func (c *Client) brokerSource(ctx context.Context) ([]byte, error) {
-	var answer adminapi.KeyRing
-	if err := c.request(ctx, adminapi.SubjectKeysRing, nil, &answer); err != nil {
-		return nil, err
+func brokerSource(c *Client) keyringSource {
+	return func(ctx context.Context) ([]byte, error) {
+		var answer adminapi.KeyRing
+		if err := c.request(ctx, adminapi.SubjectKeysRing, nil, &answer); err != nil {
+			return nil, err
+		}
+		return answer.Document, nil
 	}
-	return answer.Document, nil
 }

@@ -50,7 +50,7 @@ func (c *Client) SubscribeLive(ctx context.Context, filter string, handler Handl
 		return nil, fromTransport("subscribe", filter, err)
 	}
 	s.begin()
-	c.addSub(s)
+	c.subs.add(s)
 	go s.readLive(first)
 	return s, nil
 }

@@ -70,7 +70,7 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 	defer cancel()
 	delay := c.cfg.retry.Delay
 	for try := 0; ; try++ {
-		ack, err := c.publishOnce(ctx, msg, id)
+		ack, err := publishOnce(ctx, c.mux, msg, id)
 		if err == nil || noRetry || try >= c.cfg.retry.Retries || !retryPublish(err) {
 			return ack, err
 		}
@@ -81,9 +81,9 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 	}
 }
 
-func (c *Client) publishOnce(ctx context.Context, msg *nats.Msg, id string) (*Ack, error) {
+func publishOnce(ctx context.Context, m *mux, msg *nats.Msg, id string) (*Ack, error) {
 	// A copy: the mux sets its reply, and a resend may still read the last one.
-	answer, err := c.mux.request(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
+	answer, err := m.request(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
 	return readAck(msg.Subject, id, answer, err)
 }
 

@@ -28,6 +28,7 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.look(func() {})
 	if *ack != (Ack{Stream: "ORDERS", Sequence: 7, Duplicate: true, EventID: "1"}) {
 		t.Errorf("ack = %+v", ack)
 	}
@@ -78,11 +79,13 @@ func TestPublishRetriesWithTheSameID(t *testing.T) {
 	}
 	c := f.connect(WithRetry(RetryPolicy{Retries: 2, Delay: time.Millisecond}))
 	ack, err := c.Publish(context.Background(), "orders.created", NewEvent("t", nil))
+	f.look(func() {})
 	if err != nil || len(ids) != 3 || ids[0] != ids[1] || ids[1] != ids[2] || ack.EventID != ids[0] {
 		t.Fatalf("ack = %+v, error = %v, ids = %v", ack, err, ids)
 	}
-	ids = nil
+	f.look(func() { ids = nil })
 	_, err = c.Publish(context.Background(), "orders.created", NewEvent("t", nil), WithoutRetry())
+	f.look(func() {})
 	var e *Error
 	if !errors.Is(err, ErrRateLimited) || !errors.As(err, &e) || e.RetryAfter != 5*time.Millisecond || len(ids) != 1 {
 		t.Fatalf("error = %v, %d tries", err, len(ids))

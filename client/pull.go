@@ -71,12 +71,12 @@ func (c *Client) Subscribe(ctx context.Context, filter string, handler Handler, 
 	}
 	s.stored = p
 	if p.stream == "" {
-		if p.stream, err = c.streamFor(ctx, filter); err != nil {
+		if p.stream, err = c.js().streamFor(ctx, filter); err != nil {
 			return nil, err
 		}
 	}
 	if s.cfg.durable != "" {
-		err = c.ensureDurable(ctx, p.stream, filter, s.cfg)
+		err = c.js().ensureDurable(ctx, p.stream, filter, s.cfg)
 	} else {
 		err = p.create(ctx, s.cfg.consumer(filter))
 	}
@@ -114,7 +114,7 @@ func (p *puller) attach() error {
 	}
 	alive = true
 	s.begin()
-	s.client.addSub(s)
+	s.client.subs.add(s)
 	p.workers.Go(p.run)
 	return nil
 }
@@ -122,7 +122,7 @@ func (p *puller) attach() error {
 // create makes a consumer of this subscription alone.
 func (p *puller) create(ctx context.Context, cfg consumerConfig) error {
 	name := consumerName()
-	info, err := p.s.client.createConsumer(ctx, p.stream, name, p.s.filter, cfg)
+	info, err := p.s.client.js().createConsumer(ctx, p.stream, name, p.s.filter, cfg)
 	if err != nil {
 		return err
 	}
@@ -373,7 +373,7 @@ func (p *puller) revive() error {
 	p.mu.Unlock()
 	var err error
 	if !broken {
-		if _, err = s.client.consumerInfo(ctx, p.stream, consumer); err == nil {
+		if _, err = s.client.js().consumerInfo(ctx, p.stream, consumer); err == nil {
 			p.pull()
 			return nil
 		}
@@ -411,7 +411,7 @@ func (p *puller) remake(ctx context.Context) error {
 	}
 	p.s.restarts.Add(1)
 	// The old one is idle or gone; its inactivity bound removes it in any case.
-	_ = p.s.client.deleteConsumer(ctx, p.stream, old)
+	_ = p.s.client.js().deleteConsumer(ctx, p.stream, old)
 	return nil
 }
 
@@ -428,5 +428,5 @@ func (p *puller) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	// Best effort: the server removes it after the inactivity bound.
-	_ = c.deleteConsumer(ctx, p.stream, consumer)
+	_ = c.js().deleteConsumer(ctx, p.stream, consumer)
 }

@@ -120,15 +120,15 @@ func TestSubscribeVerifiesAndSettles(t *testing.T) {
 // is put back as long as that is open, never terminated.
 func TestUnknownKeyIsPutBack(t *testing.T) {
 	f := newFakeBroker(t)
-	old := f.ring
 	acks := scripted(f, func(inbox string) {
 		header := f.attested("1", "orders.created", nil)
 		ack := fmt.Sprintf("$JS.ACK.ORDERS.billing.1.1.1.%d.0", time.Now().UnixNano())
 		f.deliverTo(inbox, "orders.created", ack, header, nil)
 	})
-	c := f.connect()
+	ring, root := f.ring, f.root
 	f.keys()
-	f.ring = old // the broker signs with a key that its keyring does not have
+	f.ring, f.root = ring, root // the broker signs with a key that its keyring does not have
+	c := f.connect()
 	sub, err := c.Subscribe(context.Background(), "orders.>", func(context.Context, *Delivery) error {
 		t.Error("the handler saw an event of an unknown key")
 		return nil
@@ -185,6 +185,7 @@ func TestOrderedRestartsAfterAGap(t *testing.T) {
 	}
 	sub.Drain()
 	receive(t, sub.Closed())
+	f.look(func() {})
 	if len(created) != 2 || !strings.Contains(created[1], `"opt_start_seq":6`) || !strings.Contains(created[1], `"ack_policy":"none"`) {
 		t.Errorf("consumers = %v", created)
 	}

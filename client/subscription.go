@@ -123,7 +123,7 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	if !wire.Match(s.filter, msg.Subject) {
 		return nil, false, fmt.Errorf("%w: the subject is outside the filter %q", errHeaders, s.filter)
 	}
-	att, err := s.client.attestation(s.life, rec, msg.Subject, stored)
+	att, err := attestation(s.life, s.client, rec, msg.Subject, stored)
 	if err != nil {
 		return nil, errors.Is(err, errLater), err
 	}
@@ -145,7 +145,7 @@ const clockSlack = time.Minute
 
 // attestation verifies rec. A key that is not in the keyring may be newer than
 // the keyring: only a keyring fetched after the event was stored decides that.
-func (c *Client) attestation(ctx context.Context, rec *cloudevent.Event, natsSubject string, stored time.Time) (signing.Attestation, error) {
+func attestation(ctx context.Context, c *Client, rec *cloudevent.Event, natsSubject string, stored time.Time) (signing.Attestation, error) {
 	att, err := c.verifier.Verify(rec, natsSubject)
 	unknown := errors.Is(err, signing.ErrUnknownKey)
 	if err == nil || !unknown && !errors.Is(err, signing.ErrNoKeyring) {
@@ -257,7 +257,7 @@ func (s *Subscription) end() {
 		s.stored.end()
 	}
 	s.stop()
-	s.client.dropSub(s)
+	s.client.subs.drop(s)
 	close(s.closed)
 }
 

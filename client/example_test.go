@@ -1,0 +1,129 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/signetbus/signet/client"
+)
+
+// Publish one event and say what came of it.
+func ExampleClient_Publish() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("dev"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ev, err := client.NewJSONEvent("com.example.order.created", map[string]int{"order": 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ack, err := c.Publish(ctx, "orders.created", ev)
+	var refused *client.Error
+	switch {
+	case errors.Is(err, client.ErrSchemaViolation) && errors.As(err, &refused):
+		for _, v := range refused.Violations {
+			log.Printf("%s: %s", v.At, v.Message)
+		}
+	case err != nil:
+		log.Fatal(err) // code, rule, subject, ref: signet explain REF has the rest
+	default:
+		log.Printf("stored as %s/%d", ack.Stream, ack.Sequence)
+	}
+}
+
+// Publish many events, in order, without waiting for each.
+func ExampleClient_PublishAsync() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("dev"), client.WithMaxInFlight(4096))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	var futures []*client.Future
+	for range 1000 {
+		f, err := c.PublishAsync(ctx, "orders.created", client.NewEvent("com.example.tick", nil))
+		if err != nil {
+			log.Fatal(err)
+		}
+		futures = append(futures, f)
+	}
+	for _, f := range futures {
+		if _, err := f.Wait(ctx); err != nil {
+			log.Print(err)
+		}
+	}
+}
+
+// Handle stored events with a durable consumer. The handler sees verified events
+// only; d.Principal is who published, by the signature of the broker.
+func ExampleClient_Subscribe() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("billing"),
+		client.WithInvalidHandler(func(e client.InvalidEvent) {
+			log.Printf("%s/%d on %s: %v", e.Stream, e.Sequence, e.NATSSubject, e.Err)
+		}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	sub, err := c.Subscribe(ctx, "orders.*.paid", func(_ context.Context, d *client.Delivery) error {
+		if len(d.Event.Data) == 0 {
+			return client.Permanent(errors.New("no order")) // to the dead letters
+		}
+		log.Printf("%s by %s: %s", d.Event.ID, d.Principal, d.Event.Data)
+		return nil // acknowledges; an error would bring the event back
+	}, client.Durable("billing"), client.Concurrency(4))
+	if err != nil {
+		log.Fatal(err)
+	}
+	// On the way out: take nothing new, finish what is here.
+	sub.Drain()
+	<-sub.Closed()
+}
+
+// Read yesterday's events again, fast and in order, and then follow the stream.
+func ExampleOrdered() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("dev"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	sub, err := c.Subscribe(ctx, "orders.>", func(_ context.Context, d *client.Delivery) error {
+		fmt.Println(d.Sequence, d.NATSSubject, d.Event.Type)
+		return nil
+	}, client.Ordered(), client.FromTime(time.Now().Add(-24*time.Hour)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-sub.Closed()
+	log.Print(sub.Err())
+}
+
+// Work with the event type of the CloudEvents SDK.
+func ExampleEvent_ToCloudEvent() {
+	ev := &client.Event{ID: "1", Source: "/shop/checkout", Type: "com.example.order", Data: []byte("x")}
+	ce, err := ev.ToCloudEvent()
+	if err != nil {
+		log.Fatal(err)
+	}
+	back, err := client.FromCloudEvent(ce)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(ce.Type(), back.Source, string(back.Data))
+	// Output: com.example.order /shop/checkout x
+}
+
+// Decide on a retry of one's own.
+func ExampleRetryable() {
+	limited := &client.Error{Class: "rate-limited", RetryAfter: time.Second, EventID: "1"}
+	denied := &client.Error{Class: "permission-denied"}
+	fmt.Println(client.Retryable(limited), client.Retryable(denied), errors.Is(denied, client.ErrDenied))
+	// Output: true false true
+}
