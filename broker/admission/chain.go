@@ -7,6 +7,7 @@ import (
 
 	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/dlq"
 	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/ratelimit"
@@ -192,8 +193,7 @@ func (s *Session) stores(r *wire.Refusal, p *Publish) bool {
 	case policy.FailureDeadLetter:
 		return true
 	}
-	c := r.Code.Class()
-	return c == wire.ClassSchemaViolation || c == wire.ClassBadSignature
+	return dlq.ReasonOf(r.Code).StoredByDefault()
 }
 
 // Rejection returns what is known of the last refusal.

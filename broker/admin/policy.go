@@ -1,0 +1,118 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+func (s *Service) policyCheck(_ context.Context, r *request) (any, error) {
+	var req adminapi.PolicyCheckRequest
+	if err := r.decode(&req); err != nil {
+		return nil, err
+	}
+	var sources []policy.Source
+	total := 0
+	for _, f := range req.Files {
+		total += len(f.Text)
+		sources = append(sources, policy.Source{Name: f.Name, Data: []byte(f.Text)})
+	}
+	if total > adminapi.MaxBundleBytes || len(sources) == 0 {
+		return nil, wire.Refuse(wire.CodeRequestMalformed, "admin", fmt.Sprintf("send one file or more, at most %d bytes", adminapi.MaxBundleBytes))
+	}
+	bundle, err := policy.ParseAll(sources)
+	var set *policy.Set
+	if err == nil {
+		set, err = policy.Compile(bundle)
+	}
+	if err != nil {
+		return adminapi.PolicyCheck{Faults: faults(err)}, nil
+	}
+	out := adminapi.PolicyCheck{OK: true, Digest: set.Digest(), Tenants: len(set.Tenants())}
+	for _, t := range set.Tenants() {
+		out.Principals += len(t.Principals())
+	}
+	return out, nil
+}
+
+// faults flattens a joined error.
+func faults(err error) []adminapi.PolicyFault {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree is walked by hand here
+		var out []adminapi.PolicyFault
+		for _, e := range joined.Unwrap() {
+			out = append(out, faults(e)...)
+		}
+		return out
+	}
+	var f *policy.Fault
+	if errors.As(err, &f) {
+		return []adminapi.PolicyFault{{File: f.At.File, Line: f.At.Line, Column: f.At.Column, Message: f.Msg}}
+	}
+	return []adminapi.PolicyFault{{Message: err.Error()}}
+}
+
+func (s *Service) policyCanI(_ context.Context, r *request) (any, error) {
+	var req adminapi.CanIRequest
+	if err := r.decode(&req); err != nil {
+		return nil, err
+	}
+	p := r.caller
+	if req.Principal != "" {
+		if p = r.set.Principal(r.caller.Tenant.Name, req.Principal); p == nil {
+			return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such principal in this tenant")
+		}
+	}
+	e := acl.Explain(p, req.Verb, req.Subject)
+	out := adminapi.CanI{
+		Allowed: e.Allowed, Principal: e.Principal, Verb: e.Verb, Subject: e.Subject, Rule: e.Rule,
+		File: filepath.Base(e.At.File), Line: e.At.Line, Nearest: e.Nearest, Fix: e.Fix, Text: e.String(),
+	}
+	return out, nil
+}
+
+func (s *Service) policyExplain(_ context.Context, r *request) (any, error) {
+	var req adminapi.ExplainRequest
+	if err := r.decode(&req); err != nil {
+		return nil, err
+	}
+	if req.Ref == "" || len(req.Ref) > adminapi.MaxExplainRefSize {
+		return nil, wire.Refuse(wire.CodeRequestMalformed, "admin", "ref is missing or too long")
+	}
+	e, ok := s.cfg.Trail.Lookup(req.Ref)
+	if !ok || e.Origin.Tenant != r.caller.Tenant.Name {
+		return nil, wire.Refuse(wire.CodeNotFound, "admin", "no refusal with this ref is kept")
+	}
+	out := refusal(&e)
+	out.Policy = r.set.Digest()
+	out.Explain = e.Explain
+	if verb := verbOf(e.Code); out.Explain == nil && verb != "" {
+		if p := r.set.PrincipalByFullName(e.Principal); p != nil {
+			out.Explain = acl.Explain(p, verb, e.Subject).Wire()
+		}
+	}
+	return out, nil
+}
+
+// verbOf is the grant that a refusal was about, empty where a subject alone does
+// not say it.
+func verbOf(c wire.Code) string {
+	switch c {
+	case wire.CodePublishDenied, wire.CodeSubjectUnknown:
+		return policy.VerbPublish
+	case wire.CodeSubscribeDenied, wire.CodeFilterDenied:
+		return policy.VerbSubscribe
+	case wire.CodeCallDenied:
+		return policy.VerbCall
+	case wire.CodeServeDenied:
+		return policy.VerbServe
+	case wire.CodeDiscoverDenied:
+		return policy.VerbDiscover
+	}
+	return ""
+}

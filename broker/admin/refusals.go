@@ -1,0 +1,51 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/audit"
+	"github.com/signetbus/signet/internal/adminapi"
+)
+
+func (s *Service) refusalsLs(ctx context.Context, r *request) (any, error) {
+	var req adminapi.RefusalsLsRequest
+	if err := r.decode(&req); err != nil {
+		return nil, err
+	}
+	tenant := r.caller.Tenant.Name
+	f := audit.Filter{Tenant: tenant, Code: req.Code, Subject: req.Subject}
+	if req.Principal != "" {
+		f.Principal = tenant + "/" + req.Principal
+	}
+	entries, cursor := s.cfg.Trail.List(req.After, f, limit(req.Limit))
+	if wait := min(req.WaitMs, adminapi.MaxWaitMs); len(entries) == 0 && wait > 0 {
+		poll, cancel := context.WithTimeout(ctx, time.Duration(wait)*time.Millisecond)
+		defer cancel()
+		entries, cursor = s.cfg.Trail.Tail(poll, cursor, f, limit(req.Limit))
+	}
+	out := adminapi.RefusalList{Cursor: cursor, Entries: []adminapi.Refusal{}}
+	explain := acl.Admin(r.caller, adminapi.AreaPolicy).Allowed
+	for i := range entries {
+		e := &entries[i]
+		if !req.Since.IsZero() && e.Last.Before(req.Since) {
+			continue
+		}
+		row := refusal(e)
+		if explain {
+			row.Explain = e.Explain
+		}
+		out.Entries = append(out.Entries, row)
+	}
+	return out, nil
+}
+
+func refusal(e *audit.Entry) adminapi.Refusal {
+	reg := e.Code.Entry()
+	return adminapi.Refusal{
+		Cursor: e.Cursor, Time: e.Time, Code: e.Code, Name: reg.Name, Class: reg.Class, Title: reg.Title,
+		Rule: e.Rule, Subject: e.Subject, Principal: e.Principal, Detail: e.Detail, Ref: e.Ref, Count: e.Count,
+		Fix: reg.Fix, Violations: e.Violations,
+	}
+}

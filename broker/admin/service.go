@@ -1,0 +1,217 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/audit"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// DefaultParallel is how many requests run at a time, long polls included.
+const DefaultParallel = 256
+
+// Config is what the service answers from. All functions return the present
+// state and are safe for concurrent use.
+type Config struct {
+	Policy  func() *policy.Set
+	Keyring func() (ring *keyring.Ring, document []byte)
+	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
+	Trail   *audit.Trail
+	Letters Letters
+	// Conn returns the broker's own connection into a tenant's account.
+	Conn func(tenant string) (*nats.Conn, error)
+	Log  zerolog.Logger
+	// Parallel bounds the requests at work; 0 means DefaultParallel.
+	Parallel int
+}
+
+// Service answers admin requests.
+type Service struct {
+	cfg   Config
+	slots chan struct{}
+	life  context.Context // ends with Shutdown; the only context kept, for the workers
+	stop  context.CancelFunc
+	work  sync.WaitGroup
+
+	mu   sync.Mutex
+	subs map[string]*nats.Subscription // by tenant
+}
+
+// request is one call on its way through a handler.
+type request struct {
+	caller *policy.Principal
+	set    *policy.Set
+	body   []byte
+}
+
+type handler func(*Service, context.Context, *request) (any, error)
+
+var handlers = map[string]handler{
+	adminapi.SubjectKeysRing:      (*Service).keysRing,
+	adminapi.SubjectKeysLs:        (*Service).keysLs,
+	adminapi.SubjectStatusGet:     (*Service).status,
+	adminapi.SubjectPolicyCheck:   (*Service).policyCheck,
+	adminapi.SubjectPolicyCanI:    (*Service).policyCanI,
+	adminapi.SubjectPolicyExplain: (*Service).policyExplain,
+	adminapi.SubjectDLQLs:         (*Service).dlqLs,
+	adminapi.SubjectDLQShow:       (*Service).dlqShow,
+	adminapi.SubjectRefusalsLs:    (*Service).refusalsLs,
+}
+
+// New checks cfg and returns a service that answers nobody yet.
+func New(cfg Config) (*Service, error) {
+	if cfg.Policy == nil || cfg.Keyring == nil || cfg.Status == nil || cfg.Trail == nil || cfg.Letters == nil || cfg.Conn == nil {
+		return nil, errors.New("admin: policy, keyring, status, trail, letters and conn are required")
+	}
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = DefaultParallel
+	}
+	s := &Service{cfg: cfg, slots: make(chan struct{}, cfg.Parallel), subs: map[string]*nats.Subscription{}}
+	s.life, s.stop = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Serve answers the tenants of the policy; those that are served already stay.
+// Call it at start and after every change of policy.
+func (s *Service) Serve(set *policy.Set) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range set.Tenants() {
+		if s.subs[t.Name] != nil {
+			continue
+		}
+		conn, err := s.cfg.Conn(t.Name)
+		if err != nil {
+			return fmt.Errorf("admin: tenant %s: %w", t.Name, err)
+		}
+		sub, err := conn.Subscribe(wire.PrefixAdmin+">", func(m *nats.Msg) { s.accept(t.Name, m) })
+		if err == nil {
+			err = conn.Flush()
+		}
+		if err != nil {
+			return fmt.Errorf("admin: tenant %s: %w", t.Name, err)
+		}
+		s.subs[t.Name] = sub
+	}
+	return nil
+}
+
+// Shutdown stops listening, ends long polls, and waits for the requests at work
+// within ctx.
+func (s *Service) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	for _, sub := range s.subs {
+		_ = sub.Unsubscribe() // fails only when the connection is gone, which ends it too
+	}
+	clear(s.subs)
+	s.mu.Unlock()
+	s.stop()
+	done := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// accept runs in the goroutine of the subscription and must not block.
+func (s *Service) accept(tenant string, m *nats.Msg) {
+	if m.Reply == "" {
+		return
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		s.answer(m, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
+		return
+	}
+	s.work.Add(1)
+	go func() {
+		defer func() {
+			<-s.slots
+			s.work.Done()
+		}()
+		result, err := s.handle(tenant, m)
+		s.answer(m, result, err)
+	}()
+}
+
+func (s *Service) handle(tenant string, m *nats.Msg) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Log.Error().Str("subject", m.Subject).Interface("panic", p).Msg("admin request failed")
+			err = wire.Refuse(wire.CodeInternal, "admin", "")
+		}
+	}()
+	r := &request{set: s.cfg.Policy(), body: m.Data}
+	full := m.Header.Get(wire.HeaderPrincipal)
+	name, ok := strings.CutPrefix(full, tenant+"/")
+	if ok {
+		r.caller = r.set.Principal(tenant, name)
+	}
+	if r.caller == nil || r.caller.Disabled {
+		return nil, wire.Refuse(wire.CodePrincipalRevoked, "admin", "")
+	}
+	area, open, ok := adminapi.Grant(m.Subject)
+	h := handlers[m.Subject]
+	if !ok || h == nil {
+		return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
+	}
+	if !open && !acl.Admin(r.caller, area).Allowed {
+		return nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
+	}
+	ctx, cancel := context.WithTimeout(s.life, time.Minute)
+	defer cancel()
+	return h(s, ctx, r)
+}
+
+func (s *Service) answer(m *nats.Msg, result any, err error) {
+	var body []byte
+	if err == nil {
+		body, err = adminapi.EncodeResult(result)
+	}
+	if err != nil {
+		r := wire.AsRefusal(err)
+		if r.Code == wire.CodeInternal {
+			s.cfg.Log.Error().Err(err).Str("subject", m.Subject).Msg("admin request failed")
+		}
+		r.Subject, r.Principal = m.Subject, m.Header.Get(wire.HeaderPrincipal)
+		body = r.Answer("", true)
+	}
+	if err := m.Respond(body); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		s.cfg.Log.Warn().Err(err).Str("subject", m.Subject).Msg("admin answer not sent")
+	}
+}
+
+// decode reads the body of a request.
+func (r *request) decode(into any) error {
+	if err := adminapi.DecodeRequest(r.body, into); err != nil {
+		return wire.Refuse(wire.CodeRequestMalformed, "admin", err.Error())
+	}
+	return nil
+}
+
+// limit applies the default and the maximum to a list length.
+func limit(n int) int {
+	if n <= 0 {
+		return adminapi.DefaultListLimit
+	}
+	return min(n, adminapi.MaxListLimit)
+}

@@ -1,0 +1,220 @@
+// Package broker is the server: it loads the configuration, starts the parts in
+// order, swaps policy, keys and certificates while it runs, and stops everything
+// again, gate first. It decides nothing about any message; that is what the
+// packages under it are for.
+//
+// New validates and starts nothing; Start returns when clients may connect, or
+// with the first error and everything undone; Shutdown blocks until every
+// goroutine has ended. Only the command handles signals.
+//
+// The goroutines, who starts and who stops them: docs/ARCHITECTURE.md.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/signetbus/signet/broker/admin"
+	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/audit"
+	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/broker/deadletter"
+	"github.com/signetbus/signet/broker/gate"
+	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/broker/ops"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/ratelimit"
+)
+
+// Errors of the broker.
+var (
+	ErrStarted  = errors.New("broker: already started")
+	ErrNotReady = errors.New("broker: not ready")
+)
+
+// phase is where a broker is in its life.
+type phase int32
+
+const (
+	phaseNew phase = iota
+	phaseStarting
+	phaseReady
+	phaseDraining
+	phaseStopped
+)
+
+var phaseNames = [...]string{"new", "starting", "ready", "draining", "stopped"}
+
+// Broker is one server. Its methods are safe for concurrent use.
+type Broker struct {
+	cfg     Config
+	version string
+	log     zerolog.Logger
+	buckets ratelimit.Table
+	phase   atomic.Int32
+	started time.Time
+
+	material atomic.Pointer[material]
+	chain    atomic.Pointer[admission.Chain]
+	reload   sync.Mutex // one Reload at a time
+
+	cert    *ca.Reloader
+	server  *embed.Server
+	barrier *store.Barrier // nil unless DurabilityBarrier
+	store   *store.Store
+	trail   *audit.Trail
+	letters *deadletter.Writer
+	admin   *admin.Service
+	gate    *gate.Gate
+	ops     *ops.Server
+
+	parts []part // what Start has started, in order
+	done  chan struct{}
+}
+
+// part is something that was started and must be stopped.
+type part struct {
+	name string
+	stop func(context.Context) error
+}
+
+// New validates cfg and returns a broker that has started nothing. version is
+// what `signet version` prints.
+func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{})}, nil
+}
+
+// Check does what a start does before it touches the store or a port: it reads
+// and checks policy, schemas, keys and certificates.
+func (b *Broker) Check(ctx context.Context) error {
+	m, err := loadMaterial(ctx, &b.cfg, time.Now())
+	if err == nil {
+		_, err = tenantAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
+	}
+	_, certErr := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key)
+	return errors.Join(err, certErr)
+}
+
+// Start starts the parts in order. When one fails, those before it are stopped
+// again and its error is returned: a broker runs whole or not at all.
+func (b *Broker) Start(ctx context.Context) (err error) {
+	if !b.phase.CompareAndSwap(int32(phaseNew), int32(phaseStarting)) {
+		return ErrStarted
+	}
+	b.started = time.Now()
+	defer func() {
+		if err != nil {
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Drain)
+			defer cancel()
+			err = errors.Join(err, b.stopParts(stop))
+			b.phase.Store(int32(phaseStopped))
+			close(b.done)
+		}
+	}()
+	m, err := loadMaterial(ctx, &b.cfg, b.started)
+	if err != nil {
+		return err
+	}
+	if b.cert, err = ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key); err != nil {
+		return err
+	}
+	b.cert.OnError(func(err error) { b.log.Error().Err(err).Msg("certificate not reloaded, the old one stays") })
+	b.material.Store(m)
+	for _, step := range []struct {
+		name string
+		do   func(context.Context, *material) error
+	}{
+		{"audit", b.startAudit},
+		{"server", b.startServer},
+		{"store", b.startStore},
+		{"dead letters", b.startDeadLetters},
+		{"admin", b.startAdmin},
+		{"operations port", b.startOps},
+		{"gate", b.startGate},
+		{"file watch", b.startWatch},
+	} {
+		if err := step.do(ctx, m); err != nil {
+			return fmt.Errorf("broker: start %s: %w", step.name, err)
+		}
+	}
+	b.phase.Store(int32(phaseReady))
+	b.logStarted(m)
+	return nil
+}
+
+func (b *Broker) logStarted(m *material) {
+	b.log.Info().Str("name", b.cfg.Name).Str("version", b.version).Str("listen", b.Addr().String()).
+		Str("policy", m.policy.Digest()).Str("durability", string(b.Durability())).
+		Dur("after", time.Since(b.started)).Msg("ready")
+	if b.Durability() == DurabilityUnsafeLazy {
+		b.log.Warn().Msg("unsafe-lazy-sync is on: a power cut loses acknowledged events")
+	}
+}
+
+func (b *Broker) running(name string, stop func(context.Context) error) {
+	b.parts = append(b.parts, part{name, stop})
+}
+
+// Addr returns the address of the client port, once started.
+func (b *Broker) Addr() net.Addr { return b.gate.Addr() }
+
+// OpsAddr returns the address of the operations port, nil when it is off.
+func (b *Broker) OpsAddr() net.Addr {
+	if b.ops == nil {
+		return nil
+	}
+	return b.ops.Addr()
+}
+
+// Durability returns the mode in force, which is sync-always where the barrier
+// cannot be had.
+func (b *Broker) Durability() Durability {
+	if b.cfg.Storage.Durability == DurabilityBarrier && b.barrier == nil {
+		return DurabilitySyncAlways
+	}
+	return b.cfg.Storage.Durability
+}
+
+// Policy returns the policy in force.
+func (b *Broker) Policy() *policy.Set { return b.material.Load().policy }
+
+// Done is closed when the broker has stopped, by Shutdown or by a failure of the
+// embedded server.
+func (b *Broker) Done() <-chan struct{} { return b.done }
+
+// Shutdown stops admitting, lets clients leave, flushes what is queued and stops
+// the parts in reverse order. It blocks until every goroutine has ended; ctx
+// bounds the orderly part, after which connections are cut.
+func (b *Broker) Shutdown(ctx context.Context) error {
+	if !b.phase.CompareAndSwap(int32(phaseReady), int32(phaseDraining)) {
+		return ErrNotReady
+	}
+	b.log.Info().Msg("draining")
+	err := b.stopParts(ctx)
+	b.phase.Store(int32(phaseStopped))
+	close(b.done)
+	b.log.Info().AnErr("error", err).Msg("stopped")
+	return err
+}
+
+func (b *Broker) stopParts(ctx context.Context) error {
+	var errs []error
+	for i := len(b.parts) - 1; i >= 0; i-- {
+		if err := b.parts[i].stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("broker: stop %s: %w", b.parts[i].name, err))
+		}
+	}
+	b.parts = nil
+	return errors.Join(errs...)
+}

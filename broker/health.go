@@ -1,0 +1,151 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/signetbus/signet/broker/ops"
+	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// live says whether a restart would help: only a store that reported a failed
+// sync is beyond repair from within.
+func (b *Broker) live() error {
+	if b.barrier != nil && b.barrier.Stats().Failed {
+		return errors.New("stable storage reported an error: nothing more is acknowledged until a restart")
+	}
+	return b.server.Err()
+}
+
+// ready says whether clients should be sent here.
+func (b *Broker) ready() error {
+	if p := phase(b.phase.Load()); p != phaseReady {
+		return errors.New(phaseNames[p])
+	}
+	return errors.Join(b.live(), b.server.Health(), b.keyringHealth())
+}
+
+func (b *Broker) keyringHealth() error {
+	if ring := b.material.Load().ring; !time.Now().Before(ring.Expires()) {
+		return fmt.Errorf("the keyring expired at %s", ring.Expires().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// status answers status.get for one tenant.
+func (b *Broker) status(ctx context.Context, tenant string) (adminapi.Status, error) {
+	m := b.material.Load()
+	g := b.gate.Stats()
+	letters := b.letters.Stats()
+	out := adminapi.Status{
+		Server: adminapi.ServerStatus{
+			Name: b.cfg.Name, Version: b.version, NATSVersion: b.server.ServerVersion(),
+			Started: b.started, Durability: string(b.Durability()),
+		},
+		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Loaded: m.loaded, Tenants: len(m.policy.Tenants())},
+		Gate:         adminapi.GateStatus{Connections: int(g.Connections), Subscriptions: int(b.server.Stats().Subscriptions), Accepted: g.Messages},
+		Certificates: []adminapi.Certificate{{Subject: b.cfg.TLS.Certificate, NotAfter: b.cert.Expires()}},
+	}
+	for _, t := range m.policy.Tenants() {
+		out.Policy.Principals += len(t.Principals())
+	}
+	for _, n := range letters.Dropped {
+		out.DeadLetters.Dropped += n
+	}
+	for code, n := range b.trail.Counts() {
+		out.Gate.Refused += n
+		out.Refusals = append(out.Refusals, adminapi.CodeCount{Code: code, Name: code.Entry().Name, Count: n})
+	}
+	slices.SortFunc(out.Refusals, func(x, y adminapi.CodeCount) int {
+		if x.Count != y.Count {
+			return int(y.Count) - int(x.Count)
+		}
+		return int(x.Code) - int(y.Code)
+	})
+	streams, err := b.store.Streams(ctx, tenant)
+	if err != nil {
+		return out, wire.Refuse(wire.CodeUnavailable, "status", err.Error())
+	}
+	for _, s := range streams {
+		if s.Name == wire.StreamDLQ {
+			out.DeadLetters.Messages, out.DeadLetters.Bytes, out.DeadLetters.MaxBytes = s.Messages, s.Bytes, s.MaxBytes
+			continue
+		}
+		out.Streams = append(out.Streams, adminapi.StreamStatus{
+			Name: s.Name, Subjects: s.Subjects, Messages: s.Messages, Bytes: s.Bytes, MaxBytes: s.MaxBytes,
+			FirstSeq: s.FirstSeq, LastSeq: s.LastSeq, Consumers: s.Consumers,
+		})
+	}
+	for part, check := range map[string]func() error{
+		"storage": b.live, "server": b.server.Health, "keyring": b.keyringHealth,
+	} {
+		h := adminapi.HealthPart{Part: part, OK: true}
+		if err := check(); err != nil {
+			h.OK, h.Detail = false, err.Error()
+		}
+		out.Health = append(out.Health, h)
+	}
+	if b.Durability() == DurabilityUnsafeLazy {
+		out.Health = append(out.Health, adminapi.HealthPart{Part: "durability", Detail: "unsafe-lazy-sync: a power cut loses acknowledged events"})
+	}
+	slices.SortFunc(out.Health, func(x, y adminapi.HealthPart) int { return cmpText(x.Part, y.Part) })
+	return out, nil
+}
+
+func cmpText(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// metrics are the sources of the operations port (docs/operations.md).
+func (b *Broker) metrics() []ops.Source {
+	one := func(name, help string, kind ops.Kind, read func() float64) ops.Source {
+		return ops.Source{Name: name, Help: help, Kind: kind, Read: func(emit func(float64, ...string)) { emit(read()) }}
+	}
+	out := []ops.Source{
+		one("signet_gate_connections", "Client connections open now.", ops.Gauge, func() float64 { return float64(b.gate.Stats().Connections) }),
+		one("signet_gate_messages_total", "Publishes that were let in.", ops.Counter, func() float64 { return float64(b.gate.Stats().Messages) }),
+		one("signet_gate_turned_away_total", "Connections refused before they could say anything.", ops.Counter, func() float64 { return float64(b.gate.Stats().TurnedAway) }),
+		one("signet_gate_read_bytes_total", "Bytes read from clients.", ops.Counter, func() float64 { return float64(b.gate.Stats().BytesIn) }),
+		one("signet_gate_written_bytes_total", "Bytes written to clients.", ops.Counter, func() float64 { return float64(b.gate.Stats().BytesOut) }),
+		one("signet_gate_held_acks_total", "Acknowledgements that waited for stable storage.", ops.Counter, func() float64 { return float64(b.gate.Stats().HeldAcks) }),
+		{Name: "signet_refusals_total", Help: "Refusals by code.", Kind: ops.Counter, Labels: []string{"code", "name"}, Read: func(emit func(float64, ...string)) {
+			for code, n := range b.trail.Counts() {
+				emit(float64(n), strconv.Itoa(int(code)), code.Entry().Name)
+			}
+		}},
+		one("signet_dead_letters_written_total", "Dead letters stored.", ops.Counter, func() float64 { return float64(b.letters.Stats().Written) }),
+		{Name: "signet_dead_letters_dropped_total", Help: "Dead letters not stored, by cause.", Kind: ops.Counter, Labels: []string{"cause"}, Read: func(emit func(float64, ...string)) {
+			for cause, n := range b.letters.Stats().Dropped {
+				emit(float64(n), string(cause))
+			}
+		}},
+		one("signet_certificate_expiry_seconds", "Unix time at which the server certificate expires.", ops.Gauge, func() float64 { return float64(b.cert.Expires().Unix()) }),
+		one("signet_keyring_expiry_seconds", "Unix time at which the keyring expires.", ops.Gauge, func() float64 { return float64(b.material.Load().ring.Expires().Unix()) }),
+		{Name: "signet_store_bytes", Help: "Bytes stored, reserved and allowed, by tenant.", Kind: ops.Gauge, Labels: []string{"tenant", "what"}, Read: func(emit func(float64, ...string)) {
+			for _, t := range b.server.Stats().JetStream.Tenants {
+				emit(float64(t.StoredBytes), t.Name, "stored")
+				emit(float64(t.ReservedBytes), t.Name, "reserved")
+				emit(float64(t.LimitBytes), t.Name, "limit")
+			}
+		}},
+		one("signet_server_slow_consumers_total", "Connections cut because they read too slowly.", ops.Counter, func() float64 { return float64(b.server.Stats().SlowConsumers) }),
+	}
+	if b.barrier != nil {
+		out = append(out,
+			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),
+			one("signet_barrier_waits_total", "Waits for a sync.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Waits) }),
+		)
+	}
+	return out
+}

@@ -1,0 +1,275 @@
+package broker
+
+import (
+	"bytes"
+	_ "embed" // the policy and configuration templates
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// Lifetimes of what Setup makes.
+const (
+	keyringTTL    = 365 * 24 * time.Hour
+	attestKeyTTL  = 2 * 365 * 24 * time.Hour
+	renewalMargin = 30 * 24 * time.Hour
+)
+
+//go:embed templates/dev-policy.yaml
+var devPolicy string
+
+//go:embed templates/init-policy.yaml
+var initPolicy string
+
+//go:embed templates/signet.yaml
+var initConfig string
+
+// Setup says what state to make.
+type Setup struct {
+	// Dir is the folder, made if missing.
+	Dir string
+	// Name of the node, as in Config.Name.
+	Name string
+	// Hosts are the DNS names and addresses of the server certificate beside localhost.
+	Hosts []string
+	// Listen is written into the configuration.
+	Listen string
+	// Dev makes the demo policy and keeps the root seed for renewals; otherwise a
+	// starting policy for production is written.
+	Dev bool
+	// Policy replaces the built-in policy: a text in which {{nkey "name"}} becomes
+	// the public key of a credential that Setup makes. Empty means the built-in one.
+	Policy string
+}
+
+// State is where things are in a folder that Setup made.
+type State struct {
+	Dir       string
+	Config    string // signet.yaml
+	Policy    string // policy.yaml
+	CA        string // certificate of the authority, for clients
+	CADir     string
+	Cert, Key string            // of the server
+	RootSeed  string            // to be taken offline, except in dev
+	Root      string            // public key of the root
+	NodeSeed  string            // attestation key of this node
+	Keyring   string            // signed keyring
+	Creds     map[string]string // principal name -> nkey seed file
+}
+
+func layout(dir string) *State {
+	at := func(p ...string) string { return filepath.Join(append([]string{dir}, p...)...) }
+	return &State{
+		Dir: dir, Config: at("signet.yaml"), Policy: at("policy.yaml"),
+		CADir: at("ca"), CA: at("ca", ca.CACertFile), Cert: at("tls", "server.pem"), Key: at("tls", "server.key"),
+		RootSeed: at("keys", "root.seed"), NodeSeed: at("keys", "node.seed"), Keyring: at("keys", "keyring.json"),
+		Creds: map[string]string{},
+	}
+}
+
+// Run makes the state, or completes what is there: keys, certificates, policy and
+// configuration that exist are kept, so that a second run is harmless. What would
+// expire within a month is renewed where the key for it is at hand.
+func (s Setup) Run() (*State, error) {
+	st := layout(s.Dir)
+	for _, d := range []string{s.Dir, filepath.Dir(st.Cert), filepath.Dir(st.NodeSeed), filepath.Join(s.Dir, "creds")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("broker: set up: %w", err)
+		}
+	}
+	for _, step := range []struct {
+		what string
+		do   func(*State) error
+	}{
+		{"certificates", s.certificates}, {"keys", s.keys}, {"policy", s.policy}, {"configuration", s.config},
+	} {
+		if err := step.do(st); err != nil {
+			return nil, fmt.Errorf("broker: set up %s: %w", step.what, err)
+		}
+	}
+	return st, nil
+}
+
+func (s Setup) certificates(st *State) error {
+	authority, err := ca.Load(st.CADir)
+	if errors.Is(err, fs.ErrNotExist) {
+		authority, err = ca.Create(st.CADir, "signet "+s.Name)
+	}
+	if err != nil {
+		return err
+	}
+	if r, err := ca.ServerTLS(st.Cert, st.Key); err == nil && time.Until(r.Expires()) > renewalMargin {
+		return nil
+	}
+	return authority.IssueServer(st.Cert, st.Key, s.Hosts, 0)
+}
+
+// keys makes the root, the node key and a keyring that holds it.
+func (s Setup) keys(st *State) error {
+	node, err := seedFile(st.NodeSeed, nkeys.CreateServer)
+	if err != nil {
+		return err
+	}
+	if fresh(st.Keyring) {
+		return readRoot(st)
+	}
+	if _, err := os.Stat(st.Keyring); err == nil {
+		// A second root would silently disown everything that the first one signed.
+		if _, err := os.Stat(st.RootSeed); err != nil {
+			return fmt.Errorf("the keyring %s needs renewal and the root seed is not here: %w", st.Keyring, err)
+		}
+	}
+	root, err := seedFile(st.RootSeed, nkeys.CreateOperator)
+	if err != nil {
+		return err
+	}
+	nodeID, err := node.PublicKey()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	ring, err := keyring.New(uint64(now.Unix()), now.Add(-time.Minute), now.Add(keyringTTL), []keyring.Key{{
+		ID: nodeID, Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: s.Name,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(attestKeyTTL),
+	}})
+	if err != nil {
+		return err
+	}
+	seed, err := root.Seed()
+	if err != nil {
+		return err
+	}
+	doc, err := ring.Sign(seed)
+	if err != nil {
+		return err
+	}
+	rootID, err := root.PublicKey()
+	if err != nil {
+		return err
+	}
+	root.Wipe()
+	if err := write(rootFile(st), []byte(rootID+"\n"), 0o644); err != nil {
+		return err
+	}
+	st.Root = rootID
+	return write(st.Keyring, doc, 0o644)
+}
+
+// fresh reports whether the keyring exists and is younger than its renewal. Its
+// signature is checked at the start of the broker, not here.
+func fresh(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && time.Since(info.ModTime()) < keyringTTL-renewalMargin
+}
+
+func rootFile(st *State) string { return filepath.Join(filepath.Dir(st.Keyring), "root.pub") }
+
+func readRoot(st *State) error {
+	b, err := os.ReadFile(rootFile(st))
+	st.Root = strings.TrimSpace(string(b))
+	return err
+}
+
+func (s Setup) policy(st *State) error {
+	text := s.Policy
+	switch {
+	case text != "":
+	case s.Dev:
+		text = devPolicy
+	default:
+		text = initPolicy
+	}
+	var out bytes.Buffer
+	// The credentials are made (or found) even when the policy stands, so that the
+	// caller learns their files.
+	t, err := template.New("policy").Funcs(template.FuncMap{"nkey": func(name string) (string, error) {
+		file := filepath.Join(s.Dir, "creds", name+".nk")
+		kp, err := seedFile(file, nkeys.CreateUser)
+		if err != nil {
+			return "", err
+		}
+		st.Creds[name] = file
+		return kp.PublicKey()
+	}}).Parse(text)
+	if err != nil {
+		return err
+	}
+	if err := t.Execute(&out, s); err != nil {
+		return err
+	}
+	return keep(st.Policy, out.Bytes(), 0o600)
+}
+
+func (s Setup) config(st *State) error {
+	t, err := template.New("config").Parse(initConfig)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := t.Execute(&out, map[string]string{"Name": s.Name, "Listen": s.Listen, "Root": st.Root}); err != nil {
+		return err
+	}
+	return keep(st.Config, out.Bytes(), 0o600)
+}
+
+// seedFile reads the seed in file, or makes a new one there with mode 0600.
+func seedFile(file string, create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, error) {
+	b, err := readSecret(file)
+	if err == nil {
+		defer clear(b)
+		return nkeys.FromSeed(bytes.TrimSpace(b))
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	kp, err := create()
+	if err != nil {
+		return nil, err
+	}
+	seed, err := kp.Seed() // the key pair's own memory: not ours to wipe
+	if err != nil {
+		return nil, err
+	}
+	text := append(bytes.Clone(seed), '\n')
+	defer clear(text)
+	return kp, write(file, text, 0o600)
+}
+
+// keep writes data unless the file exists.
+func keep(file string, data []byte, mode fs.FileMode) error {
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	return write(file, data, mode)
+}
+
+// write replaces file in one step.
+func write(file string, data []byte, mode fs.FileMode) error {
+	tmp := file + ".new"
+	if err := os.WriteFile(tmp, data, mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, file)
+}
+
+// readSecret reads a small file that only its owner may read.
+func readSecret(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("broker: %s has mode %04o: a secret must be readable by its owner only (chmod 600)", file, mode)
+	}
+	return os.ReadFile(file)
+}

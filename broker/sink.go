@@ -1,0 +1,54 @@
+package broker
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/audit"
+	"github.com/signetbus/signet/broker/deadletter"
+	"github.com/signetbus/signet/broker/gate"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/dlq"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// sink is what the gate tells: it enters refusals into the audit trail, offers
+// those that the rules keep as dead letters, and logs who comes and goes. It runs
+// in the goroutines of the connections and never blocks.
+type sink struct {
+	log     zerolog.Logger
+	trail   *audit.Trail
+	letters *deadletter.Writer
+	policy  func() *policy.Set
+}
+
+// Refused implements gate.Sink.
+func (s *sink) Refused(r *wire.Refusal, rej *gate.Rejected) {
+	set := s.policy()
+	class := acl.ClassDenied
+	if t := set.Tenant(rej.Tenant); t != nil {
+		class = acl.Classify(t, string(rej.Subject))
+	}
+	s.trail.Refused(r, audit.Origin{Tenant: rej.Tenant, Class: class.String(), Verb: rej.Verb, Remote: rej.Remote})
+	if !rej.Store || rej.Tenant == "" {
+		return
+	}
+	// The slices end with this call, and the writer keeps the record.
+	rec := dlq.FromRefusal(r, time.Now(), bytes.Clone(rej.Header), bytes.Clone(rej.Payload))
+	rec.Policy, rec.Schema = set.Digest(), rej.Schema
+	s.letters.Offer(rej.Tenant, rec)
+}
+
+// Connected implements gate.Sink.
+func (s *sink) Connected(c *gate.Connection) {
+	s.log.Debug().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("remote", c.Remote).
+		Str("client", c.Lang+" "+c.Version).Msg("connected")
+}
+
+// Disconnected implements gate.Sink.
+func (s *sink) Disconnected(c *gate.Connection, reason string) {
+	s.log.Debug().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("reason", reason).Msg("disconnected")
+}

@@ -1,0 +1,232 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/signetbus/signet/broker/admin"
+	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/audit"
+	"github.com/signetbus/signet/broker/deadletter"
+	"github.com/signetbus/signet/broker/gate"
+	"github.com/signetbus/signet/broker/identity"
+	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/broker/jsapi"
+	"github.com/signetbus/signet/broker/ops"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// headerBudget is what a stored message may be larger than the payload that the
+// gate advertises: JetStream's own limit of a header block.
+const headerBudget = 64 << 10
+
+func (b *Broker) component(name string) zerolog.Logger {
+	return b.log.With().Str("component", name).Logger()
+}
+
+func (b *Broker) startAudit(ctx context.Context, _ *material) error {
+	b.trail = audit.New(audit.Config{Log: b.component("audit")})
+	if err := b.trail.Start(ctx); err != nil {
+		return err
+	}
+	b.running("audit", b.trail.Shutdown)
+	return nil
+}
+
+func (b *Broker) startServer(ctx context.Context, m *material) error {
+	accounts, err := tenantAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.cfg.State, 0o700); err != nil {
+		return err
+	}
+	if b.cfg.Storage.Durability == DurabilityBarrier {
+		b.barrier, err = store.NewBarrier(b.cfg.State)
+		if errors.Is(err, store.ErrUnsupported) {
+			b.log.Warn().Err(err).Msg("no durability barrier here: sync-always instead")
+		} else if err != nil {
+			return err
+		} else {
+			b.running("barrier", func(context.Context) error { return b.barrier.Close() })
+		}
+	}
+	log := b.component("nats-server")
+	b.server, err = embed.Start(ctx, embed.Config{
+		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name,
+		SyncAlways: b.Durability() == DurabilitySyncAlways,
+		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
+		Log: func(level, msg string) {
+			// The server is chatty at info about its own start; that is debug to us.
+			switch level {
+			case embed.LevelError:
+				log.Error().Msg(msg)
+			case embed.LevelWarn:
+				log.Warn().Msg(msg)
+			default:
+				log.Debug().Msg(msg)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	b.running("server", b.server.Shutdown)
+	return nil
+}
+
+func (b *Broker) startStore(ctx context.Context, m *material) error {
+	var err error
+	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier})
+	if err != nil {
+		return err
+	}
+	b.running("store", func(context.Context) error { return b.store.Close() })
+	return b.store.ApplyPolicy(ctx, m.policy)
+}
+
+func (b *Broker) startDeadLetters(ctx context.Context, _ *material) error {
+	b.letters = deadletter.New(deadletter.Config{
+		Store: b.store, Log: b.component("deadletter"),
+		Dropped: func(tenant string, cause deadletter.Cause, count uint64) {
+			b.trail.Event("dead-letters-dropped", tenant, "", "", fmt.Sprintf("%d dropped: %s", count, cause))
+		},
+	})
+	if err := b.letters.Start(ctx); err != nil {
+		return err
+	}
+	b.running("dead letters", b.letters.Shutdown)
+	return nil
+}
+
+func (b *Broker) startAdmin(_ context.Context, m *material) error {
+	var err error
+	b.admin, err = admin.New(admin.Config{
+		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: b.status, Conn: b.store.Conn, Log: b.component("admin"),
+		Keyring: func() (*keyring.Ring, []byte) {
+			m := b.material.Load()
+			return m.ring, m.ringDoc
+		},
+	})
+	if err != nil {
+		return err
+	}
+	b.running("admin", b.admin.Shutdown)
+	return b.admin.Serve(m.policy)
+}
+
+func (b *Broker) startOps(_ context.Context, _ *material) error {
+	if b.cfg.Ops.Listen == "off" {
+		return nil
+	}
+	s, err := ops.New(ops.Config{
+		Listen: b.cfg.Ops.Listen, Sources: b.metrics(), Live: b.live, Ready: b.ready,
+		Started: func() error {
+			if phase(b.phase.Load()) < phaseReady {
+				return ErrNotReady
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+	b.ops = s
+	s.Start()
+	b.running("operations port", s.Shutdown)
+	return nil
+}
+
+func (b *Broker) newChain(m *material) (*admission.Chain, error) {
+	return admission.NewChain(admission.Config{
+		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
+		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
+	})
+}
+
+func (b *Broker) startGate(ctx context.Context, m *material) error {
+	chain, err := b.newChain(m)
+	if err != nil {
+		return err
+	}
+	b.chain.Store(chain)
+	deps := gate.Deps{
+		Upstream: b.server, Owners: b.store, Authenticate: identity.Nkey, Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
+		Admission: func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
+		Sink:      &sink{log: b.component("gate"), trail: b.trail, letters: b.letters, policy: b.Policy},
+	}
+	if b.barrier != nil {
+		deps.Barrier = b.barrier
+	}
+	b.gate, err = gate.New(gate.Config{
+		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.tlsConfig(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
+		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: b.server.ServerVersion(), ExplainToCaller: b.cfg.Dev,
+		Limits: gate.Limits{
+			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,
+			Payload: int(b.cfg.Gate.MaxPayload), HeaderBudget: headerBudget, Subscriptions: b.cfg.Gate.MaxSubscriptions,
+		},
+		Timeouts: gate.Timeouts{Drain: b.cfg.Drain / 2},
+	}, deps)
+	if err != nil {
+		return err
+	}
+	if err := b.gate.Start(ctx); err != nil {
+		return err
+	}
+	b.running("gate", func(ctx context.Context) error {
+		return errors.Join(b.gate.Drain(ctx), b.gate.Shutdown(ctx))
+	})
+	return nil
+}
+
+func (b *Broker) tlsConfig() *tls.Config { return b.cert.Config() }
+
+// startWatch reloads when a file changes, and sweeps idle token buckets.
+func (b *Broker) startWatch(context.Context, *material) error {
+	files := append([]string{b.cfg.Keys.Keyring, b.cfg.Keys.Node, b.cfg.TLS.Certificate, b.cfg.TLS.Key}, b.cfg.Policy...)
+	for _, t := range b.Policy().Tenants() {
+		for i := range t.Schemas {
+			if f := t.Schemas[i].File; f != "" {
+				files = append(files, f)
+			}
+		}
+	}
+	life, stop := context.WithCancel(context.Background())
+	w, err := watch(files, func() {
+		ctx, cancel := context.WithTimeout(life, time.Minute)
+		defer cancel()
+		_ = b.Reload(ctx) // it has logged what was wrong
+	}, func(err error) { b.log.Warn().Err(err).Msg("file watch") })
+	if err != nil {
+		stop()
+		return err
+	}
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		t := time.NewTicker(time.Minute)
+		defer t.Stop()
+		for {
+			select {
+			case <-life.Done():
+				return
+			case now := <-t.C:
+				b.buckets.Sweep(now.UnixNano())
+			}
+		}
+	}()
+	b.running("file watch", func(context.Context) error {
+		stop()
+		<-swept
+		return w.close()
+	})
+	return nil
+}
