@@ -83,9 +83,6 @@ func TestOrder(t *testing.T) {
 		if got := v.Validate([]byte("application/json"), data); !got.OK {
 			t.Errorf("%s: %+v", s.name, got)
 		}
-		if n := testing.AllocsPerRun(200, func() { v.Validate(nil, data) }); n > 0 {
-			t.Errorf("%s: %v allocations, want 0", s.name, n)
-		}
 	}
 }
 

@@ -195,18 +195,9 @@ func (e *evaluation) checkNumber(p *plan, i int) bool {
 	var x decimal
 	x.parse(e.doc.token(i), e.doc.values[i].integer)
 	n, ok := p.num, true
-	for _, c := range [...]struct {
-		bound  *decimal
-		rule   string
-		lo, hi int // compare must be in lo..hi
-	}{
-		{n.min, ruleMinimum, 0, 1}, {n.max, ruleMaximum, -1, 0},
-		{n.above, ruleExclusiveMinimum, 1, 1}, {n.below, ruleExclusiveMaximum, -1, -1},
-	} {
-		if c.bound == nil {
-			continue
-		}
-		if got := x.compare(c.bound); got < c.lo || got > c.hi {
+	for k := range n.bounds {
+		c := &n.bounds[k]
+		if got := x.compare(c.limit); got < c.low || got > c.high {
 			if ok = false; !e.bad(p, i, c.rule, "") {
 				return false
 			}
@@ -420,7 +411,10 @@ func (d *document) find(i int, name []byte) int {
 func (e *evaluation) pointer() string {
 	var b strings.Builder
 	for _, s := range e.path {
-		b.WriteByte('/')
+		if b.WriteByte('/'); b.Len() > maxPointerBytes {
+			b.WriteString("...")
+			break
+		}
 		if s.name < 0 {
 			writeInt(&b, s.item)
 		} else {

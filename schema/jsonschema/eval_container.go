@@ -60,7 +60,7 @@ func (e *evaluation) checkObject(p *plan, i int, own *marks) bool {
 		if e.burn(1); e.spent {
 			return false
 		}
-		prop := o.props[string(e.doc.text(key))]
+		prop := o.lookup(e.doc.text(key))
 		if prop.required {
 			required++ // names are unique, so counting is enough
 		}

@@ -58,13 +58,23 @@ type stringRules struct {
 }
 
 type numberRules struct {
-	min, max, above, below, multiple *decimal
+	bounds   []bound
+	multiple *decimal
+}
+
+// bound is one of minimum, maximum, exclusiveMinimum, exclusiveMaximum: the
+// comparison of a value with limit must be low..high.
+type bound struct {
+	rule      string
+	limit     *decimal
+	low, high int
 }
 
 type objectRules struct {
 	min, max   int
 	props      map[string]property
-	required   []string // sorted, unique; each is in props too
+	few        []namedProperty // props again, when a walk is faster than a hash
+	required   []string        // sorted, unique; each is in props too
 	patterns   []patternRule
 	additional *plan // nil: anything
 	names      *plan
@@ -77,6 +87,28 @@ type objectRules struct {
 type property struct {
 	plan     *plan
 	required bool
+}
+
+// namedProperty is one entry of objectRules.few.
+type namedProperty struct {
+	name string
+	property
+}
+
+// fewProperties is up to how many names are looked for one by one.
+const fewProperties = 8
+
+// lookup returns what is known of a name.
+func (o *objectRules) lookup(name []byte) property {
+	if len(o.few) == 0 {
+		return o.props[string(name)]
+	}
+	for k := range o.few {
+		if p := &o.few[k]; len(p.name) == len(name) && p.name == string(name) {
+			return p.property
+		}
+	}
+	return property{}
 }
 
 type patternRule struct {

@@ -187,10 +187,14 @@ func (pl *planner) values(p *plan, s *lib.Schema, src map[string]any) {
 		}
 	}
 	if s.Minimum != nil || s.Maximum != nil || s.ExclusiveMinimum != nil || s.ExclusiveMaximum != nil || s.MultipleOf != nil {
-		p.num = &numberRules{
-			min: newDecimal(s.Minimum), max: newDecimal(s.Maximum),
-			above: newDecimal(s.ExclusiveMinimum), below: newDecimal(s.ExclusiveMaximum),
-			multiple: newDecimal(s.MultipleOf),
+		p.num = &numberRules{multiple: newDecimal(s.MultipleOf)}
+		for _, b := range []bound{
+			{ruleMinimum, newDecimal(s.Minimum), 0, 1}, {ruleMaximum, newDecimal(s.Maximum), -1, 0},
+			{ruleExclusiveMinimum, newDecimal(s.ExclusiveMinimum), 1, 1}, {ruleExclusiveMaximum, newDecimal(s.ExclusiveMaximum), -1, -1},
+		} {
+			if b.limit != nil {
+				p.num.bounds = append(p.num.bounds, b)
+			}
 		}
 	}
 }
@@ -208,6 +212,11 @@ func (pl *planner) object(p *plan, s *lib.Schema) {
 		prop := o.props[name]
 		prop.required = true
 		o.props[name] = prop
+	}
+	if len(o.props) <= fewProperties {
+		for _, name := range slices.Sorted(maps.Keys(o.props)) {
+			o.few = append(o.few, namedProperty{name, o.props[name]})
+		}
 	}
 	for re, sub := range s.PatternProperties {
 		o.patterns = append(o.patterns, patternRule{re.(*pattern), pl.plan(sub)})

@@ -42,6 +42,10 @@ const (
 const (
 	maxNameBytes = 64  // of a property name in a violation
 	maxWantBytes = 128 // of Violation.Want
+
+	// maxPointerBytes keeps an answer small whatever the names in a payload are;
+	// a pointer that was cut ends with "/...".
+	maxPointerBytes = 512
 )
 
 // report collects violations; nothing in it holds a payload value.
@@ -214,14 +218,8 @@ func (p *plan) describe(rule, arg string) (want, message string) {
 		return atMost(p.str.max, "characters")
 	case rulePattern:
 		return cut(p.str.pattern.source, maxWantBytes), "does not match the pattern"
-	case ruleMinimum:
-		return p.num.min.String(), "must be at least " + p.num.min.String()
-	case ruleMaximum:
-		return p.num.max.String(), "must be at most " + p.num.max.String()
-	case ruleExclusiveMinimum:
-		return p.num.above.String(), "must be above " + p.num.above.String()
-	case ruleExclusiveMaximum:
-		return p.num.below.String(), "must be below " + p.num.below.String()
+	case ruleMinimum, ruleMaximum, ruleExclusiveMinimum, ruleExclusiveMaximum:
+		return p.num.describe(rule)
 	case ruleMultipleOf:
 		return p.num.multiple.String(), "must be a multiple of " + p.num.multiple.String()
 	case ruleMinProperties:
@@ -250,6 +248,18 @@ func (p *plan) describe(rule, arg string) (want, message string) {
 		return want, "matches none of the branches"
 	}
 	return "", "must not be here"
+}
+
+func (n *numberRules) describe(rule string) (want, message string) {
+	for _, b := range n.bounds {
+		if b.rule == rule {
+			want = b.limit.String()
+		}
+	}
+	relation := map[string]string{
+		ruleMinimum: "at least ", ruleMaximum: "at most ", ruleExclusiveMinimum: "above ", ruleExclusiveMaximum: "below ",
+	}
+	return want, "must be " + relation[rule] + want
 }
 
 func atLeast(n int, what string) (want, message string) {

@@ -134,17 +134,6 @@ func TestScanPayloadLimit(t *testing.T) {
 	}
 }
 
-func TestScanAllocates(t *testing.T) {
-	text := []byte(`{"id":"0190b6c2","n":[1,2.5,{"a\n":true}],"o":` + object(20) + `}`)
-	if n := testing.AllocsPerRun(200, func() {
-		if err := Scan(text, schema.Limits{}); err != nil {
-			t.Fatal(err)
-		}
-	}); n > 0 {
-		t.Errorf("%v allocations, want 0", n)
-	}
-}
-
 // slowCheck is the oracle of the scanner: encoding/json tokens, with duplicate
 // names and UTF-8 checked by hand.
 func slowCheck(data []byte) error {

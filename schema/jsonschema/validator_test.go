@@ -98,6 +98,17 @@ func TestNamesAreCutAndEscaped(t *testing.T) {
 	}
 }
 
+// TestPointerIsCut: long names at every level do not make the answer long.
+func TestPointerIsCut(t *testing.T) {
+	v := mustCompile(t, `{"additionalProperties":{"$ref":"#"},"type":"object"}`, "")
+	name := strings.Repeat("é", 500)
+	data := strings.Repeat(`{"`+name+`":`, 30) + "1" + strings.Repeat("}", 30)
+	got := v.Validate(nil, []byte(data))
+	if len(got.Violations) != 1 || len(got.Violations[0].At) > maxPointerBytes+200 || !strings.HasSuffix(got.Violations[0].At, "/...") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestNearestBranch: of the branches of a union the one with the right tag is
 // explained.
 func TestNearestBranch(t *testing.T) {
