@@ -297,9 +297,10 @@ func fromPermission(op, subject string, err error) *Error {
 	}
 	ref := ""
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" ()[]',:;=", r) })
+	found := false
 	for i, w := range words {
-		if n, nerr := strconv.Atoi(w); nerr == nil && n >= 40000 && n <= 40999 {
-			code = wire.Code(n)
+		if n, nerr := strconv.Atoi(w); nerr == nil && n >= 40000 && n <= 40999 && !found {
+			code, found = wire.Code(n), true
 		}
 		if w == "ref" && i+1 < len(words) {
 			ref = words[i+1]
