@@ -23,8 +23,13 @@ const (
 	// 1 MiB: the gate adds headers to what a client sent, and a message over
 	// max_payload would cost the client its connection.
 	DefaultMaxPayload = 1<<20 + 64<<10
-	// DefaultMaxPending bounds what the server holds for one slow connection.
-	DefaultMaxPending = 16 << 20
+	// DefaultMaxPending bounds what the server holds for one slow connection. It is
+	// nats-server's own default on purpose. JetStream sends a whole pull at once,
+	// faster than a local reader takes it: at 16 MiB a fetch of 32 messages of 1 MiB,
+	// or of 10,000 of 8 KiB, cut a healthy client as a slow consumer; at 64 MiB both
+	// pass, and a client is cut where it would be cut by a plain server. Memory is
+	// used only while it waits.
+	DefaultMaxPending = 64 << 20
 	// DefaultStartTimeout bounds recovery of all streams at start.
 	DefaultStartTimeout = 2 * time.Minute
 	// LazySyncInterval is how often nats-server syncs by itself when SyncAlways is

@@ -15,9 +15,8 @@
 // Accounts (one per tenant, each with JetStream limits, and the system account)
 // are static configuration, rendered as text before the start. A new tenant is a
 // reload ([Server.ReloadAccounts]), which keeps all connections. An account is
-// never dropped while the server runs: nats-server would cut its streams' limits
-// and imports while their files stay open. It goes at the next start; its files
-// stay on disk.
+// never dropped while the server runs: nats-server would forget the account and keep
+// its streams open. It goes at the next start; its files stay on disk.
 //
 // A user is registered without a name: with a name, nats-server takes the
 // connection for one of a configured user and cuts it at every reload.
