@@ -93,7 +93,9 @@ type decoder struct {
 // for byte; a value that is there twice, or a ce- name in another case, is
 // refused, since two readers could take it for two events.
 func (d *decoder) decode(msg *nats.Msg) (*cloudevent.Event, error) {
-	size, n := 0, 0
+	// Views stay good when the arena grows: the memory they are in is left alone.
+	arena := d.arena[:0]
+	d.headers.N = 0
 	for name, values := range msg.Header {
 		if !eventHeader(name) {
 			continue
@@ -101,32 +103,22 @@ func (d *decoder) decode(msg *nats.Msg) (*cloudevent.Event, error) {
 		if len(values) != 1 {
 			return nil, fmt.Errorf("%w: %q is there %d times", errHeaders, name, len(values))
 		}
-		n++
-		size += len(name) + len(values[0])
-	}
-	if n > wire.MaxHeaders {
-		// More than a client may send, as the broker adds its own: the slow way.
-		if err := d.rec.FromHeaderMap(msg.Header, msg.Data); err != nil {
-			return nil, err
-		}
-		return &d.rec, nil
-	}
-	if cap(d.arena) < size {
-		d.arena = make([]byte, 0, 2*size)
-	}
-	arena := d.arena[:0] // large enough: the views into it do not move
-	d.headers.N = 0
-	for name, values := range msg.Header {
-		if !eventHeader(name) {
-			continue
+		if d.headers.N == len(d.headers.List) {
+			// More than a client may send, as the broker adds its own: the slow way.
+			if err := d.rec.FromHeaderMap(msg.Header, msg.Data); err != nil {
+				return nil, err
+			}
+			return &d.rec, nil
 		}
 		a := len(arena)
 		arena = append(arena, name...)
 		b := len(arena)
 		arena = append(arena, values[0]...)
-		d.headers.List[d.headers.N] = wire.Header{Name: arena[a:b:b], Value: arena[b:len(arena):len(arena)]}
+		h := &d.headers.List[d.headers.N]
+		h.Name, h.Value = arena[a:b:b], arena[b:len(arena):len(arena)]
 		d.headers.N++
 	}
+	d.arena = arena
 	if err := d.rec.FromHeaders(&d.headers, msg.Data, &d.scratch); err != nil {
 		return nil, err
 	}
@@ -136,5 +128,8 @@ func (d *decoder) decode(msg *nats.Msg) (*cloudevent.Event, error) {
 // eventHeader says whether a header belongs to the event, in any letter case.
 func eventHeader(name string) bool {
 	const p = wire.PrefixAttribute
-	return len(name) >= len(p) && wire.EqualFold(name[:len(p)], p) || wire.EqualFold(name, wire.HeaderContentType)
+	if len(name) < len(p) {
+		return false
+	}
+	return name[2] == '-' && wire.EqualFold(name[:len(p)], p) || wire.EqualFold(name, wire.HeaderContentType)
 }
