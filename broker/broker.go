@@ -100,7 +100,7 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 func (b *Broker) Check(ctx context.Context) error {
 	m, err := loadMaterial(ctx, &b.cfg, time.Now())
 	if err == nil {
-		_, err = tenantAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
+		_, err = declaredAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
 	}
 	_, certErr := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key)
 	return errors.Join(err, certErr)

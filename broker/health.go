@@ -13,9 +13,12 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
+// view reads the state of a broker, for probes, metrics and status.get.
+type view struct{ *Broker }
+
 // live says whether a restart would help: only a store that reported a failed
 // sync is beyond repair from within.
-func (b *Broker) live() error {
+func (b view) live() error {
 	if b.barrier != nil && b.barrier.Stats().Failed {
 		return errors.New("stable storage reported an error: nothing more is acknowledged until a restart")
 	}
@@ -23,14 +26,14 @@ func (b *Broker) live() error {
 }
 
 // ready says whether clients should be sent here.
-func (b *Broker) ready() error {
+func (b view) ready() error {
 	if p := phase(b.phase.Load()); p != phaseReady {
 		return errors.New(phaseNames[p])
 	}
 	return errors.Join(b.live(), b.server.Health(), b.keyringHealth())
 }
 
-func (b *Broker) keyringHealth() error {
+func (b view) keyringHealth() error {
 	if ring := b.material.Load().ring; !time.Now().Before(ring.Expires()) {
 		return fmt.Errorf("the keyring expired at %s", ring.Expires().Format(time.RFC3339))
 	}
@@ -38,7 +41,7 @@ func (b *Broker) keyringHealth() error {
 }
 
 // status answers status.get for one tenant.
-func (b *Broker) status(ctx context.Context, tenant string) (adminapi.Status, error) {
+func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error) {
 	m := b.material.Load()
 	g := b.gate.Stats()
 	letters := b.letters.Stats()
@@ -108,7 +111,7 @@ func cmpText(a, b string) int {
 }
 
 // metrics are the sources of the operations port (docs/operations.md).
-func (b *Broker) metrics() []ops.Source {
+func (b view) metrics() []ops.Source {
 	one := func(name, help string, kind ops.Kind, read func() float64) ops.Source {
 		return ops.Source{Name: name, Help: help, Kind: kind, Read: func(emit func(float64, ...string)) { emit(read()) }}
 	}

@@ -7,34 +7,41 @@ import (
 
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/store"
 )
 
-// accountSlack is what an account may store beyond the declared sizes, for the
-// bookkeeping of consumers and the rounding of blocks.
-const accountSlack = 16 << 20
-
-// tenantAccounts sizes one account per tenant by what its policy declares, and
+// declaredAccounts sizes one account per tenant by what its policy declares, and
 // refuses a policy that promises more than the store has.
-func tenantAccounts(set *policy.Set, most int64) ([]embed.TenantAccount, error) {
+func declaredAccounts(set *policy.Set, most int64) ([]embed.TenantAccount, error) {
 	var out []embed.TenantAccount
 	var sum int64
 	for _, t := range set.Tenants() {
-		n := int64(t.DeadLetter.MaxBytes) + accountSlack
-		for i := range t.Streams {
-			n += int64(t.Streams[i].MaxBytes)
-		}
-		for i := range t.KV {
-			n += int64(t.KV[i].MaxBytes)
-		}
-		for i := range t.Objects {
-			n += int64(t.Objects[i].MaxBytes)
-		}
+		n := store.AccountBytes(t)
 		out = append(out, embed.TenantAccount{Name: t.Name, MaxBytes: n})
 		sum += n
 	}
 	if sum > most {
-		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets, dead letters and %d for each tenant), storage.maxBytes is %d",
-			sum, accountSlack, most)
+		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters), storage.maxBytes is %d", sum, most)
+	}
+	return out, nil
+}
+
+// reservedAccounts is declaredAccounts that also counts what is stored already. A
+// tenant that is new to the server has nothing stored.
+func (b *Broker) reservedAccounts(ctx context.Context, set *policy.Set) ([]embed.TenantAccount, error) {
+	out, err := declaredAccounts(set, int64(b.cfg.Storage.MaxBytes))
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range set.Tenants() {
+		if !b.server.HasAccount(t.Name) {
+			continue
+		}
+		n, err := b.store.Reservation(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		out[i].MaxBytes = max(out[i].MaxBytes, n)
 	}
 	return out, nil
 }
@@ -63,7 +70,7 @@ func (b *Broker) reloadLocked(ctx context.Context) error {
 	if err := m.ring.Replaces(old.ring); err != nil && m.ring.Version() != old.ring.Version() {
 		return err
 	}
-	accounts, err := tenantAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
+	accounts, err := b.reservedAccounts(ctx, m.policy)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -42,7 +41,7 @@ func (b *Broker) startAudit(ctx context.Context, _ *material) error {
 }
 
 func (b *Broker) startServer(ctx context.Context, m *material) error {
-	accounts, err := tenantAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
+	accounts, err := declaredAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
 	if err != nil {
 		return err
 	}
@@ -90,6 +89,15 @@ func (b *Broker) startStore(ctx context.Context, m *material) error {
 		return err
 	}
 	b.running("store", func(context.Context) error { return b.store.Close() })
+	// What is stored may reserve more than the policy declares by now: a stream that
+	// was dropped from the policy keeps its data.
+	accounts, err := b.reservedAccounts(ctx, m.policy)
+	if err != nil {
+		return err
+	}
+	if err := b.server.ReloadAccounts(accounts); err != nil {
+		return err
+	}
 	return b.store.ApplyPolicy(ctx, m.policy)
 }
 
@@ -110,7 +118,7 @@ func (b *Broker) startDeadLetters(ctx context.Context, _ *material) error {
 func (b *Broker) startAdmin(_ context.Context, m *material) error {
 	var err error
 	b.admin, err = admin.New(admin.Config{
-		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: b.status, Conn: b.store.Conn, Log: b.component("admin"),
+		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view{b}.status, Conn: b.store.Conn, Log: b.component("admin"),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
@@ -128,7 +136,7 @@ func (b *Broker) startOps(_ context.Context, _ *material) error {
 		return nil
 	}
 	s, err := ops.New(ops.Config{
-		Listen: b.cfg.Ops.Listen, Sources: b.metrics(), Live: b.live, Ready: b.ready,
+		Listen: b.cfg.Ops.Listen, Sources: view{b}.metrics(), Live: view{b}.live, Ready: view{b}.ready,
 		Started: func() error {
 			if phase(b.phase.Load()) < phaseReady {
 				return ErrNotReady
@@ -167,7 +175,7 @@ func (b *Broker) startGate(ctx context.Context, m *material) error {
 		deps.Barrier = b.barrier
 	}
 	b.gate, err = gate.New(gate.Config{
-		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.tlsConfig(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
+		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.cert.Config(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
 		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: b.server.ServerVersion(), ExplainToCaller: b.cfg.Dev,
 		Limits: gate.Limits{
 			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,
@@ -186,8 +194,6 @@ func (b *Broker) startGate(ctx context.Context, m *material) error {
 	})
 	return nil
 }
-
-func (b *Broker) tlsConfig() *tls.Config { return b.cert.Config() }
 
 // startWatch reloads when a file changes, and sweeps idle token buckets.
 func (b *Broker) startWatch(context.Context, *material) error {
