@@ -1,0 +1,203 @@
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"sort"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/signetbus/signet"
+
+// pkg is what `go list -json` says of one package.
+type pkg struct {
+	ImportPath   string
+	Dir          string
+	GoFiles      []string
+	TestGoFiles  []string
+	XTestGoFiles []string
+	Imports      []string
+	Deps         []string
+}
+
+func listPackages(t *testing.T) map[string]pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,TestGoFiles,XTestGoFiles,Imports,Deps", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	pkgs := map[string]pkg{}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatalf("decode go list: %v", err)
+		}
+		if rest, ok := strings.CutPrefix(p.ImportPath, module); ok {
+			pkgs[strings.TrimPrefix(rest, "/")] = p
+		}
+	}
+}
+
+// allowed is the import table: for each package of ours, the packages of ours and
+// the modules of others that it may import directly. The standard library is free.
+// A package that is missing here may not exist.
+var allowed = map[string][]string{
+	"internal/wire":                {},
+	"internal/wire/codegen":        {},
+	"internal/cloudevent":          {"internal/wire"},
+	"internal/cloudevent/sdkevent": {"internal/wire", "internal/cloudevent", "github.com/cloudevents/sdk-go/v2"},
+	"internal/adminapi":            {"internal/wire"},
+	"internal/strictyaml":          {"github.com/goccy/go-yaml"},
+	"signing/internal/dsse":        {"internal/wire"},
+	"signing":                      {"internal/wire", "internal/cloudevent", "signing/keyring", "signing/internal/dsse", "github.com/nats-io/nkeys", "golang.org/x/mod"},
+	"signing/keyring":              {"internal/wire", "internal/cloudevent", "signing/internal/dsse", "github.com/nats-io/nkeys"},
+	"schema":                       {"internal/wire"},
+	"schema/jsonschema":            {"internal/wire", "schema", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/text"},
+	"ratelimit":                    {"internal/wire"},
+	"dlq":                          {"internal/wire", "internal/cloudevent"},
+	"broker/policy":                {"internal/wire", "ratelimit", "github.com/goccy/go-yaml"},
+	"broker/acl":                   {"internal/wire", "broker/policy"},
+	"broker/identity":              {"internal/wire", "broker/policy", "github.com/nats-io/nkeys"},
+	"broker/ca":                    {"internal/wire"},
+	"broker/admission": {"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "schema", "ratelimit", "dlq",
+		"broker/policy", "broker/acl"},
+	"broker/jsapi": {"internal/wire", "broker/policy", "broker/acl"},
+	"broker/gate": {"internal/wire", "broker/policy", "broker/acl", "broker/identity", "broker/admission", "broker/jsapi",
+		"github.com/nats-io/nkeys"},
+	"broker/internal/embed": {"internal/wire", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go"},
+	"broker/store":          {"internal/wire", "broker/policy", "dlq", "github.com/nats-io/nats.go", "golang.org/x/sys"},
+	"broker/audit":          {"internal/wire", "broker/policy", "dlq", "github.com/rs/zerolog"},
+	"broker/deadletter":     {"internal/wire", "broker/policy", "dlq", "ratelimit", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
+	"broker/admin": {"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit",
+		"broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
+	"broker/ops": {"internal/wire", "github.com/prometheus/client_golang"},
+	"broker": {"internal/wire", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
+		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/ca", "broker/admission", "broker/jsapi",
+		"broker/gate", "broker/internal/embed", "broker/store", "broker/audit", "broker/deadletter", "broker/admin", "broker/ops",
+		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
+		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang"},
+	"client":                  {"internal/wire", "internal/adminapi", "internal/cloudevent", "internal/cloudevent/sdkevent", "signing", "signing/keyring", "schema", "dlq", "github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/cloudevents/sdk-go/v2"},
+	"client/admin":            {"internal/wire", "internal/adminapi", "signing/keyring", "client", "dlq", "github.com/nats-io/nats.go"},
+	"broker/brokertest":       {"*"},
+	"bench":                   {"*"},
+	"cmd/signet":              {"*"},
+	"internal/archtest":       {},
+	"examples/githubwebhooks": {},
+}
+
+// onlyImporter names modules that exactly one subtree may import.
+var onlyImporter = map[string][]string{
+	"github.com/nats-io/nats-server/v2": {"broker/internal/embed", "bench"},
+	"github.com/cloudevents/sdk-go/v2":  {"internal/cloudevent/sdkevent", "client"},
+	"github.com/segmentio/kafka-go":     {},
+}
+
+// clientNever may not be anywhere in the dependency closure of the SDK.
+var clientNever = []string{
+	"github.com/nats-io/nats-server/v2", "github.com/segmentio/kafka-go", "github.com/rs/zerolog",
+	"github.com/santhosh-tekuri/jsonschema/v6", "plugin",
+}
+
+func standard(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".")
+}
+
+func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
+
+func TestImportTable(t *testing.T) {
+	pkgs := listPackages(t)
+	checked := 0
+	for name, p := range pkgs {
+		if strings.HasPrefix(name, "examples/") && name != "examples/githubwebhooks" {
+			checkExample(t, name, p)
+			continue
+		}
+		may, ok := allowed[name]
+		if !ok {
+			t.Errorf("package %q is not in the import table (docs/ARCHITECTURE.md): add a row or move the code", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			checked++
+			if standard(imp) || imp == "C" {
+				continue
+			}
+			if rest, ours := strings.CutPrefix(imp, module+"/"); ours {
+				if !permits(may, rest, true) {
+					t.Errorf("%s imports %s: the import table does not allow it", name, rest)
+				}
+			} else if !permits(may, imp, false) {
+				t.Errorf("%s imports %s: the import table does not allow it", name, imp)
+			}
+		}
+	}
+	for name := range allowed {
+		if _, ok := pkgs[name]; !ok {
+			t.Errorf("the import table names %q, which does not exist: an empty room", name)
+		}
+	}
+	t.Logf("checked %d imports of %d packages", checked, len(pkgs))
+}
+
+func permits(may []string, imp string, exact bool) bool {
+	for _, m := range may {
+		if m == "*" || m == imp || !exact && within(imp, m) {
+			return true
+		}
+	}
+	return false
+}
+
+// Examples stand for users: they may use only what users may.
+func checkExample(t *testing.T, name string, p pkg) {
+	for _, imp := range p.Imports {
+		rest, ours := strings.CutPrefix(imp, module+"/")
+		if ours && !within(rest, "client") && !within(rest, "examples") {
+			t.Errorf("%s imports %s: examples use the public packages only", name, rest)
+		}
+	}
+}
+
+func TestSingleImporters(t *testing.T) {
+	pkgs := listPackages(t)
+	for target, owners := range onlyImporter {
+		for name, p := range pkgs {
+			for _, imp := range p.Imports {
+				if !within(imp, target) {
+					continue
+				}
+				if !permits(owners, name, true) {
+					t.Errorf("%s imports %s: only %v may", name, imp, owners)
+				}
+			}
+		}
+	}
+}
+
+func TestClientClosure(t *testing.T) {
+	pkgs := listPackages(t)
+	for _, name := range []string{"client", "client/admin"} {
+		p, ok := pkgs[name]
+		if !ok {
+			t.Fatalf("no package %s", name)
+		}
+		deps := append([]string(nil), p.Deps...)
+		sort.Strings(deps)
+		for _, dep := range deps {
+			for _, never := range clientNever {
+				if within(dep, never) {
+					t.Errorf("%s depends on %s: SDK users would inherit it", name, dep)
+				}
+			}
+		}
+	}
+}
