@@ -23,6 +23,20 @@ const (
 // Validators that were made from a dropped one stay valid.
 const cachedTexts = 64
 
+const (
+	// maxPatternTotal is how many times Registration.PatternSize the patterns of
+	// one document may compile to together.
+	maxPatternTotal = 20
+
+	// maxOddRefs is how many different places that are not definitions a document
+	// may refer to: the library copies its index of the document for each.
+	maxOddRefs = 500
+
+	// maxLibraryError is the most bytes of an error text of the library, which
+	// repeats every fault of the document at length.
+	maxLibraryError = 2048
+)
+
 // maxFaults is how many faults one error of Compile joins.
 const maxFaults = 20
 
@@ -49,7 +63,9 @@ type text struct {
 	mu       sync.Mutex // the library's compiler and the plan graph grow under it
 	compiler *lib.Compiler
 	planner  planner
-	err      error // why the text itself is refused
+	patterns map[string]*pattern // by source: the library compiles each twice
+	size     int                 // instructions of all patterns
+	err      error               // why the text itself is refused
 	ready    bool
 }
 
@@ -160,6 +176,9 @@ func (t *text) parse(d *schema.Document, l *schema.Limits) error {
 	if err := checkDialect(doc); err != nil {
 		return err
 	}
+	if n := len(oddRefs(doc, isDraft07(doc), map[string]bool{})); n > maxOddRefs {
+		return fmt.Errorf("references to %d places outside of the definitions, at most %d", n, maxOddRefs)
+	}
 	sum := d.SHA256()
 	// .invalid never resolves (RFC 2606); the loader refuses everything anyway.
 	base := fmt.Sprintf("https://schema.invalid/%x", sum[:])
@@ -167,9 +186,8 @@ func (t *text) parse(d *schema.Document, l *schema.Limits) error {
 	c.DefaultDraft(lib.Draft2020)
 	c.UseLoader(denyLoader{})
 	c.AssertFormat()
-	c.UseRegexpEngine(func(s string) (lib.Regexp, error) {
-		return compilePattern(s, l.Registration.PatternBytes, l.Registration.PatternSize)
-	})
+	t.patterns = map[string]*pattern{}
+	c.UseRegexpEngine(func(s string) (lib.Regexp, error) { return t.pattern(s, &l.Registration) })
 	for name, check := range formatChecks {
 		c.RegisterFormat(libraryFormat(name, check))
 	}
@@ -180,6 +198,55 @@ func (t *text) parse(d *schema.Document, l *schema.Limits) error {
 	t.planner = planner{base: base, doc: doc, limits: l, anchors: map[string]int{}, plans: map[*lib.Schema]*plan{}}
 	countAnchors(doc, t.planner.anchors)
 	return nil
+}
+
+// pattern compiles a regular expression of the document; it runs under t.mu.
+func (t *text) pattern(source string, r *schema.Registration) (lib.Regexp, error) {
+	if p := t.patterns[source]; p != nil {
+		return p, nil
+	}
+	if most := maxPatternTotal * r.PatternSize; t.size > most {
+		return nil, fmt.Errorf("the patterns of the document compile to over %d instructions together", most)
+	}
+	p, err := compilePattern(source, r.PatternBytes, r.PatternSize)
+	if err != nil {
+		return nil, err
+	}
+	t.size += p.size
+	t.patterns[source] = p
+	return p, nil
+}
+
+// isDraft07 reports whether the document says that it is draft-07.
+func isDraft07(doc any) bool {
+	m, _ := doc.(map[string]any)
+	s, _ := m["$schema"].(string)
+	return strings.TrimSuffix(s, "#") == Draft07
+}
+
+// oddRefs collects the references by pointer to other places than definitions;
+// in draft-07, $defs is no such place.
+func oddRefs(v any, draft07 bool, into map[string]bool) map[string]bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range [...]string{"$ref", "$dynamicRef"} {
+			s, _ := v[k].(string)
+			_, fragment, _ := strings.Cut(s, "#")
+			tokens := strings.Split(fragment, "/")
+			usual := len(tokens) == 3 && (tokens[1] == "definitions" || tokens[1] == "$defs" && !draft07)
+			if len(tokens) > 1 && !usual {
+				into[s] = true
+			}
+		}
+		for _, sub := range v {
+			oddRefs(sub, draft07, into)
+		}
+	case []any:
+		for _, sub := range v {
+			oddRefs(sub, draft07, into)
+		}
+	}
+	return into
 }
 
 // checkDialect looks at $schema of the document itself.
@@ -265,10 +332,13 @@ func libraryFormat(name string, check formatCheck) *lib.Format {
 // libraryError cuts the document's invented URL out of the library's message.
 func libraryError(err error) error {
 	s := err.Error()
+	if len(s) > 2*maxLibraryError { // before the search below, which copies
+		s = cut(s, 2*maxLibraryError)
+	}
 	for {
 		i := strings.Index(s, "https://schema.invalid/")
 		if i < 0 {
-			return errors.New(s)
+			return errors.New(cut(s, maxLibraryError))
 		}
 		end := i + len("https://schema.invalid/")
 		for end < len(s) && isHex(s[end]) {

@@ -156,9 +156,17 @@ func (e *evaluation) checkString(p *plan, i int) bool {
 	text := e.doc.text(i)
 	ok := true
 	e.burn(len(text) / 16)
-	if p.format != nil && !p.format.check(text) {
-		if ok = false; !e.bad(p, i, ruleFormat, "") {
+	if p.format != nil {
+		if p.format.cost != nil {
+			e.burn(p.format.cost(text))
+		}
+		if e.spent {
 			return false
+		}
+		if !p.format.check(text) {
+			if ok = false; !e.bad(p, i, ruleFormat, "") {
+				return false
+			}
 		}
 	}
 	s := p.str
@@ -193,7 +201,9 @@ func (e *evaluation) checkString(p *plan, i int) bool {
 
 func (e *evaluation) checkNumber(p *plan, i int) bool {
 	var x decimal
-	x.parse(e.doc.token(i), e.doc.values[i].integer)
+	tok := e.doc.token(i)
+	e.burn(len(tok) / 16)
+	x.parse(tok, e.doc.values[i].integer)
 	n, ok := p.num, true
 	for k := range n.bounds {
 		c := &n.bounds[k]
@@ -351,6 +361,7 @@ func (e *evaluation) equal(a *document, i int, b *document, j int) bool {
 		e.burn(min(len(s), len(t)) / 16)
 		return string(s) == string(t)
 	case kindNumber:
+		e.burn(int(x.end-x.start+y.end-y.start) / 16)
 		var m, n decimal
 		m.parse(a.token(i), x.integer)
 		n.parse(b.token(j), y.integer)

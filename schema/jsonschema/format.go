@@ -3,6 +3,7 @@ package jsonschema
 import (
 	"bytes"
 	"net/netip"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -222,8 +223,7 @@ func isIPv4(b []byte) bool {
 	return false
 }
 
-// isIPv6 is RFC 4291 text form without a zone. It allocates nothing: an address
-// has at most 45 bytes.
+// isIPv6 is RFC 4291 text form without a zone. It allocates once.
 func isIPv6(b []byte) bool {
 	if len(b) < 2 || len(b) > 45 || bytes.IndexByte(b, '%') >= 0 || bytes.IndexByte(b, ':') < 0 {
 		return false
@@ -272,11 +272,44 @@ func isRelativeJSONPointer(b []byte) bool {
 	return len(b) == 1 && b[0] == '#' || isJSONPointer(b)
 }
 
-// isRegex is a regular expression that this broker would accept as a pattern. It
-// allocates: compiling is the only way to know.
+// isRegex is a regular expression that is both RE2 and, as far as constructs go,
+// ECMA-262. Unlike a pattern, the text comes from a payload, so it must be cheap to
+// judge: it is parsed but not compiled, and inline flags are refused, because
+// case folding of large ranges costs milliseconds each. The check allocates;
+// regexCost is its fuel.
 func isRegex(b []byte) bool {
-	_, err := compilePattern(string(b), defaultPatternBytes, defaultPatternSize)
+	if len(b) > maxRegexBytes {
+		return false
+	}
+	class := false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '\\':
+			// \Q would hide what follows from this loop; none of them is ECMA-262.
+			if i++; i < len(b) && strings.IndexByte("aACEQzZ", b[i]) >= 0 {
+				return false
+			}
+		case class:
+			class = c != ']'
+		case c == '[':
+			class = true
+		case c == '(' && i+2 < len(b) && b[i+1] == '?' && b[i+2] != ':' && b[i+2] != '<':
+			return false
+		}
+	}
+	_, err := syntax.Parse(string(b), syntax.Perl)
 	return err == nil
+}
+
+// maxRegexBytes is the longest text that is taken for a regular expression.
+const maxRegexBytes = 512
+
+// regexCost is the fuel of isRegex: Unicode classes are expanded by the parser.
+func regexCost(b []byte) int {
+	if len(b) > maxRegexBytes {
+		return 0
+	}
+	return 2*len(b) + 700*(bytes.Count(b, []byte(`\p`))+bytes.Count(b, []byte(`\P`)))
 }
 
 // isEmail is RFC 5321 Mailbox: a dot-atom or quoted local part of at most 64

@@ -1,6 +1,7 @@
 package jsonschema
 
 import (
+	"bytes"
 	"math"
 	"unicode"
 )
@@ -24,12 +25,34 @@ func isALabel(b []byte) bool {
 	if len(label) >= 4 && label[2] == '-' && label[3] == '-' {
 		return false
 	}
+	kana, arabic, extended := false, false, false
+	for _, r := range label {
+		kana = kana || r != 0x30FB && unicode.In(r, unicode.Hiragana, unicode.Katakana, unicode.Han)
+		arabic = arabic || r >= 0x660 && r <= 0x669
+		extended = extended || r >= 0x6F0 && r <= 0x6F9
+	}
+	if arabic && extended { // RFC 5892 A.8, A.9: the digits may not be mixed
+		return false
+	}
 	for i, r := range label {
-		if !labelRune(label, i, r) {
+		if r == 0x30FB { // katakana middle dot, A.7
+			if !kana {
+				return false
+			}
+		} else if !labelRune(label, i, r) {
 			return false
 		}
 	}
 	return true
+}
+
+// labelCost is the fuel of formats that hold host names: A-labels are decoded
+// and looked up rune by rune.
+func labelCost(b []byte) int {
+	if len(b) > 254 || !bytes.Contains(b, []byte("--")) {
+		return 0
+	}
+	return 10 * len(b)
 }
 
 // decodePunycode appends the decoded label to out.
@@ -98,8 +121,8 @@ func decodePunycode(b []byte, out []rune) ([]rune, bool) {
 	return out, true
 }
 
-// labelRune applies RFC 5892: the derived property, its exceptions, and the
-// contextual rules of appendix A.
+// labelRune applies RFC 5892: the derived property, its exceptions, and those
+// contextual rules of appendix A that look at the neighbours.
 func labelRune(label []rune, i int, r rune) bool {
 	before, after := rune(-1), rune(-1)
 	if i > 0 {
@@ -119,31 +142,12 @@ func labelRune(label []rune, i int, r rune) bool {
 		return after >= 0 && unicode.Is(unicode.Greek, after)
 	case 0x5F3, 0x5F4: // Hebrew geresh and gershayim
 		return before >= 0 && unicode.Is(unicode.Hebrew, before)
-	case 0x30FB: // katakana middle dot
-		return hasRune(label, func(r rune) bool {
-			return r != 0x30FB && unicode.In(r, unicode.Hiragana, unicode.Katakana, unicode.Han)
-		})
 	case 0x200D: // zero width joiner
 		return isVirama(before)
 	case 0x200C: // zero width non-joiner
 		return isVirama(before) || before >= 0 && after >= 0 && isJoining(before) && isJoining(after)
 	}
-	if r >= 0x660 && r <= 0x669 {
-		return !hasRune(label, func(r rune) bool { return r >= 0x6F0 && r <= 0x6F9 })
-	}
-	if r >= 0x6F0 && r <= 0x6F9 {
-		return !hasRune(label, func(r rune) bool { return r >= 0x660 && r <= 0x669 })
-	}
 	return r == '-' || unicode.In(r, unicode.Ll, unicode.Lo, unicode.Lm, unicode.Mn, unicode.Mc, unicode.Nd)
-}
-
-func hasRune(label []rune, f func(rune) bool) bool {
-	for _, r := range label {
-		if f(r) {
-			return true
-		}
-	}
-	return false
 }
 
 // isVirama reports canonical combining class 9 for the scripts in use.

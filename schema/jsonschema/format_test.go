@@ -43,7 +43,7 @@ func TestFormats(t *testing.T) {
 		"uuid":                  {[]string{"0190b6c2-7a0e-7c3e-9a58-1f0d2c3b4a59", "00000000-0000-0000-0000-000000000000", "2EB8AA08-AA98-11EA-B4AA-73B441D16380"}, []string{"", "0190b6c27a0e7c3e9a581f0d2c3b4a59", "0190b6c2-7a0e-7c3e-9a58-1f0d2c3b4a5", "0190b6c2-7a0e-7c3e-9a58-1f0d2c3b4a5g", "{0190b6c2-7a0e-7c3e-9a58-1f0d2c3b4a59}", "0190b6c2-7a0e-7c3e-9a581-f0d2c3b4a59"}},
 		"json-pointer":          {[]string{"", "/", "/a/b~0~1", "/é"}, []string{"a", "/~", "/~2", "#/a", "/a~"}},
 		"relative-json-pointer": {[]string{"0", "1/a", "0#", "2/0/b", "0+1/a", "0-1#"}, []string{"", "/a", "-1/a", "01/a", "0##", "0+0", "a"}},
-		"regex":                 {[]string{"", "^a+$", `\d{3}`, "(?:a|b)"}, []string{"(", "a**", "(?=a)", `(a)\1`, "[", "(x{999}){999}"}},
+		"regex":                 {[]string{"", "^a+$", `\d{3}`, "(?:a|b)", "(?<n>a)", `\(?i`, "[(?i]"}, []string{"(?i)a", "(?P<n>a)", `\Q[\E(?i)[a-\x{10FFFF}]`, `\a`, strings.Repeat("a", 513), "(", "a**", "(?=a)", `(a)\1`, "[", "(x{999}){999}"}},
 	}
 	for _, name := range Formats() {
 		c, ok := cases[name]

@@ -100,11 +100,13 @@ func TestFuelTime(t *testing.T) {
 	slow := mustCompile(t, `{"items":{"pattern":"(a|b|ab)*c(x{1,50}y){1,9}$"}}`, "")
 	one := "[" + strings.TrimSuffix(strings.Repeat(`[1,2,3],`, 9000), ",") + "]"
 	arrays := "[" + strings.TrimSuffix(strings.Repeat(one+",", 14), ",") + "]"
+	regex := mustCompile(t, `{"items":{"format":"regex"}}`, "")
+	classes := "[" + strings.TrimSuffix(strings.Repeat(`"`+strings.Repeat(`\\pL`, 170)+`",`, 1400), ",") + "]"
 	text := `["` + strings.Repeat("ab", 100<<10) + `","` + strings.Repeat("ab", 100<<10) + `"]`
 	for _, c := range []struct {
 		name, data string
 		v          schema.Validator
-	}{{"arrays", arrays, unique}, {"pattern", text, slow}} {
+	}{{"arrays", arrays, unique}, {"pattern", text, slow}, {"regex format", classes, regex}} {
 		start := time.Now()
 		got := c.v.Validate(nil, []byte(c.data))
 		took := time.Since(start)
@@ -114,6 +116,30 @@ func TestFuelTime(t *testing.T) {
 		}
 		if got.OK || got.Code != wire.CodeSchemaFuelSpent {
 			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+}
+
+// TestExplainTime: saying what is wrong is bounded too.
+func TestExplainTime(t *testing.T) {
+	var props, bad strings.Builder
+	for i := range 900 {
+		fmt.Fprintf(&props, `"%s%d":{},`, strings.Repeat("p", 50), i)
+		fmt.Fprintf(&bad, `"%sx%d":1,`, strings.Repeat("p", 50), i)
+	}
+	closed := `{"additionalProperties":false,"properties":{` + strings.TrimSuffix(props.String(), ",") + `}}`
+	v := mustCompile(t, `{"items":{"oneOf":[`+strings.TrimSuffix(strings.Repeat(closed+",", 8), ",")+`]}}`, "")
+	one := `{` + strings.TrimSuffix(bad.String(), ",") + `},`
+	for _, data := range []string{"[" + strings.TrimSuffix(one, ",") + "]", "[" + strings.TrimSuffix(strings.Repeat(one, 15), ",") + "]"} {
+		start := time.Now()
+		got := v.Validate(nil, []byte(data))
+		took := time.Since(start)
+		t.Logf("%d bytes: %v in %v, %d violations", len(data), got.Code, took, len(got.Violations))
+		if got.OK || got.Code != wire.CodeSchemaViolation || len(got.Violations) == 0 || !got.Truncated {
+			t.Errorf("%v, %d violations, truncated %v", got.Code, len(got.Violations), got.Truncated)
+		}
+		if took > 10*soon {
+			t.Errorf("took %v", took)
 		}
 	}
 }
@@ -251,21 +277,45 @@ func TestOnlyWhatIsReached(t *testing.T) {
 	}
 }
 
-func TestCompileWide(t *testing.T) {
-	var b strings.Builder
-	b.WriteString(`{"properties":{`)
-	for i := range 9000 {
-		if i > 0 {
-			b.WriteByte(',')
+// TestRegistrationTime: no document within the size limit takes long to register
+// or to refuse, whatever the library finds hard in it.
+func TestRegistrationTime(t *testing.T) {
+	list := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			fmt.Fprintf(&b, strings.ReplaceAll(format, "#N", "%[1]d"), i)
 		}
-		fmt.Fprintf(&b, `"p%d":{"type":"string"}`, i)
+		return b.String()
 	}
-	b.WriteString(`}}`)
-	start := time.Now()
-	if _, err := compile(b.String(), ""); err != nil {
-		t.Error(err)
+	const draft07 = `"$schema":"http://json-schema.org/draft-07/schema",`
+	for _, c := range []struct{ name, text, want string }{
+		{"properties", `{"properties":{` + list(9000, `"p#N":{"type":"string"}`) + `}}`, ""},
+		{"resources", `{"$defs":{` + list(9000, `"p#N":{"$id":"x#N"}`) + `}}`, ""},
+		{"nodes", `{"properties":{` + list(9999, `"p#N":{"not":{}}`) + `}}`, "nodes are reached"},
+		{"odd references", `{"x":[` + strings.TrimSuffix(strings.Repeat(`{},`, 3000), ",") + `],"properties":{` + list(3000, `"p#N":{"$ref":"#/x/#N"}`) + `}}`, "outside of the definitions"},
+		{"$defs in draft-07", `{` + draft07 + `"$defs":{` + list(4000, `"p#N":{}`) + `},"properties":{` + list(4000, `"p#N":{"$ref":"#/$defs/p#N"}`) + `}}`, "outside of the definitions"},
+		{"patterns", `{"properties":{` + list(9000, `"p#N":{"pattern":"(a|b|c#N)*x{1,900}"}`) + `}}`, "not valid against metaschema"},
+		{"faults", `{"properties":{` + list(9000, `"p#N":{"type":1}`) + `}}`, "not valid against metaschema"},
+	} {
+		start := time.Now()
+		_, err := compile(c.text, "")
+		took := time.Since(start)
+		t.Logf("%s: %d bytes, %v", c.name, len(c.text), took)
+		if took > 200*soon { // -race and shared cores; alone it is some 1 s at most
+			t.Errorf("%s: took %v", c.name, took)
+		}
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.name, err)
+		case c.want != "" && (!errors.Is(err, schema.ErrRefused) || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		case err != nil && len(err.Error()) > 4096:
+			t.Errorf("%s: an error of %d bytes", c.name, len(err.Error()))
+		}
 	}
-	t.Logf("9,000 properties: %v", time.Since(start))
 }
 
 func TestContextAndFormat(t *testing.T) {
@@ -284,7 +334,7 @@ func TestContextAndFormat(t *testing.T) {
 // TestPanicIsARefusal: whatever goes wrong inside, the caller gets a verdict
 // without payload bytes.
 func TestPanicIsARefusal(t *testing.T) {
-	v := &validator{root: &plan{format: &namedFormat{"boom", func(b []byte) bool { panic("secret " + string(b)) }}}, limits: schema.DefaultLimits()}
+	v := &validator{root: &plan{format: &namedFormat{name: "boom", check: func(b []byte) bool { panic("secret " + string(b)) }}}, limits: schema.DefaultLimits()}
 	got := v.Validate(nil, []byte(`"hunter2"`))
 	if got.OK || got.Code != wire.CodeInternal || strings.Contains(got.Detail, "hunter2") {
 		t.Errorf("got %+v", got)

@@ -6,17 +6,12 @@ import (
 	"regexp/syntax"
 )
 
-// The pattern limits of the format "regex", whatever the engine's own are.
-const (
-	defaultPatternBytes = 512
-	defaultPatternSize  = 10000
-)
-
 // pattern is one compiled regular expression: Go RE2, linear in the text.
 type pattern struct {
 	source string
 	re     *regexp.Regexp
 	simple []segment // when set, decides instead of re
+	size   int       // instructions
 	steps  int       // fuel for 16 bytes of text
 }
 
@@ -53,13 +48,13 @@ func compilePattern(source string, maxBytes, maxSize int) (*pattern, error) {
 		return nil, fmt.Errorf("pattern is not RE2: %w", err)
 	}
 	if len(prog.Inst) > maxSize {
-		return nil, fmt.Errorf("pattern compiles to %d instructions, at most %d", len(prog.Inst), maxSize)
+		return nil, fmt.Errorf("pattern compiles to %d instructions, at most %d are left for it", len(prog.Inst), maxSize)
 	}
 	re, err := regexp.Compile(source)
 	if err != nil {
 		return nil, fmt.Errorf("pattern is not RE2: %w", err)
 	}
-	p := &pattern{source: source, re: re, steps: 8 * len(prog.Inst)}
+	p := &pattern{source: source, re: re, size: len(prog.Inst), steps: 8 * len(prog.Inst)}
 	if p.simple = segments(parsed); p.simple != nil {
 		p.steps = 4
 	}

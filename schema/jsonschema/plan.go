@@ -50,6 +50,7 @@ type plan struct {
 type namedFormat struct {
 	name  string
 	check formatCheck
+	cost  func(text []byte) int // fuel beyond what every string costs; nil: none
 }
 
 type stringRules struct {

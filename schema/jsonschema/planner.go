@@ -177,7 +177,13 @@ func (pl *planner) values(p *plan, s *lib.Schema, src map[string]any) {
 	}
 	if s.Format != nil {
 		if check := formatChecks[s.Format.Name]; check != nil {
-			p.format = &namedFormat{s.Format.Name, check}
+			p.format = &namedFormat{name: s.Format.Name, check: check}
+			switch s.Format.Name {
+			case "regex":
+				p.format.cost = regexCost
+			case "hostname", "email":
+				p.format.cost = labelCost
+			}
 		}
 	}
 	if s.MinLength != nil || s.MaxLength != nil || s.Pattern != nil {

@@ -41,6 +41,7 @@ const (
 
 const (
 	maxNameBytes = 64  // of a property name in a violation
+	hintCost     = 150 // fuel for comparing one name with another
 	maxWantBytes = 128 // of Violation.Want
 
 	// maxPointerBytes keeps an answer small whatever the names in a payload are;
@@ -77,6 +78,16 @@ func (r *report) add(v wire.Violation) {
 	r.violations = append(r.violations, v)
 }
 
+// full counts a fault that there is no room for, so that it need not be built.
+func (r *report) full() bool {
+	if len(r.violations) < r.max {
+		return false
+	}
+	r.total++
+	r.truncated = true
+	return true
+}
+
 // take appends what o recorded.
 func (r *report) take(o *report) {
 	for _, v := range o.violations {
@@ -105,9 +116,7 @@ func (e *evaluation) bad(p *plan, i int, rule, arg string) bool {
 	if p.isTag(rule) && len(e.path) <= r.depth+1 || rule == ruleType && len(e.path) == r.depth {
 		r.strange++
 	}
-	if len(r.violations) >= r.max { // do not build what is not kept
-		r.total++
-		r.truncated = true
+	if r.full() {
 		return true
 	}
 	want, message := p.describe(rule, arg)
@@ -126,15 +135,19 @@ func (p *plan) isTag(rule string) bool {
 
 // badName records a fault of the member whose name stands at key.
 func (e *evaluation) badName(p *plan, key int, rule string) {
-	if e.report == nil {
+	if e.report == nil || e.report.full() {
 		return
 	}
 	name := quoteName(e.doc.text(key))
 	message := "the name is not allowed"
 	if rule == ruleAdditionalProperties {
 		message = "not declared"
-		if hint := p.obj.nearest(string(e.doc.text(key))); hint != "" {
-			message += "; did you mean " + quoteName([]byte(hint)) + "?"
+		// A hint is a luxury: it must not use up what the other faults need.
+		if cost := hintCost * len(p.obj.props); cost < e.fuel/4 {
+			e.burn(cost)
+			if hint := p.obj.nearest(string(e.doc.text(key))); hint != "" {
+				message += "; did you mean " + quoteName([]byte(hint)) + "?"
+			}
 		}
 	}
 	e.report.add(wire.Violation{
@@ -153,7 +166,7 @@ func (e *evaluation) missing(p *plan, i int, rule string, names []string) {
 		if e.spent {
 			return
 		}
-		if e.doc.find(i, []byte(name)) >= 0 {
+		if e.doc.find(i, []byte(name)) >= 0 || e.report.full() {
 			continue
 		}
 		e.report.add(wire.Violation{
