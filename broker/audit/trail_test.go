@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -46,7 +47,7 @@ func TestEqualRefusalsAreOneLine(t *testing.T) {
 		if err := trail.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := trail.Start(t.Context()); err != ErrStarted {
+		if err := trail.Start(t.Context()); !errors.Is(err, ErrStarted) {
 			t.Errorf("second Start: %v, want ErrStarted", err)
 		}
 		for i := range 1000 {
