@@ -84,7 +84,7 @@ func readFile(name string, private bool) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	// The mode of what was opened, not of what the name may be by now.
 	info, err := f.Stat()
 	if err != nil {
