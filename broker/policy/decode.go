@@ -107,7 +107,7 @@ func (r *docReader) stream(_ int, n ast.Node) {
 		"maxMsgSize":      func(n ast.Node) { s.MaxMsgSize = r.size(n, "maxMsgSize", 1) },
 		"duplicateWindow": r.duration("duplicateWindow", &s.DuplicateWindow, MinDuplicateWindow),
 		"replicas": func(n ast.Node) {
-			if s.Replicas = r.number(n, "replicas", 1, 5); s.Replicas != 1 {
+			if s.Replicas = r.number(n, "replicas", 5); s.Replicas != 1 {
 				r.fault(n, "replicas: clusters are not in this release, only 1 works")
 			}
 		},
@@ -131,7 +131,7 @@ func (r *docReader) kvBucket(_ int, n ast.Node) {
 	seen := r.object(n, "kv", fields{
 		"bucket":   func(n ast.Node) { b.Name = parsed(&r.reader, n, "bucket", checkBucket) },
 		"maxBytes": func(n ast.Node) { b.MaxBytes = r.size(n, "maxBytes", minStore) },
-		"history":  func(n ast.Node) { b.History = r.number(n, "history", 1, 64) },
+		"history":  func(n ast.Node) { b.History = r.number(n, "history", 64) },
 		"ttl":      r.duration("ttl", &b.TTL, time.Second),
 	})
 	r.need(n, "kv", seen, "bucket", "maxBytes")
@@ -205,7 +205,7 @@ func (r *docReader) schema(_ int, n ast.Node) {
 	s := SchemaDoc{Format: "jsonschema", At: r.at(n)}
 	seen := r.object(n, "schema", fields{
 		"name":    func(n ast.Node) { s.Name = parsed(&r.reader, n, "schema name", checkName(schemaName, "schema")) },
-		"version": func(n ast.Node) { s.Version = r.number(n, "version", 1, 1_000_000) },
+		"version": func(n ast.Node) { s.Version = r.number(n, "version", 1_000_000) },
 		"ref":     func(n ast.Node) { s.Ref = parsed(&r.reader, n, "ref", checkFragment) },
 		"file":    func(n ast.Node) { r.schemaFile(n, &s) },
 		"text": func(n ast.Node) {
@@ -266,7 +266,7 @@ func (r *docReader) binding(i int, n ast.Node) {
 				r.fault(n, "version: ranges are not in this release; write one number, or leave it out for the newest")
 				return
 			}
-			b.version = r.number(n, "version", 1, 1_000_000)
+			b.version = r.number(n, "version", 1_000_000)
 		},
 		"require": func(n ast.Node) {
 			switch v, ok := r.text(n, "require"); {

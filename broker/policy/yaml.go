@@ -296,8 +296,9 @@ func (r *reader) bool(n ast.Node, what string) bool {
 	return false
 }
 
-// number reads a whole number from low to high.
-func (r *reader) number(n ast.Node, what string, low, high int) int {
+// number reads a whole number from 1 to high.
+func (r *reader) number(n ast.Node, what string, high int) int {
+	const low = 1
 	if i, ok := n.(*ast.IntegerNode); ok {
 		if v, err := parseDigits(i.Token.Value); err == nil && v >= int64(low) && v <= int64(high) {
 			return int(v)
