@@ -136,7 +136,7 @@ func TestTicketRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // never used
+	defer conn.Close()
 	otherPort, revokeOther := s.Ticket("shop", []string{">"}, []string{">"}, conn.LocalAddr())
 	defer revokeOther()
 	for _, tc := range []struct {
@@ -222,8 +222,8 @@ func (c *fakeConn) GetID() uint64               { return c.id }
 func TestAdmit(t *testing.T) {
 	tcp := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}
 	pipe, other := net.Pipe()
-	defer pipe.Close()  //nolint:errcheck // a pipe
-	defer other.Close() //nolint:errcheck // a pipe
+	defer pipe.Close() 
+	defer other.Close()
 	for _, tc := range []struct {
 		name   string
 		from   net.Addr // of the ticket; nil: internal
@@ -532,7 +532,7 @@ func TestStartRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() //nolint:errcheck // nothing was accepted
+		defer l.Close()
 		c := valid
 		c.LoopbackPort = l.Addr().(*net.TCPAddr).Port
 		if _, err := Start(testContext(t), c); !errors.Is(err, ErrServer) {

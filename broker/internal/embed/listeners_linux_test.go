@@ -36,7 +36,7 @@ func listeners(t *testing.T) map[string]bool {
 				found[table+" "+field[1]] = true
 			}
 		}
-		f.Close() //nolint:errcheck // read only
+		f.Close()
 	}
 	return found
 }

@@ -53,7 +53,7 @@ func TestLogHoldsNoPayload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // the server closes it
+	defer conn.Close()
 	if _, err := conn.Write([]byte("CONNECT {\"auth_token\":\"hunter2\"}\r\nhunter2 hunter2\r\n")); err != nil {
 		t.Fatal(err)
 	}
