@@ -267,7 +267,7 @@ func TestBarrierOnAVolume(t *testing.T) {
 
 func BenchmarkBarrier(b *testing.B) {
 	bar := newBarrier(func() error { return nil }, func() error { return nil })
-	defer bar.Close() //nolint:errcheck // nothing to release
+	defer bar.Close()
 	ctx := b.Context()
 	b.SetParallelism(32)
 	b.ReportAllocs()

@@ -45,7 +45,7 @@ func BenchmarkDurablePublish(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer barrier.Close() //nolint:errcheck // the benchmark is over
+				defer barrier.Close()
 				wait = barrier.Wait
 			}
 			nc, err := Internal(server)("shop")
