@@ -43,7 +43,7 @@ func (s *Service) policyCheck(_ context.Context, r *request) (any, error) {
 
 // faults flattens a joined error.
 func faults(err error) []adminapi.PolicyFault {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree is walked by hand here
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var out []adminapi.PolicyFault
 		for _, e := range joined.Unwrap() {
 			out = append(out, faults(e)...)
