@@ -176,8 +176,8 @@ func RemoveContext(name string) error {
 	if err := os.Remove(file); err != nil {
 		return fmt.Errorf("client: context %q: %w", name, err)
 	}
-	if selected, err := SelectedContext(); err != nil || selected != name {
-		return nil
+	if selected, _ := SelectedContext(); selected != name {
+		return nil // none is selected, or another one
 	}
 	if err := os.Remove(filepath.Join(filepath.Dir(file), selectedFile)); err != nil {
 		return fmt.Errorf("client: context %q: %w", name, err)

@@ -100,7 +100,7 @@ func pause(ctx context.Context, err error, delay time.Duration) bool {
 	if errors.As(err, &e) {
 		delay = max(delay, e.RetryAfter)
 	}
-	delay += time.Duration(rand.Int64N(int64(delay)/4 + 1))
+	delay += time.Duration(rand.Int64N(int64(delay)/4 + 1)) //nolint:gosec // jitter is no secret
 	if d, ok := ctx.Deadline(); ok && time.Until(d) <= delay {
 		return false
 	}
