@@ -167,7 +167,7 @@ func (d *decoder) fixed(name []byte) (err error) {
 		return err
 	}
 	if d.peek() == 'n' {
-		_, err := d.literal()
+		err := d.literal()
 		return err
 	}
 	v, err := d.text()
@@ -216,7 +216,7 @@ func (d *decoder) extensionValue() ([]byte, error) {
 		}
 		return v, err
 	case 't', 'f', 'n':
-		if _, err := d.literal(); err != nil || c == 'n' {
+		if err := d.literal(); err != nil || c == 'n' {
 			return nil, err
 		}
 		return d.b[at:d.pos:d.pos], nil

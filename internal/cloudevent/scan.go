@@ -220,14 +220,14 @@ func (s *scanner) digits() bool {
 }
 
 // literal takes true, false or null.
-func (s *scanner) literal() (string, error) {
+func (s *scanner) literal() error {
 	for _, w := range [...]string{"true", "false", "null"} {
 		if len(s.b)-s.pos >= len(w) && string(s.b[s.pos:s.pos+len(w)]) == w {
 			s.pos += len(w)
-			return w, nil
+			return nil
 		}
 	}
-	return "", s.fail("value expected")
+	return s.fail("value expected")
 }
 
 // value takes any value and returns its text, byte for byte; depth is how many
@@ -241,7 +241,7 @@ func (s *scanner) value(depth int) ([]byte, error) {
 	case '"':
 		_, _, err = s.str()
 	case 't', 'f', 'n':
-		_, err = s.literal()
+		err = s.literal()
 	default:
 		_, _, err = s.number()
 	}
