@@ -67,7 +67,7 @@ func run(ctx context.Context, bin, role string) error {
 
 // demo is one run of everything.
 type demo struct {
-	ctx  context.Context //nolint:containedctx // a program, not a library: its lifetime is the run
+	ctx  context.Context
 	bin  string
 	dir  string
 	self string
@@ -182,7 +182,7 @@ func (d *demo) broker() (stop func() error, err error) {
 		return nil, errors.Join(errors.New("it did not become ready"), stop())
 	}
 	go func() { // the pipe must not fill
-		for lines.Scan() { //nolint:revive // draining is the point
+		for lines.Scan() {
 		}
 	}()
 	root, err := os.ReadFile(d.path("state", "keys", "root.pub"))
