@@ -240,6 +240,15 @@ func (c *conn) abort() {
 	_ = c.raw.Close()
 }
 
+// reset is abort for a client that does not read: what the kernel still holds for
+// it is dropped, not kept until it does.
+func (c *conn) reset() {
+	if t, ok := c.raw.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	c.abort()
+}
+
 // finish ends the connection after the reader has stopped, and returns why for the
 // audit. The server is told first and given time to finish, so that nothing that
 // was forwarded is lost to a reset, and an orderly end still delivers its answers.
@@ -258,8 +267,11 @@ func (c *conn) finish(err error) string {
 	case !errors.Is(err, io.EOF):
 		reason = "connection lost"
 	}
-	if err != nil && f == nil {
-		c.abort() // nobody is there to read
+	if err != nil && f == nil { // nobody is there to read
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.reset()
+		}
+		c.abort()
 		c.hold.stop()
 	}
 	c.up.closeWrite()

@@ -191,6 +191,9 @@ func (w *world) tlsOption(mode Handshake) worldOption {
 }
 
 func tlsOption(t testing.TB, mode Handshake, roots **x509.CertPool) worldOption {
+	if roots == nil {
+		roots = new(*x509.CertPool)
+	}
 	dir := t.TempDir()
 	authority, err := ca.Create(dir, "test")
 	check(t, err)

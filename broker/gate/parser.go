@@ -17,7 +17,9 @@ import (
 //   - a non-numeric or ten-digit max in UNSUB (the server unsubscribes at once);
 //   - INFO, MSG and HMSG from a client (the server half-parses them);
 //   - a sid outside printable ASCII or over 64 bytes;
-//   - blanks before the first argument count towards the control line limit.
+//   - blanks before the first argument count towards the control line limit;
+//   - nothing after a -ERR (the server finishes what it has read) or a CONNECT that
+//     is not the first operation.
 //
 // Line feeds without CR end a control line, as they do for the server; payloads
 // must end with CRLF. Both are canonical again when they leave the gate.

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"errors"
+	"os"
 	"strconv"
 	"time"
 
@@ -88,11 +90,17 @@ func (r *relay) emit(chunk []byte) error {
 		r.out = append(r.out, out...)
 		out = r.out
 	}
-	if !r.lost && r.c.down.write(out) != nil {
-		// Read on: the server may still be processing what the client sent before it
-		// went, and must not meet a reset.
-		r.lost = true
-		r.c.abort()
+	if !r.lost {
+		if err := r.c.down.write(out); err != nil {
+			// Read on: the server may still be processing what the client sent before
+			// it went, and must not meet a reset.
+			r.lost = true
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				r.c.reset() // the client is there and does not read
+			}
+			// Else the client has gone. The reader sees that too, after what the
+			// client sent before it went.
+		}
 	}
 	if cap(r.out) > 2*largeBuffer {
 		r.out = nil
