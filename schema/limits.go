@@ -30,7 +30,7 @@ type Fuel struct {
 type Registration struct {
 	TextBytes    int // bytes of the document; default 512 KiB, hard 4 MiB
 	Depth        int // nested arrays and objects of the document; default 64, hard 128
-	DocumentSize int // objects and booleans in the whole document; default 20,000, hard 100,000
+	DocumentSize int // objects and booleans in the whole document; default 12,000, hard 100,000
 	Nodes        int // schema nodes that Ref reaches; default 10,000, hard 100,000
 	Branches     int // branches of one allOf, anyOf or oneOf; default 64, hard 1,024
 	PatternBytes int // bytes of one regular expression; default 512, hard 4,096
@@ -62,7 +62,7 @@ func (l Limits) Effective() Limits {
 	r := &l.Registration
 	fix(&r.TextBytes, 512<<10, 4<<20)
 	fix(&r.Depth, 64, 128)
-	fix(&r.DocumentSize, 20000, 100000)
+	fix(&r.DocumentSize, 12000, 100000)
 	fix(&r.Nodes, 10000, 100000)
 	fix(&r.Branches, 64, 1024)
 	fix(&r.PatternBytes, 512, 4096)

@@ -294,7 +294,7 @@ func TestRegistrationTime(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"properties", `{"properties":{` + list(9000, `"p#N":{"type":"string"}`) + `}}`, ""},
 		{"resources", `{"$defs":{` + list(9000, `"p#N":{"$id":"x#N"}`) + `}}`, ""},
-		{"nodes", `{"properties":{` + list(9999, `"p#N":{"not":{}}`) + `}}`, "nodes are reached"},
+		{"nodes", `{"properties":{` + list(5900, `"p#N":{"not":{}}`) + `}}`, "nodes are reached"},
 		{"odd references", `{"x":[` + strings.TrimSuffix(strings.Repeat(`{},`, 3000), ",") + `],"properties":{` + list(3000, `"p#N":{"$ref":"#/x/#N"}`) + `}}`, "outside of the definitions"},
 		{"$defs in draft-07", `{` + draft07 + `"$defs":{` + list(4000, `"p#N":{}`) + `},"properties":{` + list(4000, `"p#N":{"$ref":"#/$defs/p#N"}`) + `}}`, "outside of the definitions"},
 		{"patterns", `{"properties":{` + list(9000, `"p#N":{"pattern":"(a|b|c#N)*x{1,900}"}`) + `}}`, "not valid against metaschema"},
