@@ -23,12 +23,14 @@ const keepScratch = 16 << 10
 // batch is what happens between one read and the write that follows it. Only the
 // reader uses it.
 type batch struct {
+	*conn
 	principal *policy.Principal // whose session admission is
 	admission *admission.Session
 	now       time.Time
 	taken     int           // bytes of the window that are done
 	waited    time.Duration // spent on limits that say wait
 	messages  uint64
+	rejected  admission.Rejection // of the refusal that is being answered, if admission's
 
 	publish admission.Publish
 	headers wire.Headers
@@ -41,43 +43,42 @@ type batch struct {
 // upPool holds buffers for one upstream write.
 var upPool = sync.Pool{New: func() any { b := make([]byte, 0, largeBuffer); return &b }}
 
-// startBatches prepares for the first batch.
-func (c *conn) startBatches() error {
-	c.batch.mapper = c.mapInbox
-	c.refresh()
-	return nil
+// start prepares for the first batch.
+func (b *batch) start(c *conn) {
+	b.conn = c
+	b.mapper = b.mapInbox
+	b.refresh()
 }
 
 // refresh takes over a principal that Reload has changed.
-func (c *conn) refresh() {
-	p := c.principal.Load()
-	if p == c.batch.principal {
+func (b *batch) refresh() {
+	p := b.conn.principal.Load()
+	if p == b.principal {
 		return
 	}
-	first := c.batch.principal == nil
-	c.batch.principal = p
-	c.batch.admission = c.gate.deps.Admission(p)
+	first := b.principal == nil
+	b.principal = p
+	b.admission = b.gate.deps.Admission(p)
 	if !first {
 		// A SUB that was judged by the old policy while Reload looked at the table.
-		c.recheckSubscriptions(p)
+		b.recheckSubscriptions(p)
 	}
 }
 
 // process handles every whole operation in the window as one batch.
-func (c *conn) process() error {
-	b := &c.batch
+func (b *batch) process() error {
 	b.taken = 0
-	buf := c.in.unread()
-	if len(buf) == 0 || len(buf) < c.parse.need {
+	buf := b.in.unread()
+	if len(buf) == 0 || len(buf) < b.parse.need {
 		return nil
 	}
-	c.refresh()
+	b.refresh()
 	b.waited = 0
 	b.begin()
 	var failed error
 	var cmd command
 	for b.taken < len(buf) && failed == nil {
-		n, err := c.parse.next(buf[b.taken:], &cmd)
+		n, err := b.parse.next(buf[b.taken:], &cmd)
 		if err != nil {
 			failed = &fatal{err: err, refusal: violation(err)}
 			break
@@ -86,13 +87,13 @@ func (c *conn) process() error {
 			break
 		}
 		b.taken += n
-		failed = c.handle(&cmd)
+		failed = b.handle(&cmd)
 	}
 	// What came before a violation counts.
-	if err := c.flush(); err != nil && failed == nil {
+	if err := b.flush(); err != nil && failed == nil {
 		failed = err
 	}
-	c.in.r += b.taken
+	b.in.r += b.taken
 	return failed
 }
 
@@ -110,18 +111,18 @@ func violation(err error) *wire.Refusal {
 	return wire.Refuse(code, "protocol", err.Error())
 }
 
-func (c *conn) handle(cmd *command) error {
+func (b *batch) handle(cmd *command) error {
 	switch cmd.verb {
 	case verbPub:
-		return c.handlePublish(cmd)
+		return b.handlePublish(cmd)
 	case verbSub:
-		c.subscribe(cmd)
+		b.subscribe(cmd)
 	case verbUnsub:
-		c.unsubscribe(cmd)
+		b.unsubscribe(cmd)
 	case verbPing:
-		c.batch.admission.Frame(pingFrame)
+		b.admission.Frame(pingFrame)
 	case verbPong:
-		c.batch.admission.Frame(pongFrame)
+		b.admission.Frame(pongFrame)
 	case verbOK:
 	case verbErr:
 		return io.EOF // as nats-server: a client that reports an error is done
@@ -132,23 +133,22 @@ func (c *conn) handle(cmd *command) error {
 }
 
 // ok answers an operation of a verbose client.
-func (c *conn) ok() {
-	if c.opts.Verbose {
-		c.batch.answers = append(c.batch.answers, okFrame...)
+func (b *batch) ok() {
+	if b.opts.Verbose {
+		b.answers = append(b.answers, okFrame...)
 	}
 }
 
 // flush ends the batch: the answers go to the client first, so that a refusal is
 // there before the PONG to a PING that followed it; then everything that was
 // accepted goes to the server in one write.
-func (c *conn) flush() error {
-	b := &c.batch
-	err := c.down.write(b.answers)
+func (b *batch) flush() error {
+	err := b.down.write(b.answers)
 	out := upPool.Get().(*[]byte)
 	*out = b.admission.Flush((*out)[:0])
-	c.gate.counters.messages.Add(b.messages)
+	b.gate.counters.messages.Add(b.messages)
 	b.messages = 0
-	if e := c.up.write(*out); e != nil && err == nil {
+	if e := b.up.write(*out); e != nil && err == nil {
 		err = e
 	}
 	if cap(*out) <= 4*largeBuffer {

@@ -90,7 +90,8 @@ func newConn(g *Gate, raw net.Conn) *conn {
 		maxLine: cfg.Limits.ControlLine, maxConnect: cfg.Limits.Connect,
 		maxPayload: cfg.Limits.Payload,
 	}
-	c.maxDown = cfg.Limits.Payload + cfg.Limits.HeaderBudget
+	// Answers of the direct get API carry some headers more than what was stored.
+	c.maxDown = cfg.Limits.Payload + cfg.Limits.HeaderBudget + largeBuffer
 	c.box = newInbox()
 	c.handed = newHanded(cfg.Limits.Handed, cfg.Timeouts.HandedTTL)
 	c.relay.c = c
@@ -156,12 +157,10 @@ func (c *conn) turnAway(err error) {
 // read handles batches until the connection ends. It returns nil when the gate or
 // the server ended it, io.EOF when the client did, and a *fatal for -ERR.
 func (c *conn) read() error {
-	if err := c.startBatches(); err != nil {
-		return err
-	}
+	c.batch.start(c)
 	for {
 		// What the handshake read too much is the first batch.
-		if err := c.process(); err != nil {
+		if err := c.batch.process(); err != nil {
 			return err
 		}
 		room := c.in.room(c.parse.need)

@@ -64,6 +64,9 @@ func nextFrame(buf []byte, maxPayload int, f *frame) (n, need int, err error) {
 		return 0, n, nil
 	}
 	body := buf[end+1 : n]
+	if body[total] != '\r' || body[total+1] != '\n' {
+		return 0, 0, errFrame
+	}
 	f.header, f.payload = body[:header], body[header:total]
 	return n, 0, nil
 }

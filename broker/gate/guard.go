@@ -11,35 +11,34 @@ import (
 )
 
 // guard judges one request to the JetStream API, an ack or a flow control answer.
-func (c *conn) guard(cmd *command) error {
-	b := &c.batch
+func (b *batch) guard(cmd *command) error {
 	if err := b.headers.Parse(cmd.header); err != nil {
-		c.refuse(cmd, wire.Refuse(wire.CodeHeaderMalformed, "read-guard", strings.TrimPrefix(err.Error(), "wire: ")))
+		b.refuse(cmd, wire.Refuse(wire.CodeHeaderMalformed, "read-guard", strings.TrimPrefix(err.Error(), "wire: ")))
 		return nil
 	}
 	tenant := b.principal.Tenant.Name
 	req := jsapi.Request{
-		Principal: b.principal, Session: c.box.token,
+		Principal: b.principal, Session: b.box.token,
 		Subject: string(cmd.subject), Reply: string(cmd.reply),
 		Header: &b.headers, Body: cmd.payload, MapInbox: b.mapper,
 	}
-	v := c.gate.deps.Guard.Judge(&req, func(stream, consumer string) (string, bool, bool) {
-		owner, ok := c.gate.owners.get(ownerKey{tenant, stream, consumer}, b.now)
+	v := b.gate.deps.Guard.Judge(&req, func(stream, consumer string) (string, bool, bool) {
+		owner, ok := b.gate.owners.get(ownerKey{tenant, stream, consumer}, b.now)
 		return owner, ok, ok
 	})
 	if v.Action == jsapi.NeedOwner {
 		// The look-up is the only thing on this path that waits: what is accepted
 		// already must not wait with it.
-		if err := c.flush(); err != nil {
+		if err := b.flush(); err != nil {
 			return err
 		}
-		owner, found, refusal := c.lookupOwner(ownerKey{tenant, v.Stream, v.Consumer})
+		owner, found, refusal := b.lookupOwner(ownerKey{tenant, v.Stream, v.Consumer})
 		b.begin()
 		if refusal != nil {
-			c.refuseAPI(cmd, refusal, v.APIType, v.Status)
+			b.refuseAPI(cmd, refusal, v.APIType, v.Status)
 			return nil
 		}
-		v = c.gate.deps.Guard.Judge(&req, func(string, string) (string, bool, bool) { return owner, found, true })
+		v = b.gate.deps.Guard.Judge(&req, func(string, string) (string, bool, bool) { return owner, found, true })
 	}
 	switch {
 	case v.Action != jsapi.Forward:
@@ -47,10 +46,10 @@ func (c *conn) guard(cmd *command) error {
 		if r == nil {
 			r = wire.Refuse(wire.CodeInternal, "read-guard", "")
 		}
-		c.refuseAPI(cmd, r, v.APIType, v.Status)
+		b.refuseAPI(cmd, r, v.APIType, v.Status)
 		return nil
 	case v.Effect != jsapi.EffectNone:
-		c.gate.owners.forget(ownerKey{tenant, v.Stream, v.Consumer}, b.now)
+		b.gate.owners.forget(ownerKey{tenant, v.Stream, v.Consumer}, b.now)
 	}
 	if len(v.Header) > 0 {
 		b.frame = wire.AppendHPub(b.frame[:0], []byte(v.Subject), []byte(v.Reply), v.Header, v.Body)
@@ -59,21 +58,21 @@ func (c *conn) guard(cmd *command) error {
 	}
 	b.admission.Frame(b.frame)
 	b.messages++
-	c.ok()
+	b.ok()
 	return nil
 }
 
 // lookupOwner asks who owns a consumer and remembers a positive answer.
-func (c *conn) lookupOwner(k ownerKey) (owner string, found bool, refusal *wire.Refusal) {
-	ctx, cancel := context.WithTimeout(c.life, c.gate.cfg.Timeouts.Owner)
+func (b *batch) lookupOwner(k ownerKey) (owner string, found bool, refusal *wire.Refusal) {
+	ctx, cancel := context.WithTimeout(b.life, b.gate.cfg.Timeouts.Owner)
 	defer cancel()
 	began := time.Now()
-	owner, found, err := c.gate.deps.Owners.ConsumerOwner(ctx, k.tenant, k.stream, k.consumer)
+	owner, found, err := b.gate.deps.Owners.ConsumerOwner(ctx, k.tenant, k.stream, k.consumer)
 	if err != nil {
 		return "", false, wire.Refuse(wire.CodeUnavailable, "read-guard", "the owner of the consumer is not known now")
 	}
 	if found {
-		c.gate.owners.put(k, owner, began)
+		b.gate.owners.put(k, owner, began)
 	}
 	return owner, found, nil
 }

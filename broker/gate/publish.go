@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -11,76 +12,74 @@ const subjectUserInfo = "$SYS.REQ.USER.INFO"
 
 // handlePublish judges one PUB or HPUB. Refusals are answered; an error ends the
 // connection.
-func (c *conn) handlePublish(cmd *command) error {
+func (b *batch) handlePublish(cmd *command) error {
 	switch {
 	case hasPrefix(cmd.subject, "$JS.") || string(cmd.subject) == subjectUserInfo:
-		return c.guard(cmd)
+		return b.guard(cmd)
 	case isInbox(cmd.subject):
-		c.publishInbox(cmd)
+		b.publishInbox(cmd)
 		return nil
 	case hasPrefix(cmd.subject, wire.PrefixRouted):
-		if !c.handed.has(cmd.subject, c.batch.now) {
-			c.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
+		if !b.handed.has(cmd.subject, b.now) {
+			b.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
 			return nil
 		}
-		c.forwardReply(cmd, cmd.subject)
+		b.forwardReply(cmd, cmd.subject)
 		return nil
 	default:
-		return c.admit(cmd)
+		return b.admit(cmd)
 	}
 }
 
 // mapReply returns the upstream form of the reply subject, nil for none. A reply
 // subject that may not be is refused here; ok is then false.
-func (c *conn) mapReply(cmd *command) (reply []byte, ok bool) {
+func (b *batch) mapReply(cmd *command) (reply []byte, ok bool) {
 	if len(cmd.reply) == 0 {
 		return nil, true
 	}
-	if why := c.box.replyProblem(cmd.reply); why != "" {
-		c.refuse(cmd, wire.Refuse(wire.CodeReplyDenied, "reply", why))
+	if why := b.box.replyProblem(cmd.reply); why != "" {
+		b.refuse(cmd, wire.Refuse(wire.CodeReplyDenied, "reply", why))
 		return nil, false
 	}
-	return c.upstreamInbox(cmd.reply), true
+	return b.upstreamInbox(cmd.reply), true
 }
 
 // upstreamInbox maps an inbox into the scratch of the batch, where it stays valid
 // until the flush: when the scratch grows, earlier views keep its old array.
-func (c *conn) upstreamInbox(subject []byte) []byte {
-	b := &c.batch
+func (b *batch) upstreamInbox(subject []byte) []byte {
 	at := len(b.scratch)
-	b.scratch = c.box.appendUp(b.scratch, subject)
+	b.scratch = b.box.appendUp(b.scratch, subject)
 	return b.scratch[at:len(b.scratch):len(b.scratch)]
 }
 
 // mapInbox is upstreamInbox for the read guard.
-func (c *conn) mapInbox(client string) (string, bool) {
-	if c.box.replyProblem([]byte(client)) != "" {
+func (b *batch) mapInbox(client string) (string, bool) {
+	if b.box.replyProblem([]byte(client)) != "" {
 		return "", false
 	}
-	if strings.HasPrefix(client, c.box.up) {
+	if strings.HasPrefix(client, b.box.up) {
 		return client, true
 	}
-	return c.box.up + client[len(wire.PrefixInbox):], true
+	return b.box.up + client[len(wire.PrefixInbox):], true
 }
 
 // admit hands a publish to admission. A limit that says wait may hold the batch,
 // within one budget for the whole batch; everything before it is sent on first.
-func (c *conn) admit(cmd *command) error {
-	reply, ok := c.mapReply(cmd)
+func (b *batch) admit(cmd *command) error {
+	reply, ok := b.mapReply(cmd)
 	if !ok {
 		return nil
 	}
-	b := &c.batch
 	b.publish.Subject, b.publish.Reply = cmd.subject, reply
 	b.publish.Header, b.publish.Payload = cmd.header, cmd.payload
 	refusal := b.admission.Publish(&b.publish)
-	for refusal != nil && c.mayWait(refusal) {
+	for refusal != nil && b.mayWait(refusal) {
 		wait := refusal.RetryAfter
 		reply = append([]byte(nil), reply...) // the flush ends the scratch
-		if err := c.flush(); err != nil {
+		if err := b.flush(); err != nil {
 			return err
 		}
-		c.sleep(wait)
+		sleep(b.life, wait)
 		b.waited += wait
 		b.begin()
 		b.publish.Subject, b.publish.Reply = cmd.subject, reply
@@ -88,56 +87,56 @@ func (c *conn) admit(cmd *command) error {
 		refusal = b.admission.Publish(&b.publish)
 	}
 	if refusal != nil {
-		c.refuse(cmd, refusal)
+		b.rejected = b.admission.Rejection()
+		b.refuse(cmd, refusal)
 		return nil
 	}
 	b.messages++
-	c.ok()
+	b.ok()
 	return nil
 }
 
-func (c *conn) mayWait(r *wire.Refusal) bool {
-	return r.RetryAfter > 0 && c.batch.admission.Rejection().MayWait &&
-		c.batch.waited+r.RetryAfter <= c.gate.cfg.Timeouts.WaitMax
+func (b *batch) mayWait(r *wire.Refusal) bool {
+	return r.RetryAfter > 0 && b.admission.Rejection().MayWait &&
+		b.waited+r.RetryAfter <= b.gate.cfg.Timeouts.WaitMax
 }
 
-// sleep waits, but not longer than the connection lives.
-func (c *conn) sleep(d time.Duration) {
+// sleep waits for d, but not longer than life.
+func sleep(life context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-c.life.Done():
+	case <-life.Done():
 	}
 }
 
 // publishInbox forwards a publish to an inbox: one of this client's own that it
 // listens on, or one that was handed to it.
-func (c *conn) publishInbox(cmd *command) {
+func (b *batch) publishInbox(cmd *command) {
 	if wire.CheckRawSubject(cmd.subject, false) != nil {
-		c.refuse(cmd, wire.Refuse(wire.CodeSubjectMalformed, "inbox", "an inbox must be literal"))
+		b.refuse(cmd, wire.Refuse(wire.CodeSubjectMalformed, "inbox", "an inbox must be literal"))
 		return
 	}
 	switch {
-	case c.handed.has(cmd.subject, c.batch.now):
-		c.forwardReply(cmd, cmd.subject)
-	case c.subs.hasInbox(cmd.subject):
-		c.forwardReply(cmd, c.upstreamInbox(cmd.subject))
+	case b.handed.has(cmd.subject, b.now):
+		b.forwardReply(cmd, cmd.subject)
+	case b.subs.hasInbox(cmd.subject):
+		b.forwardReply(cmd, b.upstreamInbox(cmd.subject))
 	default:
-		c.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
+		b.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
 	}
 }
 
 // forwardReply forwards an answer as it is, but for headers that a client may not
 // set: Signet- names and Nats- names, except those of a service's error.
-func (c *conn) forwardReply(cmd *command, subject []byte) {
-	reply, ok := c.mapReply(cmd)
+func (b *batch) forwardReply(cmd *command, subject []byte) {
+	reply, ok := b.mapReply(cmd)
 	if !ok {
 		return
 	}
-	b := &c.batch
-	if r := c.checkReplyHeaders(cmd.header); r != nil {
-		c.refuse(cmd, r)
+	if r := checkReplyHeaders(&b.headers, cmd.header); r != nil {
+		b.refuse(cmd, r)
 		return
 	}
 	if len(cmd.header) > 0 {
@@ -147,13 +146,12 @@ func (c *conn) forwardReply(cmd *command, subject []byte) {
 	}
 	b.admission.Frame(b.frame)
 	b.messages++
-	c.ok()
+	b.ok()
 }
 
 // checkReplyHeaders also re-parses the block strictly: only a block with one
 // meaning is forwarded.
-func (c *conn) checkReplyHeaders(block []byte) *wire.Refusal {
-	h := &c.batch.headers
+func checkReplyHeaders(h *wire.Headers, block []byte) *wire.Refusal {
 	if err := h.Parse(block); err != nil {
 		return wire.Refuse(wire.CodeHeaderMalformed, "reply", strings.TrimPrefix(err.Error(), "wire: "))
 	}

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -37,38 +38,38 @@ func (c *conn) note(r *wire.Refusal, verb string, cmd *command) {
 		}
 	}
 	if verb == verbNamePublish {
-		last := c.batch.admission.Rejection()
-		rejected.Store, rejected.Schema = last.Store, last.Schema
+		rejected.Store, rejected.Schema = c.batch.rejected.Store, c.batch.rejected.Schema
 	}
 	c.gate.counters.refuse(r.Code)
 	c.gate.sink.Refused(r, &rejected)
 }
 
 // refuse answers a refused publish.
-func (c *conn) refuse(cmd *command, r *wire.Refusal) { c.refuseAPI(cmd, r, "", false) }
+func (b *batch) refuse(cmd *command, r *wire.Refusal) { b.refuseAPI(cmd, r, "", false) }
 
 // refuseAPI answers a refused publish: on its reply subject, if it is an inbox that
 // this client listens on, as a JetStream API error or, for a pull, as a status
 // frame; otherwise as -ERR. The answer is a frame of the gate: it does not pass the
 // server, so echo:false clients get it too. It is never a 503: clients retry those.
-func (c *conn) refuseAPI(cmd *command, r *wire.Refusal, apiType string, status bool) {
-	c.note(r, verbNamePublish, cmd)
-	b := &c.batch
+func (b *batch) refuseAPI(cmd *command, r *wire.Refusal, apiType string, status bool) {
+	b.note(r, verbNamePublish, cmd)
+	b.rejected = admission.Rejection{}
 	var targets []target
-	if len(cmd.reply) > 0 && (!status || c.opts.Headers) && c.box.replyProblem(cmd.reply) == "" {
-		targets = c.subs.inject(cmd.reply)
+	if len(cmd.reply) > 0 && (!status || b.opts.Headers) && b.box.replyProblem(cmd.reply) == "" {
+		targets = b.subs.inject(cmd.reply)
 	}
 	if len(targets) == 0 {
 		text := "Permissions Violation for Publish to "
-		if c.opts.Pedantic && r.Code == wire.CodeSubjectMalformed {
+		if b.opts.Pedantic && r.Code == wire.CodeSubjectMalformed {
 			text = "Invalid Publish Subject " // what nats-server tells a pedantic client
 		}
 		b.answers = appendErr(b.answers, text+strconv.Quote(clipSubject(cmd.subject))+": "+reasonText(r))
+		b.spill()
 		return
 	}
 	var body []byte
 	if !status {
-		body = r.Answer(apiType, c.gate.cfg.ExplainToCaller)
+		body = r.Answer(apiType, b.gate.cfg.ExplainToCaller)
 	}
 	for _, t := range targets {
 		if status {
@@ -78,8 +79,18 @@ func (c *conn) refuseAPI(cmd *command, r *wire.Refusal, apiType string, status b
 		}
 		// The server does not know of this delivery: its own count must end earlier.
 		if t.end || t.limit > 0 {
-			c.forwardUnsub(t.sid, t.limit)
+			b.forwardUnsub(t.sid, t.limit)
 		}
+		b.spill()
+	}
+}
+
+// spill writes the answers early where a batch has many: a client must not make the
+// gate hold a multiple of what it sends. A failed write is seen by the flush.
+func (b *batch) spill() {
+	if len(b.answers) > largeBuffer {
+		_ = b.down.write(b.answers)
+		b.answers = b.answers[:0]
 	}
 }
 

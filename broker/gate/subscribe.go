@@ -16,28 +16,27 @@ var (
 )
 
 // subscribe judges one SUB. A refused one leaves no state.
-func (c *conn) subscribe(cmd *command) {
-	if c.subs.has(cmd.sid) {
-		c.ok() // the first one stays, as on the server
+func (b *batch) subscribe(cmd *command) {
+	if b.subs.has(cmd.sid) {
+		b.ok() // the first one stays, as on the server
 		return
 	}
-	if c.subs.count() >= c.gate.cfg.Limits.Subscriptions {
+	if b.subs.count() >= b.gate.cfg.Limits.Subscriptions {
 		r := wire.Refuse(wire.CodeSubscriptionLimited, "subscriptions", "")
-		c.note(r, verbNameSubscribe, cmd)
-		c.batch.answers = appendErr(c.batch.answers, errTooManySubs.Error())
+		b.note(r, verbNameSubscribe, cmd)
+		b.answers = appendErr(b.answers, errTooManySubs.Error())
 		return
 	}
 	s := &subscription{
 		sid: string(cmd.sid), subject: string(cmd.subject), queue: string(cmd.queue),
 		inbox: isInbox(cmd.subject),
 	}
-	upstream, refusal := c.judgeSub(c.batch.principal, s)
+	upstream, refusal := b.judgeSub(b.principal, s)
 	if refusal != nil {
-		c.refuseSub(s, refusal, cmd)
+		b.refuseSub(s, refusal, cmd)
 		return
 	}
-	c.subs.add(s)
-	b := &c.batch
+	b.subs.add(s)
 	b.frame = append(b.frame[:0], "SUB "...)
 	b.frame = append(b.frame, upstream...)
 	b.frame = append(b.frame, ' ')
@@ -48,7 +47,7 @@ func (c *conn) subscribe(cmd *command) {
 	b.frame = append(b.frame, s.sid...)
 	b.frame = append(b.frame, '\r', '\n')
 	b.admission.Frame(b.frame)
-	c.ok()
+	b.ok()
 }
 
 // judgeSub returns the filter to send to the server.
@@ -66,9 +65,9 @@ func (c *conn) judgeSub(p *policy.Principal, s *subscription) (upstream string, 
 }
 
 // refuseSub answers a refused SUB.
-func (c *conn) refuseSub(s *subscription, r *wire.Refusal, cmd *command) {
-	c.note(r, verbNameSubscribe, cmd)
-	c.batch.answers = appendErr(c.batch.answers, subText(s, r))
+func (b *batch) refuseSub(s *subscription, r *wire.Refusal, cmd *command) {
+	b.note(r, verbNameSubscribe, cmd)
+	b.answers = appendErr(b.answers, subText(s, r))
 }
 
 // subText is nats-server's text, which clients parse, with the reason after it.
@@ -85,16 +84,15 @@ func subText(s *subscription, r *wire.Refusal) string {
 
 // unsubscribe handles UNSUB, also of a sid that is not there: clients race with
 // their own limits.
-func (c *conn) unsubscribe(cmd *command) {
-	if limit, live := c.subs.limit(cmd.sid, cmd.max); live {
-		c.forwardUnsub(string(cmd.sid), limit)
+func (b *batch) unsubscribe(cmd *command) {
+	if limit, live := b.subs.limit(cmd.sid, cmd.max); live {
+		b.forwardUnsub(string(cmd.sid), limit)
 	}
-	c.ok()
+	b.ok()
 }
 
 // forwardUnsub sends UNSUB in the order of the batch; limit 0 is at once.
-func (c *conn) forwardUnsub(sid string, limit int) {
-	b := &c.batch
+func (b *batch) forwardUnsub(sid string, limit int) {
 	b.frame = appendUnsub(b.frame[:0], sid, limit)
 	b.admission.Frame(b.frame)
 }

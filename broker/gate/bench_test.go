@@ -1,0 +1,157 @@
+package gate
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// direct dials the embedded server without the gate.
+type direct struct {
+	w     *world
+	mu    sync.Mutex
+	token string
+}
+
+func (d *direct) Dial(string, string) (net.Conn, error) {
+	nc, err := d.w.embed.Dial(context.Background())
+	if err == nil {
+		d.mu.Lock()
+		d.token, _ = d.w.embed.Ticket("shop", []string{">"}, []string{">"}, nc.LocalAddr())
+		d.mu.Unlock()
+	}
+	return nc, err
+}
+
+func (w *world) direct() *nats.Conn {
+	d := &direct{w: w}
+	nc, err := nats.Connect("nats://direct:4222", nats.SetCustomDialer(d), nats.NoReconnect(), nats.TokenHandler(func() string {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.token
+	}))
+	check(w.t, err)
+	w.t.Cleanup(nc.Close)
+	return nc
+}
+
+// BenchmarkPublishAsync compares the gate, with admission and attestation, with the
+// bare server: 256 bytes, lazy sync, one connection. The client shares the CPUs.
+func BenchmarkPublishAsync(b *testing.B) {
+	payload := bytes.Repeat([]byte("x"), 256)
+	for _, way := range []string{"raw", "gate"} {
+		b.Run(way, func(b *testing.B) {
+			w := newWorld(b)
+			nc := w.direct()
+			if way == "gate" {
+				nc = w.connect("writer")
+			}
+			js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096))
+			check(b, err)
+			b.ReportAllocs()
+			for b.Loop() {
+				_, err := js.PublishAsync("orders.eu.created", payload)
+				check(b, err)
+			}
+			<-js.PublishAsyncComplete()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+		})
+	}
+}
+
+// BenchmarkPublishSync is one publish after the other.
+func BenchmarkPublishSync(b *testing.B) {
+	payload := bytes.Repeat([]byte("x"), 256)
+	for _, way := range []string{"raw", "gate"} {
+		b.Run(way, func(b *testing.B) {
+			w := newWorld(b)
+			nc := w.direct()
+			if way == "gate" {
+				nc = w.connect("writer")
+			}
+			js, err := jetstream.New(nc)
+			check(b, err)
+			for b.Loop() {
+				_, err := js.Publish(b.Context(), "orders.eu.created", payload)
+				check(b, err)
+			}
+		})
+	}
+}
+
+// BenchmarkOrdered reads a stream of 50,000 events.
+func BenchmarkOrdered(b *testing.B) {
+	const n = 50000
+	w := newWorld(b)
+	js := w.jetstream("writer")
+	for range n {
+		_, err := js.PublishAsync("orders.eu.created", bytes.Repeat([]byte("x"), 256))
+		check(b, err)
+	}
+	<-js.PublishAsyncComplete()
+	for _, way := range []string{"raw", "gate"} {
+		b.Run(way, func(b *testing.B) {
+			nc := w.direct()
+			if way == "gate" {
+				nc = w.connect("reader")
+			}
+			js, err := jetstream.New(nc)
+			check(b, err)
+			for b.Loop() {
+				c, err := js.OrderedConsumer(b.Context(), "ORDERS", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"orders.>"}})
+				check(b, err)
+				got, done := 0, make(chan struct{})
+				cc, err := c.Consume(func(jetstream.Msg) {
+					if got++; got == n {
+						close(done)
+					}
+				})
+				check(b, err)
+				<-done
+				cc.Stop()
+			}
+			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "msg/s")
+		})
+	}
+}
+
+// TestIdleConnectionIsSmall holds the budget of an idle connection: four goroutines
+// with the server's two, and little memory.
+func TestIdleConnectionIsSmall(t *testing.T) {
+	w := newWorld(t)
+	const n = 200
+	measure := func() (goroutines int, heap uint64) {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return runtime.NumGoroutine(), m.HeapInuse + m.StackInuse
+	}
+	g0, h0 := measure()
+	for range n {
+		r := w.login("writer", quiet)
+		r.pong()
+	}
+	g1, h1 := measure()
+	if per := float64(g1-g0) / n; per > 4.05 {
+		t.Errorf("%.2f goroutines per connection", per)
+	}
+	t.Logf("%d bytes per connection, with the server's and the test's share", (int64(h1)-int64(h0))/n)
+	for range n {
+		c, err := w.embed.Dial(t.Context())
+		check(t, err)
+		check(t, c.SetReadDeadline(time.Now().Add(testTimeout)))
+		_, err = c.Read(make([]byte, 16))
+		check(t, err)
+		t.Cleanup(func() { c.Close() })
+	}
+	_, h2 := measure()
+	t.Logf("%d bytes per bare connection to the server", (int64(h2)-int64(h1))/n)
+}
