@@ -53,7 +53,7 @@ func BenchmarkPublishAsync(b *testing.B) {
 			if way == "gate" {
 				nc = w.connect("writer")
 			}
-			js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096))
+			js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096), jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { b.Error(err) }))
 			check(b, err)
 			b.ReportAllocs()
 			for b.Loop() {

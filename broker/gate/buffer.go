@@ -90,6 +90,10 @@ func (b *window) filled(n int) {
 	}
 }
 
+// settle forgets how the buffer came to its size: INFO and CONNECT are longer than
+// what follows on an idle connection.
+func (b *window) settle() { b.grow, b.short = false, shrinkAfter }
+
 // grownSize is the next step after a buffer of n bytes.
 func grownSize(n int) int {
 	if n < midBuffer {

@@ -18,9 +18,9 @@ import (
 const (
 	// linger is how long a client that was cut may take to read why.
 	linger = time.Second
-	// settle is how long the server may take to finish with what a client sent
+	// serverGrace is how long the server may take to finish with what a client sent
 	// before it left.
-	settle = 5 * time.Second
+	serverGrace = 5 * time.Second
 )
 
 // conn is one client connection. The reader's goroutine owns every field that has
@@ -274,7 +274,7 @@ func (c *conn) finish(err error) string {
 		c.hold.stop()
 	}
 	c.up.closeWrite()
-	_ = c.up.nc.SetReadDeadline(time.Now().Add(settle))
+	_ = c.up.nc.SetReadDeadline(time.Now().Add(serverGrace))
 	stop := context.AfterFunc(c.gate.hard, func() { _ = c.up.nc.SetReadDeadline(time.Unix(1, 0)) })
 	<-c.relayDone
 	stop()

@@ -225,6 +225,8 @@ func (c *conn) openUpstream(ctx context.Context) error {
 	if err := c.relay.awaitPong(); err != nil {
 		return err
 	}
+	c.relay.in.settle()
+	c.in.settle()
 	return nc.SetReadDeadline(time.Time{})
 }
 

@@ -38,7 +38,7 @@ const testTimeout = 30 * time.Second
 const testPolicy = `
 tenant: shop
 streams:
-  - {name: ORDERS, subjects: [orders.>], maxBytes: 64MiB}
+  - {name: ORDERS, subjects: [orders.>], maxBytes: 800MiB}
   - {name: PAYMENTS, subjects: [payments.>], maxBytes: 16MiB}
 ephemeral: [telemetry.>]
 kv: [{bucket: CONFIG, maxBytes: 4MiB, history: 5}]
