@@ -2,6 +2,8 @@ package gate
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +46,57 @@ func TestRefusalAnswers(t *testing.T) {
 		r.send("SUB _INBOX.again 5\r\nPUB payments.a _INBOX.again 1\r\nx\r\n")
 		r.want("MSG _INBOX.again 5 ")
 		r.line()
+	}
+}
+
+// TestRefusalCost bounds what a client can make one refusal cost.
+func TestRefusalCost(t *testing.T) {
+	w := newWorld(t)
+	r := w.login("writer", quiet)
+	var subs strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&subs, "SUB _INBOX.w.* %d\r\nSUB _INBOX.l %d\r\n", i, 1000+i)
+	}
+	r.send(subs.String())
+	got := r.pong()
+	if len(got) != 200-maxWildInboxes || got[0] != "-ERR 'maximum subscriptions exceeded'" {
+		t.Errorf("%d wildcard inboxes were refused: %q", len(got), got[:min(1, len(got))])
+	}
+	for _, inbox := range []string{"_INBOX.w.1", "_INBOX.l"} {
+		r.send("PUB payments.a " + inbox + " 1\r\nx\r\n")
+		if n := strings.Count(strings.Join(r.pong(), "\n"), "MSG "+inbox); n != maxTargets {
+			t.Errorf("%s: %d answers", inbox, n)
+		}
+	}
+}
+
+// TestEndsOverTLS: the reason of an end arrives through TLS, whoever ends it.
+func TestEndsOverTLS(t *testing.T) {
+	var roots *x509.CertPool
+	w := newWorld(t, tlsOption(t, HandshakeFirst, &roots), func(c *Config, _ *Deps) { c.Timeouts.Message = 100 * time.Millisecond })
+	for name, row := range map[string]struct{ send, want string }{
+		"parser":    {"FOO\r\n", "-ERR 'Unknown Protocol Operation'"},
+		"slowloris": {"PUB orders.a 10\r\nx", "-ERR 'Stale Connection'"},
+		"connect":   {"", "-ERR 'User Authentication Revoked'"},
+	} {
+		nc, err := tls.Dial("tcp", w.gate.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS13})
+		check(t, err)
+		r := &raw{t: t, nc: nc}
+		t.Cleanup(func() { nc.Close() })
+		info := parseInfo(t, r.line())
+		public, _ := w.keys["writer"].PublicKey()
+		sig, err := w.keys["writer"].Sign([]byte(info.Nonce))
+		check(t, err)
+		r.send(fmt.Sprintf("CONNECT {\"nkey\":%q,\"sig\":%q,%s}\r\n", public, encodeSig(sig), quiet))
+		r.pong()
+		if row.send == "" {
+			w.gate.Reload(w.compile(strings.Replace(w.text, "  - name: writer\n", "  - name: writer\n    disabled: true\n", 1)))
+		}
+		r.send(row.send)
+		if got := r.closed(); got != row.want {
+			t.Errorf("%s: %q", name, got)
+		}
+		w.gate.Reload(w.set)
 	}
 }
 

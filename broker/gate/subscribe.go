@@ -21,7 +21,8 @@ func (b *batch) subscribe(cmd *command) {
 		b.ok() // the first one stays, as on the server
 		return
 	}
-	if b.subs.count() >= b.gate.cfg.Limits.Subscriptions {
+	wild := isInbox(cmd.subject) && wire.CheckRawSubject(cmd.subject, false) != nil
+	if b.subs.count() >= b.gate.cfg.Limits.Subscriptions || wild && b.subs.wildInboxes() >= maxWildInboxes {
 		r := wire.Refuse(wire.CodeSubscriptionLimited, "subscriptions", "")
 		b.note(r, verbNameSubscribe, cmd)
 		b.answers = appendErr(b.answers, errTooManySubs.Error())

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/signetbus/signet/internal/wire"
@@ -179,26 +180,44 @@ type target struct {
 	limit int
 }
 
+// Bounds on what one refusal can cost.
+const (
+	// maxWildInboxes is how many inbox subscriptions with a wildcard a connection may
+	// have. Client libraries use one or two; each is tried for every refusal.
+	maxWildInboxes = 128
+	// maxTargets is how many subscriptions get the same refusal.
+	maxTargets = 16
+)
+
+// wildInboxes returns how many inbox subscriptions have a wildcard.
+func (t *subscriptions) wildInboxes() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.wild)
+}
+
 // inject counts one frame of the gate to the inbox subject and returns its targets:
-// every plain subscription that matches and one of each queue group.
+// the plain subscriptions that match and one of each queue group, maxTargets at most.
 func (t *subscriptions) inject(subject []byte) []target {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	matches := append([]*subscription(nil), t.literal[string(subject)]...)
-	for _, s := range t.wild {
-		if wire.Match(s.subject, string(subject)) {
+	var matches []*subscription
+	add := func(s *subscription) {
+		same := func(o *subscription) bool { return s.queue != "" && o.queue == s.queue }
+		if len(matches) < maxTargets && !slices.ContainsFunc(matches, same) {
 			matches = append(matches, s)
 		}
 	}
-	var out []target
-	queues := map[string]bool{}
-	for _, s := range matches {
-		if s.queue != "" {
-			if queues[s.queue] {
-				continue
-			}
-			queues[s.queue] = true
+	for _, s := range t.literal[string(subject)] {
+		add(s)
+	}
+	for _, s := range t.wild {
+		if wire.Match(s.subject, string(subject)) {
+			add(s)
 		}
+	}
+	out := make([]target, 0, len(matches))
+	for _, s := range matches {
 		s.injected++
 		to := target{sid: s.sid}
 		if s.max > 0 {
