@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/broker/store"
 )
 
 // direct dials the embedded server without the gate.
@@ -42,15 +44,29 @@ func (w *world) direct() *nats.Conn {
 	return nc
 }
 
+// barrierOption holds acknowledgements by the real barrier, on the volume of the
+// test's directories.
+func barrierOption(t testing.TB, hold bool) worldOption {
+	return func(_ *Config, d *Deps) {
+		if !hold {
+			return
+		}
+		barrier, err := store.NewBarrier(t.TempDir())
+		check(t, err)
+		t.Cleanup(func() { check(t, barrier.Close()) })
+		d.Barrier = barrier
+	}
+}
+
 // BenchmarkPublishAsync compares the gate, with admission and attestation, with the
 // bare server: 256 bytes, lazy sync, one connection. The client shares the CPUs.
 func BenchmarkPublishAsync(b *testing.B) {
 	payload := bytes.Repeat([]byte("x"), 256)
-	for _, way := range []string{"raw", "gate"} {
+	for _, way := range []string{"raw", "gate", "gate+barrier"} {
 		b.Run(way, func(b *testing.B) {
-			w := newWorld(b)
+			w := newWorld(b, barrierOption(b, way == "gate+barrier"))
 			nc := w.direct()
-			if way == "gate" {
+			if way != "raw" {
 				nc = w.connect("writer")
 			}
 			js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096), jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { b.Error(err) }))

@@ -29,15 +29,19 @@
 //
 // # Concurrency
 //
-// An idle connection has two goroutines: the reader (handshake, parser, admission,
+// Reload may write to a connection from a goroutine of its own, which Shutdown waits
+// for too. An idle connection has two goroutines: the reader (handshake, parser, admission,
 // upstream writes) and the relay (upstream reads, client writes). While
 // acknowledgements are held there is a third, the flusher, which ends when none is
 // left. The reader starts the relay and the relay the flusher; the Gate waits for
-// all of them in Shutdown. Locks, none of which is held while taking another:
+// all of them in Shutdown. Locks, none of which is held while another
+// lock of this package is taken:
 //
 //   - Gate.mu: the set of connections; never held during I/O.
-//   - downlink.mu: one write to the client at a time, always whole frames.
-//   - uplink.mu: one write to the server at a time, always whole frames.
+//   - link.mu: one write to a peer at a time, always whole frames; one link to the
+//     client and one to the server.
+//   - ticket.ticketMu: the handshake against Reload; held while the upstream's ticket
+//     table is called.
 //   - subscriptions.mu: the table of one connection; reader, relay and Reload.
 //   - handed.mu: the inboxes that were handed to one connection.
 //   - holder.mu: the held acknowledgements of one connection.
