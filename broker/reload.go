@@ -100,6 +100,9 @@ func (b *Broker) reloadLocked(ctx context.Context) error {
 	if err := b.server.Reload(); err != nil {
 		return err
 	}
+	if err := b.revokeConsumers(ctx, m.policy); err != nil {
+		return err
+	}
 	b.log.Info().Str("policy", m.policy.Digest()).Str("before", old.policy.Digest()).Uint64("keyring", m.ring.Version()).Msg("reloaded")
 	return nil
 }

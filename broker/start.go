@@ -98,7 +98,10 @@ func (b *Broker) startStore(ctx context.Context, m *material) error {
 	if err := b.server.ReloadAccounts(accounts); err != nil {
 		return err
 	}
-	return b.store.ApplyPolicy(ctx, m.policy)
+	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
+		return err
+	}
+	return b.revokeConsumers(ctx, m.policy)
 }
 
 func (b *Broker) startDeadLetters(ctx context.Context, _ *material) error {
@@ -195,7 +198,8 @@ func (b *Broker) startGate(ctx context.Context, m *material) error {
 	return nil
 }
 
-// startWatch reloads when a file changes, and sweeps idle token buckets.
+// startWatch reloads when a file changes, and once a minute sweeps idle token
+// buckets and checks the consumers.
 func (b *Broker) startWatch(context.Context, *material) error {
 	files := append([]string{b.cfg.Keys.Keyring, b.cfg.Keys.Node, b.cfg.TLS.Certificate, b.cfg.TLS.Key}, b.cfg.Policy...)
 	for _, t := range b.Policy().Tenants() {
@@ -226,6 +230,7 @@ func (b *Broker) startWatch(context.Context, *material) error {
 				return
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
+				b.recheckConsumers(life)
 			}
 		}
 	}()

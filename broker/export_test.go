@@ -1,0 +1,13 @@
+package broker
+
+import "github.com/nats-io/nats.go"
+
+// Inside returns the broker's own connection to a tenant's account, which sees and
+// may do everything there: what a test compares the clients' view with.
+func (b *Broker) Inside(tenant string) (*nats.Conn, error) { return b.store.Conn(tenant) }
+
+// Upstream returns the loopback address of the embedded server.
+func (b *Broker) Upstream() string { return b.server.Addr().String() }
+
+// Recheck is the check of the consumers that runs once a minute.
+var Recheck = (*Broker).recheckConsumers
