@@ -105,7 +105,7 @@ func (d *demo) oneByte() error {
 			fmt.Printf("   %s: %s\n", name, firstLine(out))
 			return 0, nil
 		case errors.As(err, &exit):
-			fmt.Printf("   %s: %s\n", name, firstLine([]byte(err.Error())))
+			fmt.Printf("   %s: %s\n", name, firstLine(append(out, err.Error()...)))
 			return exit.ExitCode(), nil
 		}
 		return 0, err
