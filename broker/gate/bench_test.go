@@ -3,15 +3,16 @@ package gate
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/broker/store"
 )
 
@@ -159,15 +160,21 @@ func TestIdleConnectionIsSmall(t *testing.T) {
 	if per := float64(g1-g0) / n; per > 4.05 {
 		t.Errorf("%.2f goroutines per connection", per)
 	}
-	t.Logf("%d bytes per connection, with the server's and the test's share", (int64(h1)-int64(h0))/n)
+	publish, subscribe := acl.Permissions(w.set.Principal("shop", "writer"), "token")
 	for range n {
-		c, err := w.embed.Dial(t.Context())
+		nc, err := w.embed.Dial(t.Context())
 		check(t, err)
-		check(t, c.SetReadDeadline(time.Now().Add(testTimeout)))
-		_, err = c.Read(make([]byte, 16))
-		check(t, err)
-		t.Cleanup(func() { c.Close() })
+		t.Cleanup(func() { nc.Close() })
+		r := &raw{t: t, nc: nc}
+		r.line()
+		token, _ := w.embed.Ticket("shop", publish, subscribe, nc.LocalAddr())
+		r.send(fmt.Sprintf("CONNECT {\"auth_token\":%q,%s}\r\n", token, quiet))
+		r.pong()
 	}
 	_, h2 := measure()
-	t.Logf("%d bytes per bare connection to the server", (int64(h2)-int64(h1))/n)
+	through, bare := (int64(h1)-int64(h0))/n, (int64(h2)-int64(h1))/n
+	t.Logf("bytes per connection, with the test's share: %d, bare server with the same permissions: %d", through, bare)
+	if through > 3*bare { // the aim is twice; heap figures of a busy test are rough
+		t.Errorf("%d bytes per connection, %d without the gate", through, bare)
+	}
 }
