@@ -121,7 +121,7 @@ var registry = []Entry{
 	{Code: CodeProtocolViolation, Name: "ProtocolViolation", Class: ClassMalformed, Status: 400, Title: "the client broke the NATS protocol", Fix: "use a NATS client library"},
 	{Code: CodeAttestationForbidden, Name: "AttestationForbidden", Class: ClassBadSignature, Status: 403, Title: "clients must not set broker attributes", Fix: "leave out attestation, authtype, authid, natssubject and recordedtime: the broker sets them"},
 	{Code: CodeSignatureUnsupported, Name: "SignatureUnsupported", Class: ClassBadSignature, Status: 403, Title: "producer signatures are not accepted by this release", Fix: "leave out dssematerial; the broker attests the event"},
-	{Code: CodeSchemaViolation, Name: "SchemaViolation", Class: ClassSchemaViolation, Status: 422, Title: "the payload does not match the schema of the subject", Fix: "see violations; signet dlq show REF has the stored payload"},
+	{Code: CodeSchemaViolation, Name: "SchemaViolation", Class: ClassSchemaViolation, Status: 422, Title: "the payload does not match the schema of the subject", Fix: "see violations; signet dlq ls finds the stored payload by its ref"},
 	{Code: CodeContentTypeMismatch, Name: "ContentTypeMismatch", Class: ClassSchemaViolation, Status: 422, Title: "the content type does not fit the schema of the subject", Fix: "send application/json"},
 	{Code: CodeSchemaFuelSpent, Name: "SchemaFuelSpent", Class: ClassSchemaViolation, Status: 422, Title: "validating the payload cost more than its budget", Fix: "make the payload or the schema simpler"},
 	{Code: CodeRateLimited, Name: "RateLimited", Class: ClassRateLimited, Status: 429, Title: "the message rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},

@@ -117,7 +117,7 @@ func TestAnswer(t *testing.T) {
 		`"problem":{"type":"urn:signet:problem:SchemaViolation","title":"the payload does not match the schema of the subject","status":422,"code":40400,` +
 		`"class":"schema-violation","rule":"schema order/3","subject":"orders.eu.created","principal":"shop/checkout","detail":"2 violations","ref":"01JD",` +
 		`"retryAfterMs":20,"violations":[{"at":"/n","rule":"type","schemaAt":"/properties/n","want":"integer","got":"string of 3 bytes","offset":7,"message":"m"}],` +
-		`"truncated":true,"fix":"see violations; signet dlq show REF has the stored payload"}}`
+		`"truncated":true,"fix":"see violations; signet dlq ls finds the stored payload by its ref"}}`
 	if got := string(r.Answer("", false)); got != want {
 		t.Errorf("Answer =\n%s\nwant\n%s", got, want)
 	}
