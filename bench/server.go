@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -142,8 +143,7 @@ func obey(c *command, a *answer, profile **os.File) (err error) {
 		a.Stats = &s
 	case "profile":
 		if c.File == "" {
-			pprof.StopCPUProfile()
-			return (*profile).Close()
+			return endProfile(*profile)
 		}
 		if *profile, err = os.Create(c.File); err != nil {
 			return err
@@ -153,6 +153,19 @@ func obey(c *command, a *answer, profile **os.File) (err error) {
 		return fmt.Errorf("bench: unknown command %q", c.Do)
 	}
 	return nil
+}
+
+// endProfile also writes what was allocated since the start of the process.
+func endProfile(cpu *os.File) error {
+	pprof.StopCPUProfile()
+	if err := cpu.Close(); err != nil {
+		return err
+	}
+	f, err := os.Create(strings.TrimSuffix(cpu.Name(), ".pprof") + ".allocs.pprof")
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 type stopFunc func(context.Context) error

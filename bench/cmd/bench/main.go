@@ -32,6 +32,8 @@ func run() int {
 	strict := flag.Bool("strict", false, "exit 3 when a target is missed")
 	profile := flag.String("profile", "", "folder for CPU profiles of Signet's server in the last round")
 	rounds := flag.Int("rounds", 0, "rounds, instead of the plan's")
+	only := flag.String("only", "", "measure only workloads whose name contains this")
+	window := flag.Duration("window", 0, "length of one publishing run, instead of the plan's")
 	dir := flag.String("dir", "", "folder for the stores, on the volume to measure (default: the system's for temporary files)")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -47,6 +49,10 @@ func run() int {
 	if *rounds > 0 {
 		plan.Rounds = *rounds
 	}
+	if *window > 0 {
+		plan.Window = *window
+	}
+	plan.Only = *only
 	plan.Log, plan.ProfileDir = os.Stderr, *profile
 	ok, err := measure(ctx, plan, *dir, *out)
 	switch {

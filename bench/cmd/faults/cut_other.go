@@ -1,0 +1,16 @@
+//go:build !linux
+
+package main
+
+import (
+	"context"
+	"errors"
+)
+
+func insideNamespace() bool { return false }
+
+func canCut() error { return errors.New("power cuts need Linux") }
+
+func cutInNamespace(context.Context, int, options) error { return canCut() }
+
+func powerCuts(context.Context, int, options) error { return canCut() }
