@@ -26,6 +26,7 @@ import (
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -281,8 +282,9 @@ func (p *peer) publish(t testing.TB, subject, data string) uint64 {
 // raw is a connection that speaks the protocol by hand.
 type raw struct {
 	net.Conn
-	r *bufio.Reader
-	t testing.TB
+	r         *bufio.Reader
+	t         testing.TB
+	connected bool // CONNECT was sent
 }
 
 func dialRaw(t testing.TB, b *brokertest.Broker) *raw {
@@ -290,7 +292,7 @@ func dialRaw(t testing.TB, b *brokertest.Broker) *raw {
 	nc := must(net.DialTimeout("tcp", b.Addr().String(), patience))(t)
 	t.Cleanup(func() { _ = nc.Close() })
 	check(t, nc.SetDeadline(time.Now().Add(patience)))
-	return &raw{Conn: nc, r: bufio.NewReader(nc), t: t}
+	return &raw{Conn: nc, r: newReader(nc), t: t}
 }
 
 // rawTLS does the handshake up to and with CONNECT for a principal.
@@ -300,7 +302,7 @@ func rawTLS(t testing.TB, b *brokertest.Broker, seedFile string) (*raw, string) 
 	cfg := b.TLS()
 	cfg.ServerName = "127.0.0.1"
 	conn := tls.Client(r.Conn, cfg)
-	r.Conn, r.r = conn, bufio.NewReader(conn)
+	r.Conn, r.r = conn, newReader(conn)
 	info := r.line()
 	var parsed struct {
 		Nonce string `json:"nonce"`
@@ -311,8 +313,11 @@ func rawTLS(t testing.TB, b *brokertest.Broker, seedFile string) (*raw, string) 
 	line := fmt.Sprintf(`CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1,"nkey":%q,"sig":%q}`,
 		must(kp.PublicKey())(t), base64.RawURLEncoding.EncodeToString(sig))
 	r.send(line + "\r\n")
+	r.connected = true
 	return r, line
 }
+
+func newReader(nc net.Conn) *bufio.Reader { return bufio.NewReaderSize(nc, 64<<10) }
 
 func (r *raw) send(s string) {
 	r.t.Helper()
@@ -323,11 +328,16 @@ func (r *raw) send(s string) {
 
 func (r *raw) line() string {
 	r.t.Helper()
-	s, err := r.r.ReadString('\n')
-	if err != nil {
-		r.t.Fatalf("read: %v after %q", err, s)
+	for {
+		s, err := r.r.ReadString('\n')
+		if err != nil {
+			r.t.Fatalf("read: %v after %q", err, s)
+		}
+		// The server tells who one is when the connection is up.
+		if !r.connected || !strings.HasPrefix(s, "INFO ") {
+			return strings.TrimRight(s, "\r\n")
+		}
 	}
-	return strings.TrimRight(s, "\r\n")
 }
 
 // rest reads until the other side closes.
@@ -338,6 +348,9 @@ func (r *raw) rest() string {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		r.t.Fatalf("the connection stays open after %q", out.String())
+	}
+	if at := strings.Index(out.String(), "-ERR"); r.connected && at > 0 {
+		return out.String()[at:]
 	}
 	return out.String()
 }
@@ -410,3 +423,6 @@ func accountHash(name string) string {
 	}
 	return string(b[:])
 }
+
+// asError reports whether err is a refusal, and keeps it.
+func asError(err error, into **client.Error) bool { return err != nil && errors.As(err, into) }

@@ -40,27 +40,25 @@ func (b view) keyringHealth() error {
 	return nil
 }
 
-// status answers status.get for one tenant.
+// status answers status.get for one tenant: of the others it tells nothing but the
+// load of the node as a whole.
 func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error) {
 	m := b.material.Load()
 	g := b.gate.Stats()
-	letters := b.letters.Stats()
 	out := adminapi.Status{
 		Server: adminapi.ServerStatus{
 			Name: b.cfg.Name, Version: b.version, NATSVersion: b.server.ServerVersion(),
 			Started: b.started, Durability: string(b.Durability()),
 		},
-		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Loaded: m.loaded, Tenants: len(m.policy.Tenants())},
+		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Loaded: m.loaded},
 		Gate:         adminapi.GateStatus{Connections: int(g.Connections), Subscriptions: int(b.server.Stats().Subscriptions), Accepted: g.Messages},
 		Certificates: []adminapi.Certificate{{Subject: b.cfg.TLS.Certificate, NotAfter: b.cert.Expires()}},
 	}
-	for _, t := range m.policy.Tenants() {
-		out.Policy.Principals += len(t.Principals())
+	if t := m.policy.Tenant(tenant); t != nil {
+		out.Policy.Tenants, out.Policy.Principals = 1, len(t.Principals())
 	}
-	for _, n := range letters.Dropped {
-		out.DeadLetters.Dropped += n
-	}
-	for code, n := range b.trail.Counts() {
+	out.DeadLetters.Dropped = b.letters.DroppedOf(tenant)
+	for code, n := range b.trail.CountsOf(tenant) {
 		out.Gate.Refused += n
 		out.Refusals = append(out.Refusals, adminapi.CodeCount{Code: code, Name: code.Entry().Name, Count: n})
 	}

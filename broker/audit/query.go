@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -99,6 +100,13 @@ func (t *Trail) Cursor() uint64 {
 // without any are left out. Codes that the registry does not know count as
 // CodeInternal.
 func (t *Trail) Counts() map[wire.Code]uint64 { return t.counts.all() }
+
+// CountsOf is Counts for one tenant: what its administrators may see.
+func (t *Trail) CountsOf(tenant string) map[wire.Code]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.tenants[tenant])
+}
 
 // counters has one slot for each registered code.
 type counters struct {

@@ -83,8 +83,9 @@ type Trail struct {
 	byRef   map[string]uint64
 	samples map[sampleKey]*sample
 	window  map[lineKey]*line
-	order   []*line       // lines of the window, first come first
-	changed chan struct{} // closed and replaced when the ring grows
+	order   []*line                         // lines of the window, first come first
+	changed chan struct{}                   // closed and replaced when the ring grows
+	tenants map[string]map[wire.Code]uint64 // refusals by tenant; "" is nobody's yet
 
 	counts counters
 	start  sync.Once
@@ -132,6 +133,7 @@ func New(cfg Config) *Trail {
 		cfg: cfg, prefix: strings.ToLower(base32.StdEncoding.EncodeToString(b[:])), next: 1,
 		ring: make([]Entry, 0, cfg.Ring), byRef: make(map[string]uint64),
 		samples: make(map[sampleKey]*sample), window: make(map[lineKey]*line),
+		tenants: make(map[string]map[wire.Code]uint64),
 		changed: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -197,6 +199,7 @@ func (t *Trail) Refused(r *wire.Refusal, o Origin) {
 	now := t.cfg.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.countLocked(o.Tenant, r.Code)
 	e := t.sampleLocked(r, &o, now)
 	if r.Ref == "" {
 		r.Ref = e.Ref
@@ -205,6 +208,22 @@ func (t *Trail) Refused(r *wire.Refusal, o Origin) {
 		}
 	}
 	t.lineLocked(r, &o)
+}
+
+// countLocked counts for one tenant. Tenants are the policy's, so there are few.
+func (t *Trail) countLocked(tenant string, code wire.Code) {
+	counts := t.tenants[tenant]
+	if counts == nil {
+		if len(t.tenants) >= t.cfg.MaxKeys {
+			return
+		}
+		counts = make(map[wire.Code]uint64)
+		t.tenants[strings.Clone(tenant)] = counts
+	}
+	if _, ok := slot(code); !ok {
+		code = wire.CodeInternal
+	}
+	counts[code]++
 }
 
 // sampleLocked returns the ring entry that stands for r, after counting r on it.

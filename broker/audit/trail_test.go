@@ -208,3 +208,25 @@ func BenchmarkRefused(b *testing.B) {
 		trail.Refused(r, Origin{Tenant: "shop", Class: "event"})
 	}
 }
+
+func TestCountsOfTenants(t *testing.T) {
+	tr := New(Config{MaxKeys: 2})
+	for range 3 {
+		tr.Refused(refusal("a/x", "r", "s"), Origin{Tenant: "a"})
+	}
+	tr.Refused(refusal("b/x", "r", "s"), Origin{Tenant: "b"})
+	tr.Refused(refusal("c/x", "r", "s"), Origin{Tenant: "c"}) // over the bound
+	tr.Refused(&wire.Refusal{Code: 1}, Origin{Tenant: "b"})
+	if n := tr.CountsOf("a"); len(n) != 1 || n[wire.CodePublishDenied] != 3 {
+		t.Errorf("a: %v", n)
+	}
+	if n := tr.CountsOf("b"); n[wire.CodePublishDenied] != 1 || n[wire.CodeInternal] != 1 {
+		t.Errorf("b: %v", n)
+	}
+	if n := tr.CountsOf("c"); len(n) != 0 {
+		t.Errorf("c: %v", n)
+	}
+	if n := tr.Counts()[wire.CodePublishDenied]; n != 5 {
+		t.Errorf("all: %d", n)
+	}
+}

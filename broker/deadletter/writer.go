@@ -118,6 +118,7 @@ type Writer struct {
 	rates   map[string]*ratelimit.Bucket // one per tenant of the policy, so it stays small
 	drops   map[dropKey]uint64           // not yet reported
 	dropped map[Cause]uint64
+	lost    map[string]uint64 // dropped, by tenant
 
 	written atomic.Uint64
 	done    chan struct{}
@@ -142,7 +143,7 @@ func New(cfg Config) *Writer {
 	}
 	return &Writer{
 		cfg: cfg, queue: make(chan letter, cfg.Queue), rates: make(map[string]*ratelimit.Bucket),
-		drops: make(map[dropKey]uint64), dropped: make(map[Cause]uint64), done: make(chan struct{}),
+		drops: make(map[dropKey]uint64), dropped: make(map[Cause]uint64), lost: make(map[string]uint64), done: make(chan struct{}),
 	}
 }
 
@@ -195,6 +196,7 @@ func (w *Writer) Offer(tenant string, r *dlq.Record) bool {
 func (w *Writer) dropLocked(tenant string, cause Cause) bool {
 	w.drops[dropKey{tenant, cause}]++
 	w.dropped[cause]++
+	w.lost[tenant]++
 	return false
 }
 
@@ -315,4 +317,11 @@ func (w *Writer) Stats() Stats {
 		s.Dropped[c] = w.dropped[c]
 	}
 	return s
+}
+
+// DroppedOf returns how many dead letters of one tenant were dropped since New.
+func (w *Writer) DroppedOf(tenant string) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lost[tenant]
 }

@@ -43,7 +43,9 @@ type KeyList struct {
 	Keys    []Key     `json:"keys"`
 }
 
-// Status is the result of status.get: one page on one broker.
+// Status is the result of status.get: one page on one broker, as the caller's tenant
+// may see it. Only Server, Connections, Subscriptions and Accepted are of the whole
+// broker.
 type Status struct {
 	Server       ServerStatus   `json:"server"`
 	Policy       PolicyStatus   `json:"policy"`
@@ -68,8 +70,8 @@ type ServerStatus struct {
 type PolicyStatus struct {
 	Digest     string    `json:"digest"` // SHA-256 of the sources
 	Loaded     time.Time `json:"loaded"`
-	Tenants    int       `json:"tenants"`
-	Principals int       `json:"principals"`
+	Tenants    int       `json:"tenants"`    // that the caller may see: 1
+	Principals int       `json:"principals"` // of the caller's tenant
 }
 
 // GateStatus counts what passes the gate.
@@ -77,7 +79,7 @@ type GateStatus struct {
 	Connections   int    `json:"connections"`
 	Subscriptions int    `json:"subscriptions"`
 	Accepted      uint64 `json:"accepted"` // publishes let in since start
-	Refused       uint64 `json:"refused"`  // publishes and requests refused since start
+	Refused       uint64 `json:"refused"`  // publishes and requests of the tenant refused since start
 }
 
 // StreamStatus is the state of one stream.
