@@ -38,6 +38,8 @@ import (
 var (
 	ErrStarted  = errors.New("broker: already started")
 	ErrNotReady = errors.New("broker: not ready")
+	// ErrServerEnded: the embedded server ended during the start.
+	ErrServerEnded = errors.New("broker: the embedded server ended")
 )
 
 // phase is where a broker is in its life.
@@ -140,15 +142,24 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"store", b.startStore},
 		{"dead letters", b.startDeadLetters},
 		{"admin", b.startAdmin},
+		{"gate", b.makeGate},
 		{"operations port", b.startOps},
 		{"gate", b.startGate},
 		{"file watch", b.startWatch},
+		{"server guard", b.guardServer},
 	} {
 		if err := step.do(ctx, m); err != nil {
 			return fmt.Errorf("broker: start %s: %w", step.name, err)
 		}
 	}
 	b.phase.Store(int32(phaseReady))
+	select {
+	case <-b.server.Done(): // the guard may have come too early to shut down
+		if b.phase.CompareAndSwap(int32(phaseReady), int32(phaseStarting)) {
+			return errors.Join(ErrServerEnded, b.server.Err())
+		}
+	default:
+	}
 	b.logStarted(m)
 	return nil
 }
@@ -190,8 +201,17 @@ func (b *Broker) Durability() Durability {
 func (b *Broker) Policy() *policy.Set { return b.material.Load().policy }
 
 // Done is closed when the broker has stopped, by Shutdown or by a failure of the
-// embedded server.
+// embedded server, which Err then tells.
 func (b *Broker) Done() <-chan struct{} { return b.done }
+
+// Err returns why the embedded server ended by itself, nil while it runs and after
+// an orderly end.
+func (b *Broker) Err() error {
+	if b.server == nil {
+		return nil
+	}
+	return b.server.Err()
+}
 
 // Shutdown stops admitting, lets clients leave, flushes what is queued and stops
 // the parts in reverse order. It blocks until every goroutine has ended; ctx

@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/nats-io/nats.go"
+import (
+	"context"
+
+	"github.com/nats-io/nats.go"
+)
 
 // Inside returns the broker's own connection to a tenant's account, which sees and
 // may do everything there: what a test compares the clients' view with.
@@ -8,6 +12,9 @@ func (b *Broker) Inside(tenant string) (*nats.Conn, error) { return b.store.Conn
 
 // Upstream returns the loopback address of the embedded server.
 func (b *Broker) Upstream() string { return b.server.Addr().String() }
+
+// EndServer ends the embedded server under the broker.
+func (b *Broker) EndServer(ctx context.Context) error { return b.server.Shutdown(ctx) }
 
 // Recheck is the check of the consumers that runs once a minute.
 var Recheck = (*Broker).recheckConsumers

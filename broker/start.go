@@ -163,7 +163,9 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	})
 }
 
-func (b *Broker) startGate(ctx context.Context, m *material) error {
+// makeGate makes the gate without opening its door: metrics and probes, which
+// answer before it does, read its counters.
+func (b *Broker) makeGate(_ context.Context, m *material) error {
 	chain, err := b.newChain(m)
 	if err != nil {
 		return err
@@ -186,9 +188,10 @@ func (b *Broker) startGate(ctx context.Context, m *material) error {
 		},
 		Timeouts: gate.Timeouts{Drain: b.cfg.Drain / 2},
 	}, deps)
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+func (b *Broker) startGate(ctx context.Context, _ *material) error {
 	if err := b.gate.Start(ctx); err != nil {
 		return err
 	}
@@ -238,6 +241,33 @@ func (b *Broker) startWatch(context.Context, *material) error {
 		stop()
 		<-swept
 		return w.close()
+	})
+	return nil
+}
+
+// guardServer shuts the broker down when the embedded server ends by itself: a gate
+// without a server only turns clients away, and a supervisor can start a new one.
+func (b *Broker) guardServer(context.Context, *material) error {
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-stop:
+			return
+		case <-b.server.Done():
+		}
+		b.log.Error().AnErr("error", b.server.Err()).Msg("the embedded server ended, shutting down")
+		ctx, cancel := context.WithTimeout(context.Background(), b.cfg.Drain)
+		defer cancel()
+		_ = b.Shutdown(ctx) // it logs its error; ErrNotReady: somebody else is at it
+	}()
+	b.running("server guard", func(context.Context) error {
+		close(stop)
+		select {
+		case <-ended:
+		case <-b.server.Done(): // it may be the goroutine itself that waits here
+		}
+		return nil
 	})
 	return nil
 }
