@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signetbus/signet/client"
+	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/dlq"
+)
+
+func dlqCommand(a *app) *cobra.Command {
+	return parent("dlq", "look into the dead letters", "  signet dlq ls\n  signet dlq show 1", dlqLsCommand(a), dlqShowCommand(a))
+}
+
+func dlqLsCommand(a *app) *cobra.Command {
+	var q admin.DLQQuery
+	var from string
+	cmd := &cobra.Command{
+		Use: "ls", Short: "list dead letters, oldest first (grant: admin dlq)", Args: cobra.NoArgs,
+		Example: `  signet dlq ls
+  signet dlq ls --reason schema --subject 'orders.>' --since 1h
+  signet dlq ls --limit 500 -o json`,
+		RunE: a.verb(func(ctx context.Context, _ []string) (err error) {
+			if q.Since, err = since("--since", from, time.Now()); err != nil {
+				return err
+			}
+			if q.Reason != "" && !dlq.Reason(q.Reason).Valid() {
+				return &usageError{msg: fmt.Sprintf("--reason %q: want one of %v", q.Reason, dlq.Reasons())}
+			}
+			if q.Limit < 1 || q.Limit > admin.MaxListLimit {
+				return &usageError{msg: fmt.Sprintf("--limit: 1 to %d", admin.MaxListLimit)}
+			}
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				list, err := api.DLQList(ctx, q)
+				if err != nil {
+					return err
+				}
+				return printLetters(a, list)
+			})
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.Reason, "reason", "", "only this reason: schema, signature, acl, rate, ...")
+	f.StringVar(&q.Subject, "subject", "", "only this original subject; wildcards allowed")
+	f.StringVar(&q.Principal, "principal", "", "only of this principal")
+	f.StringVar(&from, "since", "", "only after this: 10m or an RFC 3339 time")
+	f.IntVar(&q.Limit, "limit", admin.DefaultListLimit, "at most this many")
+	f.Uint64Var(&q.Cursor, "after", 0, "only after this number, to turn the page")
+	var reasons []string
+	for _, r := range dlq.Reasons() {
+		reasons = append(reasons, string(r))
+	}
+	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions(reasons, noFiles)) // fails only for an unknown flag
+	return cmd
+}
+
+func printLetters(a *app, list *admin.DLQList) error {
+	if a.jsonOut() {
+		return a.printJSON(list)
+	}
+	if len(list.Entries) == 0 {
+		a.note("no dead letters")
+		return nil
+	}
+	g := newGrid(a.stdout, "SEQ", "TIME", "REASON", "CODE", "SUBJECT", "PRINCIPAL", "BYTES", "REF")
+	for i := range list.Entries {
+		l := &list.Entries[i]
+		code := ""
+		if l.Code != 0 {
+			code = l.Code.String()
+		}
+		g.row(count(l.Seq), stamp(l.Time), l.Reason, code, l.Subject, l.Principal, strconv.Itoa(l.Bytes), l.Ref)
+	}
+	g.flush()
+	if list.More {
+		a.note("there are more: --after %d, or --limit up to %d", list.Cursor, admin.MaxListLimit)
+	}
+	return nil
+}
+
+func dlqShowCommand(a *app) *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use: "show SEQ|REF", Short: "show a dead letter with its original bytes", Args: exactly("SEQ"),
+		Long:    "Shows a dead letter by its number in signet dlq ls, or by the ref of its refusal.\nWith --payload only the original payload is written, byte for byte.",
+		Example: "  signet dlq show 1\n  signet dlq show 1 --payload fixed.json",
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				seq, err := findLetter(ctx, api, args[0])
+				if err != nil {
+					return err
+				}
+				letter, err := api.DLQShow(ctx, seq)
+				if err != nil {
+					return err
+				}
+				switch {
+				case out == "-":
+					_, err = a.stdout.Write(letter.Payload)
+				case out != "":
+					if err = os.WriteFile(out, letter.Payload, 0o600); err == nil {
+						a.note("%s written to %s", plural(len(letter.Payload), "byte"), out)
+					}
+				case a.jsonOut():
+					err = a.printJSON(struct {
+						admin.DeadLetter
+						Header  []byte `json:"header,omitempty"`
+						Payload []byte `json:"payload"`
+					}{letter.DeadLetter, letter.Header, letter.Payload})
+				default:
+					printLetter(a, letter)
+				}
+				return err
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&out, "payload", "", "write the payload to this file; - is standard output")
+	return cmd
+}
+
+// findLetter takes a number, or looks a ref up page by page.
+func findLetter(ctx context.Context, api *admin.API, arg string) (uint64, error) {
+	if n, err := strconv.ParseUint(arg, 10, 64); err == nil && n > 0 {
+		return n, nil
+	}
+	q := admin.DLQQuery{Limit: admin.MaxListLimit}
+	for {
+		page, err := api.DLQList(ctx, q)
+		if err != nil {
+			return 0, err
+		}
+		for i := range page.Entries {
+			if page.Entries[i].Ref == arg {
+				return page.Entries[i].Seq, nil
+			}
+		}
+		if !page.More || page.Cursor <= q.Cursor {
+			return 0, fmt.Errorf("%w: no dead letter has the number or ref %q", client.ErrNotFound, arg)
+		}
+		q.Cursor = page.Cursor
+	}
+}
+
+func printLetter(a *app, l *admin.StoredLetter) {
+	code, origin, attempts := "", "", ""
+	if l.Code != 0 {
+		code = l.Code.String()
+	}
+	if l.Stream != "" {
+		origin = fmt.Sprintf("%s seq %d consumer %s", l.Stream, l.StreamSeq, orDash(l.Consumer))
+	}
+	if l.Attempts > 0 {
+		attempts = count(l.Attempts)
+	}
+	pairs := []string{
+		"seq", count(l.Seq), "time", l.Time.Format(time.RFC3339Nano), "reason", l.Reason, "code", code, "stage", l.Stage,
+		"subject", l.Subject, "principal", l.Principal, "detail", l.Detail, "rule", l.Rule, "ref", l.Ref,
+		"origin", origin, "attempts", attempts, "schema", l.Schema, "policy", l.Policy,
+	}
+	for _, v := range l.Violations {
+		pairs = append(pairs, "violation", violationText(v))
+	}
+	facts(a.stdout, "", pairs...)
+	if len(l.Header) > 0 {
+		fmt.Fprintf(a.stdout, "\nheaders (%s)\n", plural(len(l.Header), "byte"))
+		for _, line := range headerLines(l.Header) {
+			fmt.Fprintf(a.stdout, "  %s\n", clean(line))
+		}
+	}
+	fmt.Fprintf(a.stdout, "\npayload (%s)\n  %s\n", plural(len(l.Payload), "byte"), payload(l.Payload))
+}
+
+// headerLines splits a header block as it was sent.
+func headerLines(block []byte) []string {
+	return strings.FieldsFunc(string(block), func(r rune) bool { return r == '\r' || r == '\n' })
+}
