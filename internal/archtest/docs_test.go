@@ -372,3 +372,23 @@ func TestMakeTargetsExist(t *testing.T) {
 		}
 	}
 }
+
+var metricName = regexp.MustCompile(`"(signet_[a-z_]+)"`)
+
+func TestMetricsAreListed(t *testing.T) {
+	text, found := readDoc(t, "docs/operations.md"), 0
+	for _, f := range goFiles(t) {
+		if f.test || filepath.Dir(f.path) != "broker" {
+			continue
+		}
+		for _, m := range metricName.FindAllStringSubmatch(string(f.src), -1) {
+			found++
+			if !strings.Contains(text, "| `"+m[1]+"` |") {
+				t.Errorf("docs/operations.md does not list the metric %s", m[1])
+			}
+		}
+	}
+	if listed := strings.Count(text, "\n| `signet_"); listed != found || found == 0 {
+		t.Errorf("docs/operations.md lists %d metrics, the code has %d", listed, found)
+	}
+}
