@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"io"
 	"sync"
 	"time"
 
@@ -20,122 +19,92 @@ var (
 // keepScratch is how many bytes a connection keeps between batches.
 const keepScratch = 16 << 10
 
-// batch is what happens between one read and the write that follows it. Only the
+// batch gathers what the operations between one read and the write that follows it
+// lead to: answers for the client, and frames for the server, which stand in the
+// admission session until the flush. refuse.go has the answers to refusals. Only the
 // reader uses it.
 type batch struct {
-	*conn
+	s         *session
+	counters  *counters
+	explain   bool              // policy internals may be in answers
 	principal *policy.Principal // whose session admission is
 	admission *admission.Session
-	now       time.Time
-	taken     int           // bytes of the window that are done
-	waited    time.Duration // spent on limits that say wait
-	messages  uint64
-	rejected  admission.Rejection // of the refusal that is being answered, if admission's
+	now       time.Time // of begin
 
-	publish admission.Publish
-	headers wire.Headers
-	answers []byte // frames for the client
-	scratch []byte // reply subjects; grows only, so that views stay valid until the flush
-	frame   []byte // one frame under construction
-	mapper  func(string) (string, bool)
+	messages uint64
+	answers  []byte       // frames for the client
+	scratch  []byte       // reply subjects; grows only, so that views stay valid until the flush
+	frame    []byte       // one frame under construction
+	headers  wire.Headers // of the publish that is being judged
 }
 
 // upPool holds buffers for one upstream write.
 var upPool = sync.Pool{New: func() any { b := make([]byte, 0, largeBuffer); return &b }}
 
-// start prepares for the first batch.
-func (b *batch) start(c *conn) {
-	b.conn = c
-	b.mapper = b.mapInbox
-	b.refresh()
-}
-
-// refresh takes over a principal that Reload has changed.
-func (b *batch) refresh() {
-	p := b.conn.principal.Load()
-	if p == b.principal {
-		return
-	}
-	first := b.principal == nil
-	b.principal = p
-	b.admission = b.gate.deps.Admission(p)
-	if !first {
-		// A SUB that was judged by the old policy while Reload looked at the table.
-		b.recheckSubscriptions(p)
-	}
-}
-
-// process handles every whole operation in the window as one batch.
-func (b *batch) process() error {
-	b.taken = 0
-	buf := b.in.unread()
-	if len(buf) == 0 || len(buf) < b.parse.need {
-		return nil
-	}
-	b.refresh()
-	b.waited = 0
-	b.begin()
-	var failed error
-	var cmd command
-	for b.taken < len(buf) && failed == nil {
-		n, err := b.parse.next(buf[b.taken:], &cmd)
-		if err != nil {
-			failed = &fatal{err: err, refusal: violation(err)}
-			break
-		}
-		if n == 0 {
-			break
-		}
-		b.taken += n
-		failed = b.handle(&cmd)
-	}
-	// What came before a violation counts.
-	if err := b.flush(); err != nil && failed == nil {
-		failed = err
-	}
-	b.in.r += b.taken
-	return failed
-}
-
+// begin starts a batch, or goes on with one after a flush in its middle.
 func (b *batch) begin() {
 	b.now = time.Now()
 	b.admission.Begin(b.now)
 }
 
-// violation is the audit record of a protocol error.
-func violation(err error) *wire.Refusal {
-	code := wire.CodeProtocolViolation
-	if err == errPayload { //nolint:errorlint // a sentinel of this package, never wrapped
-		code = wire.CodePayloadTooLarge
-	}
-	return wire.Refuse(code, "protocol", err.Error())
+// upstreamInbox maps an inbox into the scratch, where it stays valid until the
+// flush: when the scratch grows, earlier views keep its old array.
+func (b *batch) upstreamInbox(subject []byte) []byte {
+	at := len(b.scratch)
+	b.scratch = b.s.box.appendUp(b.scratch, subject)
+	return b.scratch[at:len(b.scratch):len(b.scratch)]
 }
 
-func (b *batch) handle(cmd *command) error {
-	switch cmd.verb {
-	case verbPub:
-		return b.handlePublish(cmd)
-	case verbSub:
-		b.subscribe(cmd)
-	case verbUnsub:
-		b.unsubscribe(cmd)
-	case verbPing:
-		b.admission.Frame(pingFrame)
-	case verbPong:
-		b.admission.Frame(pongFrame)
-	case verbOK:
-	case verbErr:
-		return io.EOF // as nats-server: a client that reports an error is done
-	default:
-		return &fatal{err: errArguments, refusal: wire.Refuse(wire.CodeProtocolViolation, "connect", "a second CONNECT")}
+// forward sends a publish on that admission has no part in.
+func (b *batch) forward(subject, reply, header, payload []byte) {
+	if len(header) > 0 {
+		b.frame = wire.AppendHPub(b.frame[:0], subject, reply, header, payload)
+	} else {
+		b.frame = wire.AppendPub(b.frame[:0], subject, reply, payload)
 	}
-	return nil
+	b.admission.Frame(b.frame)
+	b.accepted()
+}
+
+// accepted counts and answers a publish that goes to the server.
+func (b *batch) accepted() {
+	b.messages++
+	b.ok()
+}
+
+// forwardSub sends a SUB with the given filter in the order of the batch.
+func (b *batch) forwardSub(sub *subscription, filter string) {
+	b.frame = append(b.frame[:0], "SUB "...)
+	b.frame = append(b.frame, filter...)
+	b.frame = append(b.frame, ' ')
+	if sub.queue != "" {
+		b.frame = append(b.frame, sub.queue...)
+		b.frame = append(b.frame, ' ')
+	}
+	b.frame = append(b.frame, sub.sid...)
+	b.frame = append(b.frame, '\r', '\n')
+	b.admission.Frame(b.frame)
+}
+
+// forwardUnsub sends UNSUB in the order of the batch; limit 0 is at once.
+func (b *batch) forwardUnsub(sid string, limit int) {
+	b.frame = appendUnsub(b.frame[:0], sid, limit)
+	b.admission.Frame(b.frame)
 }
 
 // ok answers an operation of a verbose client.
 func (b *batch) ok() {
-	if b.opts.Verbose {
+	if b.s.opts.Verbose {
 		b.answers = append(b.answers, okFrame...)
+	}
+}
+
+// spill writes the answers early where a batch has many: a client must not make the
+// gate hold a multiple of what it sends. A failed write is seen by the flush.
+func (b *batch) spill() {
+	if len(b.answers) > largeBuffer {
+		_ = b.s.down.write(b.answers)
+		b.answers = b.answers[:0]
 	}
 }
 
@@ -143,18 +112,17 @@ func (b *batch) ok() {
 // there before the PONG to a PING that followed it; then everything that was
 // accepted goes to the server in one write.
 func (b *batch) flush() error {
-	err := b.down.write(b.answers)
+	err := b.s.down.write(b.answers)
 	out := upPool.Get().(*[]byte)
 	*out = b.admission.Flush((*out)[:0])
-	b.gate.counters.messages.Add(b.messages)
+	b.counters.messages.Add(b.messages)
 	b.messages = 0
-	if e := b.up.write(*out); e != nil && err == nil {
+	if e := b.s.up.write(*out); e != nil && err == nil {
 		err = e
 	}
 	if cap(*out) <= 4*largeBuffer {
 		upPool.Put(out)
 	}
-	b.publish = admission.Publish{}
 	b.answers = reset(b.answers)
 	b.scratch = reset(b.scratch)
 	b.frame = reset(b.frame)

@@ -173,7 +173,7 @@ func TestBuckets(t *testing.T) {
 	check(t, err)
 	watch, err := kv.Watch(ctx, "app.*")
 	check(t, err)
-	defer watch.Stop()
+	defer func() { check(t, watch.Stop()) }()
 	if u := <-watch.Updates(); u != nil {
 		t.Fatalf("an update in an empty bucket: %v", u)
 	}
@@ -215,7 +215,7 @@ func TestMicroService(t *testing.T) {
 	serve, call := w.connect("server"), w.connect("caller")
 	svc, err := micro.AddService(serve, micro.Config{Name: "billing", Version: "1.0.0"})
 	check(t, err)
-	defer svc.Stop()
+	defer func() { check(t, svc.Stop()) }()
 	check(t, svc.AddEndpoint("charge", micro.HandlerFunc(func(r micro.Request) {
 		if string(r.Data()) == "fail" {
 			_ = r.Error("402", "no money", nil)

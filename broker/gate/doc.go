@@ -27,20 +27,32 @@
 // that is not its own. An inbox of another connection may be published to only
 // after the server handed it to this connection as a reply, for a limited time.
 //
+// # Parts of a connection
+//
+// A conn makes, starts and ends the parts. Each has what it needs of the others; only
+// the handshake, which fills them, knows the conn:
+//
+//   - handshake: TLS, CONNECT, authentication, the server behind. Gone when ready.
+//   - lifetime: who may end the connection, and how.
+//   - access: the principal and its ticket at the server, which Reload changes.
+//   - session: what both directions share: links, options, inboxes, subscriptions.
+//   - reader: the way up. Its intake turns bytes into operations; the publisher, the
+//     apiCaller and the subscriber judge them; the batch gathers answers and frames.
+//   - relay, with its holder: the way down.
+//
 // # Concurrency
 //
 // Reload may write to a connection from a goroutine of its own, which Shutdown waits
-// for too. An idle connection has two goroutines: the reader (handshake, parser, admission,
-// upstream writes) and the relay (upstream reads, client writes). While
-// acknowledgements are held there is a third, the flusher, which ends when none is
-// left. The reader starts the relay and the relay the flusher; the Gate waits for
-// all of them in Shutdown. Locks, none of which is held while another
-// lock of this package is taken:
+// for too. An idle connection has two goroutines: that of serve (handshake, reader)
+// and that of the relay (upstream reads, client writes). While acknowledgements are
+// held there is a third, the flusher, which ends when none is left. serve starts the
+// relay and the relay the flusher; the Gate waits for all of them in Shutdown. Locks,
+// none of which is held while another lock of this package is taken:
 //
 //   - Gate.mu: the set of connections; never held during I/O.
 //   - link.mu: one write to a peer at a time, always whole frames; one link to the
 //     client and one to the server.
-//   - ticket.ticketMu: the handshake against Reload; held while the upstream's ticket
+//   - access.mu: the handshake against Reload; held while the upstream's ticket
 //     table is called.
 //   - subscriptions.mu: the table of one connection; reader, relay and Reload.
 //   - handed.mu: the inboxes that were handed to one connection.

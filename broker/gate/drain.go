@@ -57,14 +57,14 @@ func (g *Gate) Drain(ctx context.Context) error {
 
 // sayLameDuck tells a client that is connected and can be told.
 func (c *conn) sayLameDuck() {
-	if c.ready.Load() && c.opts.Protocol >= 1 {
-		_ = c.down.write(c.info(infoLameDuck))
+	if c.ready.Load() && c.session.opts.Protocol >= 1 {
+		_ = c.session.down.write(c.greeting.info(infoLameDuck))
 	}
 }
 
 func wakeAll(list []*conn) {
 	for _, c := range list {
-		c.wake(nil)
+		c.life.wake(nil)
 	}
 }
 
@@ -83,9 +83,9 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 	g.mu.Unlock()
 	for _, c := range g.snapshot() {
 		if !c.ready.Load() {
-			c.abort() // nothing of it was processed
+			c.life.abort() // nothing of it was processed
 		}
-		c.wake(nil)
+		c.life.wake(nil)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -99,7 +99,7 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 		err = fmt.Errorf("gate: shutdown: %w", ctx.Err())
 		g.kill()
 		for _, c := range g.snapshot() {
-			c.abort()
+			c.life.abort()
 		}
 		<-done
 	}

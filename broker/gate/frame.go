@@ -122,7 +122,7 @@ func (f *frame) fields() (header, total int, err error) {
 		if n < 3 {
 			return 0, 0, errFrame
 		}
-		if header = parseSize(a[n]); header < 0 || header > total {
+		if header = parseSize(a[n]); header < 0 || header > total { //nolint:gosec // 3 <= n < len(a)
 			return 0, 0, errFrame
 		}
 	}

@@ -54,6 +54,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 		g.sink = nobody{}
 	}
 	g.policy.Store(deps.Policy)
+	g.owners.source, g.owners.timeout = deps.Owners, g.cfg.Timeouts.Owner
 	g.door = newDoorman(g.cfg.Limits.PerIPRate, g.cfg.Limits.PerIPBurst)
 	g.hard, g.kill = context.WithCancel(context.Background())
 	return g, nil
@@ -128,9 +129,9 @@ func (g *Gate) welcome(raw net.Conn) {
 	if full || g.draining {
 		g.mu.Unlock()
 		g.counters.turnedAway.Add(1)
-		c.end()
+		c.life.end()
 		if full && g.cfg.TLS == nil {
-			_ = c.down.write(appendErr(nil, errConnections.Error()))
+			_ = c.session.down.write(appendErr(nil, errConnections.Error()))
 		}
 		_ = raw.Close()
 		return

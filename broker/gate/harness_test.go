@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -185,11 +186,7 @@ func (w *world) start(options ...worldOption) {
 	t.Cleanup(func() { check(t, w.gate.Shutdown(w.ctx())) })
 }
 
-// withTLS serves TLS by a CA of its own.
-func (w *world) tlsOption(mode Handshake) worldOption {
-	return tlsOption(w.t, mode, &w.roots)
-}
-
+// tlsOption serves TLS by a CA of its own, whose roots it stores.
 func tlsOption(t testing.TB, mode Handshake, roots **x509.CertPool) worldOption {
 	if roots == nil {
 		roots = new(*x509.CertPool)
@@ -279,17 +276,6 @@ func (r *recorder) Disconnected(_ *Connection, reason string) {
 	r.gone = append(r.gone, reason)
 }
 
-func (r *recorder) count(what string) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, s := range r.refused {
-		if strings.HasPrefix(s, what) {
-			n++
-		}
-	}
-	return n
-}
-
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -346,7 +332,7 @@ func (r *raw) line() string {
 		n, err := r.nc.Read(b[:])
 		r.in = append(r.in, b[:n]...)
 		if err != nil && n == 0 {
-			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
 				r.t.Fatalf("no line; have %q", r.in)
 			}
 			return "EOF"

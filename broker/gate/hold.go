@@ -25,9 +25,11 @@ func isPubAck(payload []byte) bool {
 // any more and the connection ends: the client sees unknown outcomes, never a false
 // acknowledgement.
 type holder struct {
-	c       *conn
-	barrier Barrier
-	max     int // bytes; the relay waits when they are reached
+	barrier Barrier // nil: nothing is held
+	max     int     // bytes; the relay waits when they are reached
+	life    *lifetime
+	down    *link           // to the client
+	wg      *sync.WaitGroup // of the Gate
 
 	mu      sync.Mutex
 	space   sync.Cond
@@ -37,8 +39,9 @@ type holder struct {
 	failed  bool
 }
 
-func (h *holder) init(c *conn, b Barrier, maxBytes int) {
-	h.c, h.barrier, h.max = c, b, maxBytes
+func (h *holder) init(c *conn) {
+	h.barrier, h.max = c.gate.deps.Barrier, c.gate.cfg.Limits.HeldBytes
+	h.life, h.down, h.wg = &c.life, &c.session.down, &c.gate.wg
 	h.space.L = &h.mu
 }
 
@@ -57,7 +60,7 @@ func (h *holder) add(frame ...[]byte) {
 	}
 	if !h.running {
 		h.running = true
-		h.c.gate.wg.Add(1)
+		h.wg.Add(1)
 		go h.flush()
 	}
 }
@@ -76,19 +79,19 @@ func (h *holder) failLocked() {
 
 // flush runs until nothing is held. The connection's lifetime ends a wait.
 func (h *holder) flush() {
-	defer h.c.gate.wg.Done()
+	defer h.wg.Done()
 	for {
 		batch := h.take()
 		if batch == nil {
 			return
 		}
-		err := h.barrier.Wait(h.c.life)
+		err := h.barrier.Wait(h.life.ctx)
 		if err == nil {
-			err = h.c.down.write(batch)
+			err = h.down.write(batch)
 		}
 		if err != nil {
 			h.stop()
-			h.c.abort()
+			h.life.abort()
 			return
 		}
 		h.mu.Lock()

@@ -71,6 +71,17 @@ func (b *inbox) replyProblem(s []byte) string {
 	return ""
 }
 
+// mapReply is appendUp for the read guard; false if s may not be a reply subject.
+func (b *inbox) mapReply(s string) (string, bool) {
+	if b.replyProblem([]byte(s)) != "" {
+		return "", false
+	}
+	if strings.HasPrefix(s, b.up) {
+		return s, true
+	}
+	return b.up + s[len(wire.PrefixInbox):], true
+}
+
 // scrub takes the session token out of a text for the client.
 func (b *inbox) scrub(line []byte) []byte {
 	if !bytes.Contains(line, []byte(b.token)) {

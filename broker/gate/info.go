@@ -40,24 +40,32 @@ type serverInfo struct {
 	APILevel     int      `json:"api_lvl,omitempty"`
 }
 
-// info renders one INFO frame for c.
-func (c *conn) info(kind infoKind) []byte {
-	g := c.gate
+// greeting is what INFO says to one client. The handshake sets account; after it
+// nothing changes.
+type greeting struct {
+	gate    *Gate
+	id      uint64
+	ip      string
+	nonce   string
+	account string // the tenant, once it is known
+}
+
+// info renders one INFO frame.
+func (h *greeting) info(kind infoKind) []byte {
+	g := h.gate
 	host, port, _ := net.SplitHostPort(g.addr.String())
 	n, _ := strconv.Atoi(port)
 	i := serverInfo{
 		ID: g.cfg.ServerID, Name: g.cfg.ServerName, Version: g.cfg.Version,
 		Proto: 1, Go: "go", Host: host, Port: n, Headers: true, AuthRequired: true,
 		TLSRequired: g.cfg.TLS != nil, MaxPayload: g.cfg.Limits.Payload, JetStream: true,
-		ClientID: c.id, ClientIP: c.ip, Nonce: c.creds.Nonce,
+		ClientID: h.id, ClientIP: h.ip, Nonce: h.nonce,
 		ConnectURLs: g.cfg.Advertise, APILevel: g.cfg.APILevel,
 	}
 	switch kind {
 	case infoConnected:
 		i.ConnectInfo = true
-		if p := c.principal.Load(); p != nil {
-			i.Account = p.Tenant.Name
-		}
+		i.Account = h.account
 	case infoLameDuck:
 		// nats-server leaves the other servers in: this one is leaving.
 		i.LameDuck = true

@@ -36,6 +36,15 @@ func (l *link) write(b []byte) error {
 	return l.err
 }
 
+// readWithin bounds the reads of the next d, 0 for no bound.
+func (l *link) readWithin(d time.Duration) {
+	t := time.Time{}
+	if d > 0 {
+		t = time.Now().Add(d)
+	}
+	_ = l.nc.SetReadDeadline(t)
+}
+
 // closeWrite tells the peer that nothing follows. It must not overtake a write.
 func (l *link) closeWrite() {
 	l.mu.Lock()

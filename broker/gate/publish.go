@@ -5,100 +5,98 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/internal/wire"
 )
 
-const subjectUserInfo = "$SYS.REQ.USER.INFO"
+// publisher judges publishes, but for those to the JetStream API: events and the
+// other classes that admission knows, and answers to inboxes. Only the reader uses
+// it.
+type publisher struct {
+	s       *session
+	out     *batch
+	life    context.Context // of the connection
+	waitMax time.Duration   // that one batch may be held for limits
+	waited  time.Duration   // of the batch so far
+	event   admission.Publish
+}
 
-// handlePublish judges one PUB or HPUB. Refusals are answered; an error ends the
+// rest lets go of what belongs to one batch.
+func (p *publisher) rest() {
+	p.waited = 0
+	p.event = admission.Publish{}
+}
+
+// handle judges one PUB or HPUB. Refusals are answered; an error ends the
 // connection.
-func (b *batch) handlePublish(cmd *command) error {
+func (p *publisher) handle(cmd *command) error {
 	switch {
-	case hasPrefix(cmd.subject, "$JS.") || string(cmd.subject) == subjectUserInfo:
-		return b.guard(cmd)
 	case isInbox(cmd.subject):
-		b.publishInbox(cmd)
+		p.toInbox(cmd)
 		return nil
 	case hasPrefix(cmd.subject, wire.PrefixRouted):
-		if !b.handed.has(cmd.subject, b.now) {
-			b.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
+		if !p.s.handed.has(cmd.subject, p.out.now) {
+			p.out.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
 			return nil
 		}
-		b.forwardReply(cmd, cmd.subject)
+		p.answer(cmd, cmd.subject)
 		return nil
 	default:
-		return b.admit(cmd)
+		return p.admit(cmd)
 	}
 }
 
 // mapReply returns the upstream form of the reply subject, nil for none. A reply
 // subject that may not be is refused here; ok is then false.
-func (b *batch) mapReply(cmd *command) (reply []byte, ok bool) {
+func (p *publisher) mapReply(cmd *command) (reply []byte, ok bool) {
 	if len(cmd.reply) == 0 {
 		return nil, true
 	}
-	if why := b.box.replyProblem(cmd.reply); why != "" {
-		b.refuse(cmd, wire.Refuse(wire.CodeReplyDenied, "reply", why))
+	if why := p.s.box.replyProblem(cmd.reply); why != "" {
+		p.out.refuse(cmd, wire.Refuse(wire.CodeReplyDenied, "reply", why))
 		return nil, false
 	}
-	return b.upstreamInbox(cmd.reply), true
-}
-
-// upstreamInbox maps an inbox into the scratch of the batch, where it stays valid
-// until the flush: when the scratch grows, earlier views keep its old array.
-func (b *batch) upstreamInbox(subject []byte) []byte {
-	at := len(b.scratch)
-	b.scratch = b.box.appendUp(b.scratch, subject)
-	return b.scratch[at:len(b.scratch):len(b.scratch)]
-}
-
-// mapInbox is upstreamInbox for the read guard.
-func (b *batch) mapInbox(client string) (string, bool) {
-	if b.box.replyProblem([]byte(client)) != "" {
-		return "", false
-	}
-	if strings.HasPrefix(client, b.box.up) {
-		return client, true
-	}
-	return b.box.up + client[len(wire.PrefixInbox):], true
+	return p.out.upstreamInbox(cmd.reply), true
 }
 
 // admit hands a publish to admission. A limit that says wait may hold the batch,
 // within one budget for the whole batch; everything before it is sent on first.
-func (b *batch) admit(cmd *command) error {
-	reply, ok := b.mapReply(cmd)
+func (p *publisher) admit(cmd *command) error {
+	reply, ok := p.mapReply(cmd)
 	if !ok {
 		return nil
 	}
-	b.publish.Subject, b.publish.Reply = cmd.subject, reply
-	b.publish.Header, b.publish.Payload = cmd.header, cmd.payload
-	refusal := b.admission.Publish(&b.publish)
-	for refusal != nil && b.mayWait(refusal) {
+	refusal := p.ask(cmd, reply)
+	for refusal != nil && p.mayWait(refusal) {
 		wait := refusal.RetryAfter
 		reply = append([]byte(nil), reply...) // the flush ends the scratch
-		if err := b.flush(); err != nil {
+		if err := p.out.flush(); err != nil {
 			return err
 		}
-		sleep(b.life, wait)
-		b.waited += wait
-		b.begin()
-		b.publish.Subject, b.publish.Reply = cmd.subject, reply
-		b.publish.Header, b.publish.Payload = cmd.header, cmd.payload
-		refusal = b.admission.Publish(&b.publish)
+		sleep(p.life, wait)
+		p.waited += wait
+		p.out.begin()
+		refusal = p.ask(cmd, reply)
 	}
 	if refusal != nil {
-		b.rejected = b.admission.Rejection()
-		b.refuse(cmd, refusal)
+		what, why := cmd.rejected(verbNamePublish), p.out.admission.Rejection()
+		what.Store, what.Schema = why.Store, why.Schema
+		p.out.refuseAs(cmd, refusal, what, apiForm{})
 		return nil
 	}
-	b.messages++
-	b.ok()
+	p.out.accepted()
 	return nil
 }
 
-func (b *batch) mayWait(r *wire.Refusal) bool {
-	return r.RetryAfter > 0 && b.admission.Rejection().MayWait &&
-		b.waited+r.RetryAfter <= b.gate.cfg.Timeouts.WaitMax
+// ask asks admission once. reply must stay valid until the flush.
+func (p *publisher) ask(cmd *command, reply []byte) *wire.Refusal {
+	p.event.Subject, p.event.Reply = cmd.subject, reply
+	p.event.Header, p.event.Payload = cmd.header, cmd.payload
+	return p.out.admission.Publish(&p.event)
+}
+
+func (p *publisher) mayWait(r *wire.Refusal) bool {
+	return r.RetryAfter > 0 && p.out.admission.Rejection().MayWait && p.waited+r.RetryAfter <= p.waitMax
 }
 
 // sleep waits for d, but not longer than life.
@@ -111,42 +109,35 @@ func sleep(life context.Context, d time.Duration) {
 	}
 }
 
-// publishInbox forwards a publish to an inbox: one of this client's own that it
-// listens on, or one that was handed to it.
-func (b *batch) publishInbox(cmd *command) {
+// toInbox forwards a publish to an inbox: one of this client's own that it listens
+// on, or one that was handed to it.
+func (p *publisher) toInbox(cmd *command) {
 	if wire.CheckRawSubject(cmd.subject, false) != nil {
-		b.refuse(cmd, wire.Refuse(wire.CodeSubjectMalformed, "inbox", "an inbox must be literal"))
+		p.out.refuse(cmd, wire.Refuse(wire.CodeSubjectMalformed, "inbox", "an inbox must be literal"))
 		return
 	}
 	switch {
-	case b.handed.has(cmd.subject, b.now):
-		b.forwardReply(cmd, cmd.subject)
-	case b.subs.hasInbox(cmd.subject):
-		b.forwardReply(cmd, b.upstreamInbox(cmd.subject))
+	case p.s.handed.has(cmd.subject, p.out.now):
+		p.answer(cmd, cmd.subject)
+	case p.s.subs.hasInbox(cmd.subject):
+		p.answer(cmd, p.out.upstreamInbox(cmd.subject))
 	default:
-		b.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
+		p.out.refuse(cmd, wire.Refuse(wire.CodeInboxDenied, "inbox", ""))
 	}
 }
 
-// forwardReply forwards an answer as it is, but for headers that a client may not
-// set: Signet- names and Nats- names, except those of a service's error.
-func (b *batch) forwardReply(cmd *command, subject []byte) {
-	reply, ok := b.mapReply(cmd)
+// answer forwards an answer as it is, but for headers that a client may not set:
+// Signet- names and Nats- names, except those of a service's error.
+func (p *publisher) answer(cmd *command, subject []byte) {
+	reply, ok := p.mapReply(cmd)
 	if !ok {
 		return
 	}
-	if r := checkReplyHeaders(&b.headers, cmd.header); r != nil {
-		b.refuse(cmd, r)
+	if r := checkReplyHeaders(&p.out.headers, cmd.header); r != nil {
+		p.out.refuse(cmd, r)
 		return
 	}
-	if len(cmd.header) > 0 {
-		b.frame = wire.AppendHPub(b.frame[:0], subject, reply, cmd.header, cmd.payload)
-	} else {
-		b.frame = wire.AppendPub(b.frame[:0], subject, reply, cmd.payload)
-	}
-	b.admission.Frame(b.frame)
-	b.messages++
-	b.ok()
+	p.out.forward(subject, reply, cmd.header, cmd.payload)
 }
 
 // checkReplyHeaders also re-parses the block strictly: only a block with one

@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -20,59 +19,46 @@ const (
 // 4,096 bytes.
 const maxErrText = 2048
 
-// note completes a refusal, counts it, and tells the sink. cmd may be nil.
-func (c *conn) note(r *wire.Refusal, verb string, cmd *command) {
-	if r == nil {
-		return
-	}
-	rejected := Rejected{Verb: verb, Remote: c.creds.RemoteAddr}
-	if p := c.principal.Load(); p != nil {
-		rejected.Tenant, rejected.Principal = p.Tenant.Name, p.Name
-		r.Principal = p.FullName()
-	}
-	if cmd != nil {
-		rejected.Subject, rejected.Reply = cmd.subject, cmd.reply
-		rejected.Header, rejected.Payload = cmd.header, cmd.payload
-		if r.Subject == "" {
-			r.Subject = string(cmd.subject)
-		}
-	}
-	if verb == verbNamePublish {
-		rejected.Store, rejected.Schema = c.batch.rejected.Store, c.batch.rejected.Schema
-	}
-	c.gate.counters.refuse(r.Code)
-	c.gate.sink.Refused(r, &rejected)
+// rejected is what the sink is told of a refused operation.
+func (c *command) rejected(verb string) Rejected {
+	return Rejected{Verb: verb, Subject: c.subject, Reply: c.reply, Header: c.header, Payload: c.payload}
+}
+
+// apiForm is how callers of the JetStream API read a refusal.
+type apiForm struct {
+	apiType string // of the response; empty for none
+	status  bool   // a status frame, for a pull
 }
 
 // refuse answers a refused publish.
-func (b *batch) refuse(cmd *command, r *wire.Refusal) { b.refuseAPI(cmd, r, "", false) }
+func (b *batch) refuse(cmd *command, r *wire.Refusal) {
+	b.refuseAs(cmd, r, cmd.rejected(verbNamePublish), apiForm{})
+}
 
-// refuseAPI answers a refused publish: on its reply subject, if it is an inbox that
+// refuseAs answers a refused publish: on its reply subject, if it is an inbox that
 // this client listens on, as a JetStream API error or, for a pull, as a status
 // frame; otherwise as -ERR. The answer is a frame of the gate: it does not pass the
 // server, so echo:false clients get it too. It is never a 503: clients retry those.
-func (b *batch) refuseAPI(cmd *command, r *wire.Refusal, apiType string, status bool) {
-	b.note(r, verbNamePublish, cmd)
-	b.rejected = admission.Rejection{}
+func (b *batch) refuseAs(cmd *command, r *wire.Refusal, what Rejected, form apiForm) {
+	b.s.audit.refused(b.principal, r, what)
 	var targets []target
-	if len(cmd.reply) > 0 && (!status || b.opts.Headers) && b.box.replyProblem(cmd.reply) == "" {
-		targets = b.subs.inject(cmd.reply)
+	if len(cmd.reply) > 0 && (!form.status || b.s.opts.Headers) && b.s.box.replyProblem(cmd.reply) == "" {
+		targets = b.s.subs.inject(cmd.reply)
 	}
 	if len(targets) == 0 {
 		text := "Permissions Violation for Publish to "
-		if b.opts.Pedantic && r.Code == wire.CodeSubjectMalformed {
+		if b.s.opts.Pedantic && r.Code == wire.CodeSubjectMalformed {
 			text = "Invalid Publish Subject " // what nats-server tells a pedantic client
 		}
-		b.answers = appendErr(b.answers, text+strconv.Quote(clipSubject(cmd.subject))+": "+reasonText(r))
-		b.spill()
+		b.err(text + strconv.Quote(clipSubject(cmd.subject)) + ": " + reasonText(r))
 		return
 	}
 	var body []byte
-	if !status {
-		body = r.Answer(apiType, b.gate.cfg.ExplainToCaller)
+	if !form.status {
+		body = r.Answer(form.apiType, b.explain)
 	}
 	for _, t := range targets {
-		if status {
+		if form.status {
 			b.answers = appendStatus(b.answers, cmd.reply, t.sid, r)
 		} else {
 			b.answers = wire.AppendMsg(b.answers, cmd.reply, []byte(t.sid), nil, body)
@@ -85,13 +71,10 @@ func (b *batch) refuseAPI(cmd *command, r *wire.Refusal, apiType string, status 
 	}
 }
 
-// spill writes the answers early where a batch has many: a client must not make the
-// gate hold a multiple of what it sends. A failed write is seen by the flush.
-func (b *batch) spill() {
-	if len(b.answers) > largeBuffer {
-		_ = b.down.write(b.answers)
-		b.answers = b.answers[:0]
-	}
+// err answers with -ERR.
+func (b *batch) err(text string) {
+	b.answers = appendErr(b.answers, text)
+	b.spill()
 }
 
 // appendStatus appends the 400 status that pulling clients read.

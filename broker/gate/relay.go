@@ -12,36 +12,80 @@ import (
 // relay copies frames from the server to the client. It runs in its own goroutine
 // and is the only reader of the upstream connection after the handshake.
 type relay struct {
-	c    *conn
-	in   window // starts with what the handshake read too much
-	need int    // bytes of the pending frame, once known
-	out  []byte // rewritten frames of this chunk; empty: the chunk goes as it is
-	from int    // start of the bytes of the chunk that were not emitted yet
-	lost bool   // the client is gone: read on and discard
+	s        *session
+	life     *lifetime
+	hold     *holder
+	greeting *greeting
+	counters *counters
+	max      int           // largest payload of a frame from the server
+	done     chan struct{} // closed when run has ended
+
+	in     window // starts with what the handshake read too much
+	need   int    // bytes of the pending frame, once known
+	out    []byte // rewritten frames of this chunk; empty: the chunk goes as it is
+	from   int    // start of the bytes of the chunk that were not emitted yet
+	lost   bool   // the client is gone: read on and discard
+	ponged bool   // the first PONG was relayed
+}
+
+func (r *relay) init(c *conn) {
+	g := c.gate
+	r.s, r.life, r.hold, r.greeting, r.counters = &c.session, &c.life, &c.hold, &c.greeting, &g.counters
+	// Answers of the direct get API carry some headers more than what was stored.
+	r.max = g.cfg.Limits.Payload + g.cfg.Limits.HeaderBudget + largeBuffer
+	r.done = make(chan struct{})
+}
+
+// awaitPong reads INFO and the PONG of the gate's own PING. What follows stays in
+// the window. The handshake calls it, before run.
+func (r *relay) awaitPong() error {
+	var f frame
+	for {
+		n, _, err := nextFrame(r.in.unread(), r.max, &f)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			r.in.r += n
+			switch f.kind {
+			case framePong:
+				r.in.settle()
+				return nil
+			case frameInfo, framePing:
+				continue
+			default:
+				return errFrame // -ERR: the ticket was not taken
+			}
+		}
+		n, err = r.s.up.nc.Read(r.in.room(0))
+		r.in.filled(n)
+		if n == 0 && err != nil {
+			return err
+		}
+	}
 }
 
 // run copies until the server ends the connection, then ends the client's.
 func (r *relay) run() {
-	defer r.c.gate.wg.Done()
-	defer close(r.c.relayDone)
+	defer close(r.done)
 	defer r.in.release()
 	for r.step() {
 	}
-	if r.c.hold.barrier != nil {
-		r.c.hold.settle()
+	if r.hold.barrier != nil {
+		r.hold.settle()
 	}
 	// The client learns of a lost server by the end of its connection.
-	r.c.wake(nil)
+	r.life.wake(nil)
 }
 
 // step handles what is buffered, then one read. False ends the relay.
 func (r *relay) step() bool {
 	if err := r.chunk(); err != nil {
-		r.c.abort()
+		r.life.abort()
 		return false
 	}
 	room := r.in.room(r.need)
-	n, err := r.c.up.nc.Read(room)
+	n, err := r.s.up.nc.Read(room)
 	r.in.filled(n)
 	return err == nil || n > 0
 }
@@ -57,7 +101,7 @@ func (r *relay) chunk() error {
 	var f frame
 	at, frames, now := 0, uint64(0), time.Time{}
 	for at < len(buf) {
-		n, need, err := nextFrame(buf[at:], r.c.maxDown, &f)
+		n, need, err := nextFrame(buf[at:], r.max, &f)
 		if err != nil {
 			return err
 		}
@@ -76,7 +120,7 @@ func (r *relay) chunk() error {
 		}
 		at += n
 	}
-	r.c.gate.counters.frames.Add(frames)
+	r.counters.frames.Add(frames)
 	err := r.emit(buf[:at])
 	r.in.r += at
 	return err
@@ -91,12 +135,12 @@ func (r *relay) emit(chunk []byte) error {
 		out = r.out
 	}
 	if !r.lost {
-		if err := r.c.down.write(out); err != nil {
+		if err := r.s.down.write(out); err != nil {
 			// Read on: the server may still be processing what the client sent before
 			// it went, and must not meet a reset.
 			r.lost = true
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				r.c.reset() // the client is there and does not read
+				r.life.reset() // the client is there and does not read
 			}
 			// Else the client has gone. The reader sees that too, after what the
 			// client sent before it went.
@@ -120,49 +164,48 @@ func (r *relay) cut(buf []byte, at, n int) {
 
 // message handles MSG and HMSG.
 func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
-	c := r.c
-	c.subs.delivered(f.sid)
-	ownSubject := c.box.own(f.subject)
+	s := r.s
+	s.subs.delivered(f.sid)
+	ownSubject := s.box.own(f.subject)
 	if len(f.reply) > 0 {
 		switch {
-		case c.box.own(f.reply):
+		case s.box.own(f.reply):
 			r.cut(buf, at, n)
-			r.out = c.appendMessage(r.out, f)
+			r.rewrite(f)
 			return
 		case isInbox(f.reply) || hasPrefix(f.reply, wire.PrefixRouted):
-			c.handed.add(f.reply, now)
+			s.handed.add(f.reply, now)
 		}
 	}
-	hold := ownSubject && c.hold.barrier != nil && f.kind == frameMsg && isPubAck(f.payload)
-	if !hold && !ownSubject && (f.kind == frameMsg || c.opts.Headers) {
+	hold := ownSubject && r.hold.barrier != nil && f.kind == frameMsg && isPubAck(f.payload)
+	if !hold && !ownSubject && (f.kind == frameMsg || s.opts.Headers) {
 		return // unchanged
 	}
 	r.cut(buf, at, n)
-	if !hold {
-		r.out = c.appendMessage(r.out, f)
-		return
-	}
 	mark := len(r.out)
-	r.out = c.appendMessage(r.out, f)
-	c.gate.counters.held.Add(1)
-	c.hold.add(r.out[mark:])
-	r.out = r.out[:mark]
+	r.rewrite(f)
+	if hold {
+		r.counters.held.Add(1)
+		r.hold.add(r.out[mark:])
+		r.out = r.out[:mark]
+	}
 }
 
-// appendMessage appends f as the client sees it: inboxes without the token, and no
-// headers where the client knows none.
-func (c *conn) appendMessage(dst []byte, f *frame) []byte {
-	headers := f.kind == frameHMsg && c.opts.Headers
+// rewrite emits f as the client sees it: inboxes without the token, and no headers
+// where the client knows none.
+func (r *relay) rewrite(f *frame) {
+	dst, box := r.out, &r.s.box
+	headers := f.kind == frameHMsg && r.s.opts.Headers
 	if headers {
 		dst = append(dst, 'H')
 	}
 	dst = append(dst, "MSG "...)
-	dst = c.box.appendDown(dst, f.subject)
+	dst = box.appendDown(dst, f.subject)
 	dst = append(dst, ' ')
 	dst = append(dst, f.sid...)
 	dst = append(dst, ' ')
 	if len(f.reply) > 0 {
-		dst = c.box.appendDown(dst, f.reply)
+		dst = box.appendDown(dst, f.reply)
 		dst = append(dst, ' ')
 	}
 	size := len(f.payload)
@@ -177,7 +220,7 @@ func (c *conn) appendMessage(dst []byte, f *frame) []byte {
 		dst = append(dst, f.header...)
 	}
 	dst = append(dst, f.payload...)
-	return append(dst, '\r', '\n')
+	r.out = append(dst, '\r', '\n')
 }
 
 // control handles everything that is not a message.
@@ -187,19 +230,19 @@ func (r *relay) control(buf []byte, at, n int, f *frame) {
 		// The server's INFO names loopback addresses, and +OK is the gate's to say.
 		r.cut(buf, at, n)
 	case framePong:
-		if r.c.pongSent {
+		if r.ponged {
 			return
 		}
 		// As nats-server does, the first PONG is followed by an INFO that says that
 		// the connection is complete.
-		r.c.pongSent = true
-		if r.c.opts.Protocol >= 1 {
+		r.ponged = true
+		if r.s.opts.Protocol >= 1 {
 			r.cut(buf, at, n)
 			r.out = append(r.out, "PONG\r\n"...)
-			r.out = append(r.out, r.c.info(infoConnected)...)
+			r.out = append(r.out, r.greeting.info(infoConnected)...)
 		}
 	case frameErr:
-		if line := r.c.box.scrub(f.line); len(line) != len(f.line) {
+		if line := r.s.box.scrub(f.line); len(line) != len(f.line) {
 			r.cut(buf, at, n)
 			r.out = append(r.out, line...)
 			r.out = append(r.out, '\r', '\n')

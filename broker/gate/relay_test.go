@@ -40,10 +40,10 @@ func relayed(headers bool, pieces [][]byte) (out []byte, c *conn) {
 	g := &Gate{cfg: Config{ServerID: "X", ServerName: "x", Limits: Limits{Payload: 1 << 16}}.withDefaults(), addr: &net.TCPAddr{}}
 	client, server := &pipeConn{}, &pipeConn{pieces: pieces}
 	c = newConn(g, client)
-	defer c.end()
-	c.up.nc = server
-	c.opts.Headers = headers
-	c.box = inbox{token: "TOKEN", up: "_INBOX.TOKEN."}
+	defer c.life.end()
+	c.session.up.nc = server
+	c.session.opts.Headers = headers
+	c.session.box = inbox{token: "TOKEN", up: "_INBOX.TOKEN."}
 	for c.relay.step() {
 	}
 	c.relay.in.release()
@@ -88,14 +88,14 @@ func TestRelayFrames(t *testing.T) {
 		})
 	}
 	for _, bad := range []string{"MSG a 1\r\n", "MSG a 1 x\r\n", "HMSG a 1 5 2\r\nhi\r\n", "FOO\r\n", "MSG a 1 2\n", "MSG a 1 r q 2\r\n", "MSG a 1 999999999\r\n"} {
-		if out, c := relayed(true, [][]byte{[]byte(bad)}); c.life.Err() == nil && len(out) > 0 {
+		if out, c := relayed(true, [][]byte{[]byte(bad)}); c.life.ctx.Err() == nil && len(out) > 0 {
 			t.Errorf("%q was relayed as %q", bad, out)
 		}
 	}
 	_, c := relayed(true, [][]byte{[]byte("MSG rpc.a 1 _INBOX.OTHER.x 0\r\n\r\nMSG rpc.a 1 _R_.abc 0\r\n\r\nMSG a 1 $JS.ACK.x 0\r\n\r\nMSG a 1 _INBOX.TOKEN.y 0\r\n\r\n")})
 	now := time.Now()
 	for subject, want := range map[string]bool{"_INBOX.OTHER.x": true, "_R_.abc": true, "$JS.ACK.x": false, "_INBOX.TOKEN.y": false} {
-		if got := c.handed.has([]byte(subject), now); got != want {
+		if got := c.session.handed.has([]byte(subject), now); got != want {
 			t.Errorf("handed %s: %v", subject, got)
 		}
 	}
@@ -200,7 +200,7 @@ func BenchmarkRelay(b *testing.B) {
 				chunk = wire.AppendMsg(chunk, []byte(row.subject), []byte("12"), []byte(row.reply), make([]byte, 256))
 			}
 			_, c := relayed(true, nil)
-			client := c.down.nc.(*pipeConn)
+			client := c.session.down.nc.(*pipeConn)
 			c.relay.in = window{buf: getBuffer(largeBuffer)}
 			b.ReportAllocs()
 			for range b.N {

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"strconv"
 
-	"github.com/signetbus/signet/broker/jsapi"
-	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -15,60 +13,49 @@ var (
 	errInvalidSubject = errors.New("Invalid Subject")
 )
 
+// subscriber judges SUB and UNSUB. Only the reader uses it.
+type subscriber struct {
+	s    *session
+	out  *batch
+	most int // subscriptions at once
+}
+
 // subscribe judges one SUB. A refused one leaves no state.
-func (b *batch) subscribe(cmd *command) {
-	if b.subs.has(cmd.sid) {
+func (u *subscriber) subscribe(cmd *command) {
+	b, subs := u.out, &u.s.subs
+	if subs.has(cmd.sid) {
 		b.ok() // the first one stays, as on the server
 		return
 	}
 	wild := isInbox(cmd.subject) && wire.CheckRawSubject(cmd.subject, false) != nil
-	if b.subs.count() >= b.gate.cfg.Limits.Subscriptions || wild && b.subs.wildInboxes() >= maxWildInboxes {
+	if subs.count() >= u.most || wild && subs.wildInboxes() >= maxWildInboxes {
 		r := wire.Refuse(wire.CodeSubscriptionLimited, "subscriptions", "")
-		b.note(r, verbNameSubscribe, cmd)
-		b.answers = appendErr(b.answers, errTooManySubs.Error())
+		u.s.audit.refused(b.principal, r, cmd.rejected(verbNameSubscribe))
+		b.err(errTooManySubs.Error())
 		return
 	}
-	s := &subscription{
+	sub := &subscription{
 		sid: string(cmd.sid), subject: string(cmd.subject), queue: string(cmd.queue),
 		inbox: isInbox(cmd.subject),
 	}
-	upstream, refusal := b.judgeSub(b.principal, s)
+	filter, refusal := u.s.judge(b.principal, sub)
 	if refusal != nil {
-		b.refuseSub(s, refusal, cmd)
+		u.s.audit.refused(b.principal, refusal, cmd.rejected(verbNameSubscribe))
+		b.err(subText(sub, refusal)) // after the sink has set its reference
 		return
 	}
-	b.subs.add(s)
-	b.frame = append(b.frame[:0], "SUB "...)
-	b.frame = append(b.frame, upstream...)
-	b.frame = append(b.frame, ' ')
-	if s.queue != "" {
-		b.frame = append(b.frame, s.queue...)
-		b.frame = append(b.frame, ' ')
-	}
-	b.frame = append(b.frame, s.sid...)
-	b.frame = append(b.frame, '\r', '\n')
-	b.admission.Frame(b.frame)
+	subs.add(sub)
+	b.forwardSub(sub, filter)
 	b.ok()
 }
 
-// judgeSub returns the filter to send to the server.
-func (c *conn) judgeSub(p *policy.Principal, s *subscription) (upstream string, _ *wire.Refusal) {
-	if !s.inbox {
-		return jsapi.JudgeSub(p, s.subject, s.queue, c.box.token)
+// unsubscribe handles UNSUB, also of a sid that is not there: clients race with
+// their own limits.
+func (u *subscriber) unsubscribe(cmd *command) {
+	if limit, live := u.s.subs.limit(cmd.sid, cmd.max); live {
+		u.out.forwardUnsub(string(cmd.sid), limit)
 	}
-	if wire.CheckRawSubject(s.subject, true) != nil || len(s.subject)+len(c.box.token)+1 > maxReply {
-		return "", wire.Refuse(wire.CodeSubjectMalformed, "inbox", "the inbox is malformed or too long")
-	}
-	if s.queue != "" && (wire.CheckRawSubject(s.queue, false) != nil || len(s.queue) > wire.MaxSubjectBytes) {
-		return "", wire.Refuse(wire.CodeSubjectMalformed, "inbox", "the queue name is malformed")
-	}
-	return string(c.box.appendUp(nil, []byte(s.subject))), nil
-}
-
-// refuseSub answers a refused SUB.
-func (b *batch) refuseSub(s *subscription, r *wire.Refusal, cmd *command) {
-	b.note(r, verbNameSubscribe, cmd)
-	b.answers = appendErr(b.answers, subText(s, r))
+	u.out.ok()
 }
 
 // subText is nats-server's text, which clients parse, with the reason after it.
@@ -81,21 +68,6 @@ func subText(s *subscription, r *wire.Refusal) string {
 		text += " using queue " + strconv.Quote(s.queue)
 	}
 	return text + ": " + reasonText(r)
-}
-
-// unsubscribe handles UNSUB, also of a sid that is not there: clients race with
-// their own limits.
-func (b *batch) unsubscribe(cmd *command) {
-	if limit, live := b.subs.limit(cmd.sid, cmd.max); live {
-		b.forwardUnsub(string(cmd.sid), limit)
-	}
-	b.ok()
-}
-
-// forwardUnsub sends UNSUB in the order of the batch; limit 0 is at once.
-func (b *batch) forwardUnsub(sid string, limit int) {
-	b.frame = appendUnsub(b.frame[:0], sid, limit)
-	b.admission.Frame(b.frame)
 }
 
 func appendUnsub(dst []byte, sid string, limit int) []byte {

@@ -1,0 +1,96 @@
+package gate
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/identity"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// access is who a connection belongs to and its permission at the server. The
+// handshake fills it and Reload changes it; mu orders the two. creds does not change
+// after CONNECT was read.
+type access struct {
+	deps   *Deps
+	policy *atomic.Pointer[policy.Set] // in force; the Gate's
+	box    *inbox
+	creds  *identity.Credentials
+
+	principal atomic.Pointer[policy.Principal] // nil before authentication
+
+	mu     sync.Mutex
+	ticket string // empty until the handshake has asked for it
+	revoke func()
+}
+
+// authenticate stores the principal of the credentials, by the policy that is in
+// force when it returns: a Reload either finds the principal or is seen here.
+func (a *access) authenticate(ctx context.Context) *wire.Refusal {
+	for {
+		set := a.policy.Load()
+		p, refusal := a.deps.Authenticate(ctx, set, a.creds)
+		if refusal == nil && p == nil {
+			refusal = wire.Refuse(wire.CodeInternal, "authenticate", "")
+		}
+		if refusal != nil {
+			return refusal
+		}
+		a.principal.Store(p)
+		if a.policy.Load() == set {
+			return nil
+		}
+	}
+}
+
+// open gets the ticket for a connection to the server with that local address.
+func (a *access) open(local net.Addr) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.principal.Load()
+	publish, subscribe := acl.Permissions(p, a.box.token)
+	a.ticket, a.revoke = a.deps.Upstream.Ticket(p.Tenant.Name, publish, subscribe, local)
+	return a.ticket
+}
+
+// renew checks the credentials against set. was is nil before authentication, where
+// the handshake will see set by itself. now is nil if set does not let the connection
+// be what it was; otherwise it is the principal from here on, and the ticket has its
+// permissions.
+func (a *access) renew(ctx context.Context, set *policy.Set) (was, now *policy.Principal) {
+	if was = a.principal.Load(); was == nil {
+		return nil, nil
+	}
+	now, refusal := a.deps.Authenticate(ctx, set, a.creds)
+	if refusal != nil || now == nil || now.FullName() != was.FullName() {
+		return was, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.principal.Store(now)
+	if a.ticket != "" {
+		publish, subscribe := acl.Permissions(now, a.box.token)
+		a.deps.Upstream.UpdateTicket(a.ticket, publish, subscribe)
+	}
+	return was, now
+}
+
+// bar takes every permission from the ticket.
+func (a *access) bar() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ticket != "" {
+		a.deps.Upstream.UpdateTicket(a.ticket, nil, nil)
+	}
+}
+
+// close gives the ticket back, if there is one. The reader calls it, last.
+func (a *access) close() {
+	if a.revoke != nil {
+		a.revoke()
+	}
+}

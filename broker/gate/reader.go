@@ -1,0 +1,144 @@
+package gate
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// reader is the way up after the handshake: it reads from the client, hands each
+// operation to the part that judges it, and flushes what a read led to. It runs in
+// the connection's first goroutine, which owns every field.
+type reader struct {
+	intake
+	life      *lifetime
+	access    *access
+	admission func(*policy.Principal) *admission.Session
+
+	batch   batch
+	publish publisher
+	api     apiCaller
+	subs    subscriber
+}
+
+func (r *reader) init(c *conn) {
+	g := c.gate
+	cfg, s, b := &g.cfg, &c.session, &r.batch
+	r.intake = intake{
+		link: &s.down, bytes: &g.counters.bytesIn, limit: cfg.Timeouts.Message,
+		parse: parser{maxLine: cfg.Limits.ControlLine, maxConnect: cfg.Limits.Connect, maxPayload: cfg.Limits.Payload},
+	}
+	r.life, r.access, r.admission = &c.life, &c.access, g.deps.Admission
+	b.s, b.counters, b.explain = s, &g.counters, cfg.ExplainToCaller
+	r.publish = publisher{s: s, out: b, life: c.life.ctx, waitMax: cfg.Timeouts.WaitMax}
+	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners}
+	r.subs = subscriber{s: s, out: b, most: cfg.Limits.Subscriptions}
+}
+
+// run handles batches until the connection ends. It returns nil when the gate or
+// the server ended it, io.EOF when the client did, and a *fatal for -ERR.
+func (r *reader) run() error {
+	r.refresh()
+	for {
+		// What the handshake read too much is the first batch.
+		if err := r.process(); err != nil {
+			return err
+		}
+		if err := r.arm(); err != nil {
+			return err
+		}
+		if r.life.woken() {
+			return nil
+		}
+		switch err := r.fill(); {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if r.life.woken() {
+				return nil
+			}
+			return &fatal{err: errStale, refusal: wire.Refuse(wire.CodeProtocolViolation, "message-deadline", "a message took too long to arrive")}
+		default:
+			return err
+		}
+	}
+}
+
+// refresh takes over a principal that Reload has changed.
+func (r *reader) refresh() {
+	p, b := r.access.principal.Load(), &r.batch
+	if p == b.principal {
+		return
+	}
+	first := b.principal == nil
+	b.principal, b.admission = p, r.admission(p)
+	if !first {
+		// A SUB that was judged by the old policy while Reload looked at the table.
+		b.s.recheck(p)
+	}
+}
+
+// process handles every whole operation in the window as one batch.
+func (r *reader) process() error {
+	if !r.ready() {
+		return nil
+	}
+	r.refresh()
+	r.batch.begin()
+	var failed error
+	var cmd command
+	for failed == nil {
+		more, err := r.next(&cmd)
+		if err != nil {
+			failed = &fatal{err: err, refusal: violation(err)}
+			break
+		}
+		if !more {
+			break
+		}
+		failed = r.handle(&cmd)
+	}
+	// What came before a violation counts.
+	if err := r.batch.flush(); err != nil && failed == nil {
+		failed = err
+	}
+	r.publish.rest()
+	return failed
+}
+
+// violation is the audit record of a protocol error.
+func violation(err error) *wire.Refusal {
+	code := wire.CodeProtocolViolation
+	if err == errPayload { //nolint:errorlint // a sentinel of this package, never wrapped
+		code = wire.CodePayloadTooLarge
+	}
+	return wire.Refuse(code, "protocol", err.Error())
+}
+
+// handle judges one operation. Refusals are answered; an error ends the connection.
+func (r *reader) handle(cmd *command) error {
+	switch cmd.verb {
+	case verbPub:
+		if isAPI(cmd.subject) {
+			return r.api.call(cmd)
+		}
+		return r.publish.handle(cmd)
+	case verbSub:
+		r.subs.subscribe(cmd)
+	case verbUnsub:
+		r.subs.unsubscribe(cmd)
+	case verbPing:
+		r.batch.admission.Frame(pingFrame)
+	case verbPong:
+		r.batch.admission.Frame(pongFrame)
+	case verbOK:
+	case verbErr:
+		return io.EOF // as nats-server: a client that reports an error is done
+	default:
+		return &fatal{err: errArguments, refusal: wire.Refuse(wire.CodeProtocolViolation, "connect", "a second CONNECT")}
+	}
+	return nil
+}
