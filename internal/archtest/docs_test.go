@@ -47,7 +47,7 @@ func TestImportTableDocument(t *testing.T) {
 	before, got, after := between(t, text, "import table")
 	want := importTable(t)
 	if *update {
-		if err := os.WriteFile(filepath.Join("../..", architecture), []byte(before+want+after), 0o644); err != nil { //nolint:gosec // a document
+		if err := os.WriteFile(filepath.Join("../..", architecture), []byte(before+want+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
