@@ -44,6 +44,8 @@ func QuickPlan() Plan {
 	return p
 }
 
+const sameHeadersWorkload = "async 256 B with the headers of Signet, lazy"
+
 // Key names one series of figures.
 type Key struct {
 	Workload string
@@ -63,6 +65,8 @@ type Results struct {
 type Idle struct {
 	Connections int
 	RSS         float64 // bytes
+	Heap        float64 // of them: objects
+	Stacks      float64 // of them: goroutine stacks
 	Goroutines  float64
 }
 
@@ -193,23 +197,19 @@ func runRound(ctx context.Context, plan *Plan, r *Results, round int, sync Sync)
 // lazy measures publishing where the disk does not matter.
 func (p *pair) lazy(ctx context.Context, kinds []Kind) error {
 	for _, size := range []int{256, 2048} {
-		payload := order(size)
 		for _, w := range []struct{ name, stream, subject string }{
 			{"plain", streamPlain, subjectPlain}, {"schema", streamChecked, subjectChecked},
 		} {
+			m := &nats.Msg{Subject: w.subject, Data: order(size)}
 			for _, kind := range kinds {
-				nc := p.conn[kind]
-				if _, err := publishAsync(nc, w.subject, payload, p.LazyWindow, p.Warm); err != nil {
-					return err
-				}
-				err := p.measure(ctx, fmt.Sprintf("async %d B %s, lazy", size, w.name), kind, w.stream, func() (*Figure, error) {
-					return publishAsync(nc, w.subject, payload, p.LazyWindow, p.Window)
-				})
-				if err != nil {
+				if err := p.async(ctx, fmt.Sprintf("async %d B %s, lazy", size, w.name), kind, w.stream, m, p.LazyWindow); err != nil {
 					return err
 				}
 			}
 		}
+	}
+	if err := p.sameHeaders(ctx); err != nil {
+		return err
 	}
 	for _, kind := range kinds {
 		err := p.measure(ctx, "sync 256 B schema, 1 publisher, lazy", kind, streamChecked, func() (*Figure, error) {
@@ -222,18 +222,41 @@ func (p *pair) lazy(ctx context.Context, kinds []Kind) error {
 	return nil
 }
 
+// async warms up and measures one workload of publishing in flight.
+func (p *pair) async(ctx context.Context, name string, kind Kind, stream string, m *nats.Msg, window int) error {
+	if !strings.Contains(name, p.Only) {
+		return nil
+	}
+	if _, err := publishAsync(p.conn[kind], m, window, p.Warm); err != nil {
+		return err
+	}
+	return p.measure(ctx, name, kind, stream, func() (*Figure, error) {
+		return publishAsync(p.conn[kind], m, window, p.Window)
+	})
+}
+
+// sameHeaders gives the raw server the headers that Signet makes: what they cost
+// inside nats-server, and what then is left for Signet itself.
+func (p *pair) sameHeaders(ctx context.Context) error {
+	if !strings.Contains(sameHeadersWorkload, p.Only) {
+		return nil
+	}
+	if err := fill(p.conn[Signet], &nats.Msg{Subject: subjectPlain, Data: order(256)}, 64); err != nil {
+		return err
+	}
+	m, err := first(ctx, p.conn[Signet], streamPlain, "plain.>")
+	if err != nil {
+		return err
+	}
+	return p.async(ctx, sameHeadersWorkload, Raw, streamPlain, m, p.LazyWindow)
+}
+
 // durable measures publishing where an acknowledgement means that the disk has it.
 func (p *pair) durable(ctx context.Context, kinds []Kind) error {
 	payload := order(256)
 	for _, kind := range kinds {
-		nc := p.conn[kind]
-		if _, err := publishAsync(nc, subjectChecked, payload, p.FsyncWindow, p.Warm); err != nil {
-			return err
-		}
-		err := p.measure(ctx, fmt.Sprintf("async 256 B schema, %d in flight, fsync", p.FsyncWindow), kind, streamChecked, func() (*Figure, error) {
-			return publishAsync(nc, subjectChecked, payload, p.FsyncWindow, p.Window)
-		})
-		if err != nil {
+		name := fmt.Sprintf("async 256 B schema, %d in flight, fsync", p.FsyncWindow)
+		if err := p.async(ctx, name, kind, streamChecked, &nats.Msg{Subject: subjectChecked, Data: payload}, p.FsyncWindow); err != nil {
 			return err
 		}
 	}
@@ -285,7 +308,7 @@ func (p *pair) reading(ctx context.Context, kinds []Kind) error {
 		return err
 	}
 	// What Signet stored, headers and all, is what the raw server gets to store.
-	stored, err := first(ctx, p.conn[Signet])
+	stored, err := first(ctx, p.conn[Signet], streamRead, filterRead)
 	if err != nil {
 		return err
 	}
@@ -397,7 +420,13 @@ func measureIdle(ctx context.Context, p *Plan, kind Kind) (idle Idle, err error)
 	if err != nil {
 		return Idle{}, err
 	}
+	if p.ProfileDir != "" {
+		file := filepath.Join(p.ProfileDir, "idle-"+string(kind)+".pprof")
+		if err := errors.Join(s.Profile(file), s.Profile("")); err != nil {
+			return Idle{}, err
+		}
+	}
 	d := after.Sub(before)
 	n := float64(p.Idle)
-	return Idle{Connections: p.Idle, RSS: float64(d.RSS) / n, Goroutines: float64(d.Goroutines) / n}, nil
+	return Idle{Connections: p.Idle, RSS: float64(d.RSS) / n, Heap: float64(d.Heap) / n, Stacks: float64(d.Stacks) / n, Goroutines: float64(d.Goroutines) / n}, nil
 }

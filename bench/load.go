@@ -38,9 +38,9 @@ const (
 	clockEvery = 32 // publishes between two looks at the clock
 )
 
-// publishAsync publishes on one connection with up to window events without an
+// publishAsync publishes copies of m on one connection with up to window events without an
 // acknowledgement, for d, and waits for the last one.
-func publishAsync(nc *nats.Conn, subject string, payload []byte, window int, d time.Duration) (*Figure, error) {
+func publishAsync(nc *nats.Conn, m *nats.Msg, window int, d time.Duration) (*Figure, error) {
 	var failed atomic.Pointer[error]
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(window),
 		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed.CompareAndSwap(nil, &err) }))
@@ -51,8 +51,9 @@ func publishAsync(nc *nats.Conn, subject string, payload []byte, window int, d t
 	start, n := time.Now(), 0
 	for time.Since(start) < d && failed.Load() == nil {
 		for range clockEvery {
-			if _, err := js.PublishAsync(subject, payload, jetstream.WithStallWait(stallWait)); err != nil {
-				return nil, fmt.Errorf("%w: publish %s: %w", ErrLoad, subject, err)
+			one := &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}
+			if _, err := js.PublishMsgAsync(one, jetstream.WithStallWait(stallWait)); err != nil {
+				return nil, fmt.Errorf("%w: publish %s: %w", ErrLoad, m.Subject, err)
 			}
 			n++
 		}
@@ -60,10 +61,10 @@ func publishAsync(nc *nats.Conn, subject string, payload []byte, window int, d t
 	select {
 	case <-js.PublishAsyncComplete():
 	case <-time.After(doneWait):
-		return nil, fmt.Errorf("%w: publish %s: %d acknowledgements are missing", ErrLoad, subject, js.PublishAsyncPending())
+		return nil, fmt.Errorf("%w: publish %s: %d acknowledgements are missing", ErrLoad, m.Subject, js.PublishAsyncPending())
 	}
 	if e := failed.Load(); e != nil {
-		return nil, fmt.Errorf("%w: publish %s: %w", ErrLoad, subject, *e)
+		return nil, fmt.Errorf("%w: publish %s: %w", ErrLoad, m.Subject, *e)
 	}
 	return &Figure{Events: n, Elapsed: time.Since(start)}, nil
 }

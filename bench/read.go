@@ -107,12 +107,12 @@ func readVerified(ctx context.Context, c *client.Client, n int, opts ...client.S
 }
 
 // first returns the first stored message of a stream, headers included.
-func first(ctx context.Context, nc *nats.Conn) (*nats.Msg, error) {
+func first(ctx context.Context, nc *nats.Conn, stream, filter string) (*nats.Msg, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	c, err := js.OrderedConsumer(ctx, streamRead, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filterRead}})
+	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
 	if err != nil {
 		return nil, err
 	}

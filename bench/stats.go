@@ -16,7 +16,9 @@ type Stats struct {
 	Allocs     uint64        `json:"allocs"`     // heap objects since the start
 	AllocBytes uint64        `json:"allocBytes"` // since the start
 	Goroutines int           `json:"goroutines"`
-	RSS        int64         `json:"rss"` // bytes; 0 where unknown
+	RSS        int64         `json:"rss"`    // bytes; 0 where unknown
+	Heap       int64         `json:"heap"`   // bytes of objects
+	Stacks     int64         `json:"stacks"` // bytes of goroutine stacks
 }
 
 // Sub returns what happened since before.
@@ -24,6 +26,7 @@ func (s Stats) Sub(before Stats) Stats {
 	return Stats{
 		CPU: s.CPU - before.CPU, Allocs: s.Allocs - before.Allocs, AllocBytes: s.AllocBytes - before.AllocBytes,
 		Goroutines: s.Goroutines - before.Goroutines, RSS: s.RSS - before.RSS,
+		Heap: s.Heap - before.Heap, Stacks: s.Stacks - before.Stacks,
 	}
 }
 
@@ -34,11 +37,17 @@ func readStats(settle bool) Stats {
 		runtime.GC() // twice: the first leaves the victims of sync.Pool
 		debug.FreeOSMemory()
 	}
-	samples := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}}
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:objects"},
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/stacks:bytes"},
+	}
 	metrics.Read(samples)
 	return Stats{
 		CPU: processCPU(), Allocs: samples[0].Value.Uint64(), AllocBytes: samples[1].Value.Uint64(),
 		Goroutines: runtime.NumGoroutine(), RSS: residentSize(),
+		Heap: int64(samples[2].Value.Uint64()), Stacks: int64(samples[3].Value.Uint64()),
 	}
 }
 
