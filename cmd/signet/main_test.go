@@ -84,13 +84,12 @@ func TestDocsNameEveryVerbAndFlag(t *testing.T) {
 		if !c.Runnable() || c.HasAvailableSubCommands() || c.Name() == "help" {
 			return
 		}
-		section := text
-		if i := strings.Index(text, "\n### "+c.CommandPath()+"\n"); i < 0 {
+		_, section, ok := strings.Cut(text, "\n### "+c.CommandPath()+"\n")
+		if !ok {
 			t.Errorf("docs/cli.md has no section %q", c.CommandPath())
 			return
-		} else if section = text[i+4:]; strings.Contains(section, "\n### ") {
-			section = section[:strings.Index(section, "\n### ")]
 		}
+		section, _, _ = strings.Cut(section, "\n##")
 		for line := range strings.SplitSeq(c.LocalNonPersistentFlags().FlagUsages(), "\n") {
 			i := strings.Index(line, "--")
 			if i < 0 {

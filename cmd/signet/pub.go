@@ -321,13 +321,9 @@ func eachLine(r io.Reader, f func([]byte) bool) error {
 		case err != nil && !errors.Is(err, io.EOF):
 			return err
 		}
-		if len(line) > 0 || err == nil {
-			if !f(bytes.TrimRight(line, "\r\n")) {
-				return nil
-			}
-		}
-		if err != nil {
-			return nil
+		last := err != nil // the end of the input
+		if (len(line) > 0 || !last) && !f(bytes.TrimRight(line, "\r\n")) || last {
+			return nil //nolint:nilerr // io.EOF is how it ends
 		}
 		line, n = nil, n+1
 	}

@@ -220,7 +220,7 @@ func causeText(err error) string {
 		return "connection refused"
 	}
 	text := err.Error()
-	for _, p := range []string{"client: ", "nats: "} {
+	for _, p := range []string{"client: ", "nats: ", "wire: "} {
 		text = strings.TrimPrefix(text, p)
 	}
 	return strings.ReplaceAll(text, "\n", ": ")

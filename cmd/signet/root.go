@@ -17,8 +17,12 @@ import (
 	"github.com/signetbus/signet/client"
 )
 
-// defaultTimeout bounds each call to the broker.
-const defaultTimeout = 5 * time.Second
+// Bounds of --timeout, which bounds each call to the broker.
+const (
+	defaultTimeout = 5 * time.Second
+	minTimeout     = 100 * time.Millisecond
+	maxTimeout     = 10 * time.Minute
+)
 
 // app is one run of the command.
 type app struct {
@@ -62,6 +66,9 @@ func (a *app) rootCommand() *cobra.Command {
 				bad := a.output
 				a.output = outputTable
 				return fmt.Errorf("-o %s: want table or json", bad)
+			}
+			if a.timeout < minTimeout || a.timeout > maxTimeout {
+				return fmt.Errorf("--timeout %s: want %s to %s", a.timeout, minTimeout, maxTimeout)
 			}
 			return nil
 		},

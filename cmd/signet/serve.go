@@ -70,6 +70,13 @@ func checkConfig(ctx context.Context, a *app, file string, cfg *broker.Config) e
 		return a.printJSON(map[string]any{"ok": true, "config": file})
 	}
 	fmt.Fprintf(a.stdout, "%s: ok\n", clean(file))
+	set, err := loadPolicy(ctx, cfg.Policy)
+	if err != nil {
+		return a.faulty(err)
+	}
+	for _, t := range set.Tenants() {
+		facts(a.stdout, "  ", "tenant "+t.Name, dedupMemory(t))
+	}
 	return nil
 }
 
@@ -90,7 +97,7 @@ func (a *app) faulty(err error) error {
 
 // flatten lists the texts of a tree of joined errors, each once.
 func flatten(err error) []string {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree is walked by hand here
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		if _, wrapped := err.(interface{ Is(error) bool }); !wrapped && isJoin(err, joined.Unwrap()) {
 			var out []string
 			for _, e := range joined.Unwrap() {

@@ -49,7 +49,7 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string) error 
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		in = f
 	}
 	ring, err := loadRing(ctx, a, ringFile, root)
