@@ -6,7 +6,9 @@
 // evaluator then walks a plan of the schema over the scanned document, with a
 // budget of steps: it never panics, never recurses deeper than the payload and
 // the checked schema allow, and allocates nothing for a valid payload. Only when
-// it says no, a second run collects what is wrong, without echoing values.
+// it says no, a second run collects what is wrong, without echoing values: the same
+// evaluation with a report for its reporter to fill. Its third part, the comparer,
+// knows when two values are equal; the three share the budget.
 //
 // github.com/santhosh-tekuri/jsonschema/v6 is the compiler behind it: it checks a
 // document against its metaschema and resolves references, once, at registration,

@@ -2,6 +2,7 @@ package jsonschema
 
 import (
 	"bytes"
+	"fmt"
 	"hash/maphash"
 	"sync"
 
@@ -107,6 +108,46 @@ func (d *document) text(i int) []byte {
 func (d *document) token(i int) []byte {
 	v := &d.values[i]
 	return d.data[v.start:v.end]
+}
+
+// find returns the index of the name in object i, -1 if it has none.
+func (d *document) find(i int, name []byte) int {
+	n, key := d.values[i].n, i+1
+	for range n {
+		if string(d.text(key)) == string(name) {
+			return key
+		}
+		key = int(d.values[key+1].next)
+	}
+	return -1
+}
+
+// offset is the first byte of value i; of a string, its quote.
+func (d *document) offset(i int) int {
+	v := &d.values[i]
+	if v.kind == kindString {
+		return int(v.start) - 1
+	}
+	return int(v.start)
+}
+
+// got names type and size, never the value.
+func (d *document) got(i int) string {
+	v := &d.values[i]
+	switch v.kind {
+	case kindNull:
+		return "null"
+	case kindTrue, kindFalse:
+		return "boolean"
+	case kindNumber:
+		return "number"
+	case kindString:
+		return fmt.Sprintf("string of %d characters", runeCount(d.text(i)))
+	case kindArray:
+		return fmt.Sprintf("array of %d items", v.n)
+	default:
+		return fmt.Sprintf("object of %d members", v.n)
+	}
 }
 
 // pairwise is up to how many members names are compared each with each: below

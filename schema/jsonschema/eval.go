@@ -1,45 +1,38 @@
 package jsonschema
 
-import (
-	"strings"
-)
+import "sync"
 
 // evaluation is one run of a plan over one document. It is pooled and used by
-// one goroutine.
+// one goroutine. What it finds goes to the reporter, which tells it whether to go on
+// after a fault; values are compared by the comparer. The three share the budget.
 type evaluation struct {
-	doc   *document
-	fuel  int
-	spent bool // fuel ran out: every answer since is "no", and the run must not be believed
-
-	// report is nil in the first run, which only decides. When it is set, the
-	// run goes on after a fault and records each.
-	report *report
-	path   []step // where the value under judgement stands; kept only with report
-
-	slots []int32 // table of uniqueItems
+	budget
+	doc *document
+	out reporter
+	cmp comparer
 }
 
-// step is one level of a JSON pointer: a member by the index of its name, or an
-// item by its number.
-type step struct {
-	name int // -1: item
-	item int
+var evaluations = sync.Pool{New: func() any {
+	e := new(evaluation)
+	e.out.budget, e.cmp.budget = &e.budget, &e.budget
+	return e
+}}
+
+// start begins a run over the document on a budget of its own; into is nil if the
+// run only decides.
+func (e *evaluation) start(fuel int, into *report) {
+	e.budget = budget{fuel: fuel}
+	e.out.start(e.doc, into)
 }
 
 func (e *evaluation) release() {
 	e.doc.release()
-	e.doc, e.report = nil, nil
-	if cap(e.slots) > keepSeen {
-		e.slots = nil
+	e.doc = nil
+	e.out.start(nil, nil)
+	if cap(e.cmp.slots) > keepSeen {
+		e.cmp.slots = nil
 	}
 	evaluations.Put(e)
-}
-
-// burn spends n steps.
-func (e *evaluation) burn(n int) {
-	if e.fuel -= n; e.fuel < 0 {
-		e.spent = true
-	}
 }
 
 // eval judges value i by p. outer, when not nil, collects which members or items
@@ -49,12 +42,12 @@ func (e *evaluation) eval(p *plan, i int, outer *marks) bool {
 		return false
 	}
 	if p.never {
-		e.bad(p, i, ruleFalse, "")
+		e.out.bad(p, i, ruleFalse, "")
 		return false
 	}
 	v := &e.doc.values[i]
 	if p.types != 0 && !e.hasType(p.types, v, i) {
-		e.bad(p, i, ruleType, "")
+		e.out.bad(p, i, ruleType, "")
 		return false
 	}
 	var own *marks
@@ -63,29 +56,29 @@ func (e *evaluation) eval(p *plan, i int, outer *marks) bool {
 	}
 	ok := true
 	if p.enum != nil && !e.isOneOf(p.enum, i) {
-		if ok = false; !e.bad(p, i, ruleEnum, "") {
+		if ok = false; !e.out.bad(p, i, ruleEnum, "") {
 			return false
 		}
 	}
 	if p.konst != nil && !e.isOneOf(p.konst, i) {
-		if ok = false; !e.bad(p, i, ruleConst, "") {
+		if ok = false; !e.out.bad(p, i, ruleConst, "") {
 			return false
 		}
 	}
 	for _, q := range p.refs {
 		if !e.eval(q, i, own) {
-			if ok = false; e.report == nil {
+			if ok = false; !e.out.on() {
 				return false
 			}
 		}
 	}
 	if !e.byKind(p, i, own) {
-		if ok = false; e.report == nil {
+		if ok = false; !e.out.on() {
 			return false
 		}
 	}
 	if p.mix != nil && !e.combine(p, i, own) {
-		if ok = false; e.report == nil {
+		if ok = false; !e.out.on() {
 			return false
 		}
 	}
@@ -142,7 +135,7 @@ func (e *evaluation) isOneOf(c *choices, i int) bool {
 		return ok
 	}
 	for _, k := range c.others {
-		if e.equal(e.doc, i, c.values, k) {
+		if e.cmp.equal(e.doc, i, c.values, k) {
 			return true
 		}
 		if e.spent {
@@ -164,7 +157,7 @@ func (e *evaluation) checkString(p *plan, i int) bool {
 			return false
 		}
 		if !p.format.check(text) {
-			if ok = false; !e.bad(p, i, ruleFormat, "") {
+			if ok = false; !e.out.bad(p, i, ruleFormat, "") {
 				return false
 			}
 		}
@@ -177,12 +170,12 @@ func (e *evaluation) checkString(p *plan, i int) bool {
 	if len(text) < s.min || len(text) > s.max || s.min > 0 {
 		n := runeCount(text)
 		if n < s.min {
-			if ok = false; !e.bad(p, i, ruleMinLength, "") {
+			if ok = false; !e.out.bad(p, i, ruleMinLength, "") {
 				return false
 			}
 		}
 		if n > s.max {
-			if ok = false; !e.bad(p, i, ruleMaxLength, "") {
+			if ok = false; !e.out.bad(p, i, ruleMaxLength, "") {
 				return false
 			}
 		}
@@ -192,7 +185,7 @@ func (e *evaluation) checkString(p *plan, i int) bool {
 			return false
 		}
 		if !s.pattern.match(text) {
-			e.bad(p, i, rulePattern, "")
+			e.out.bad(p, i, rulePattern, "")
 			return false
 		}
 	}
@@ -208,7 +201,7 @@ func (e *evaluation) checkNumber(p *plan, i int) bool {
 	for k := range n.bounds {
 		c := &n.bounds[k]
 		if got := x.compare(c.limit); got < c.low || got > c.high {
-			if ok = false; !e.bad(p, i, c.rule, "") {
+			if ok = false; !e.out.bad(p, i, c.rule, "") {
 				return false
 			}
 		}
@@ -218,7 +211,7 @@ func (e *evaluation) checkNumber(p *plan, i int) bool {
 			e.burn(64) // big integers of up to some 1,000 digits
 		}
 		if !x.multipleOf(n.multiple) {
-			e.bad(p, i, ruleMultipleOf, "")
+			e.out.bad(p, i, ruleMultipleOf, "")
 			return false
 		}
 	}
@@ -227,10 +220,10 @@ func (e *evaluation) checkNumber(p *plan, i int) bool {
 
 // quietly judges without recording.
 func (e *evaluation) quietly(p *plan, i int, outer *marks) bool {
-	saved := e.report
-	e.report = nil
+	saved := e.out.report
+	e.out.report = nil
 	ok := e.eval(p, i, outer)
-	e.report = saved
+	e.out.report = saved
 	return ok
 }
 
@@ -239,23 +232,23 @@ func (e *evaluation) combine(p *plan, i int, own *marks) bool {
 	m, ok := p.mix, true
 	for _, q := range m.all {
 		if !e.eval(q, i, own) {
-			if ok = false; e.report == nil {
+			if ok = false; !e.out.on() {
 				return false
 			}
 		}
 	}
 	if len(m.any) > 0 && !e.anyOf(p, i, own) {
-		if ok = false; e.report == nil {
+		if ok = false; !e.out.on() {
 			return false
 		}
 	}
 	if len(m.one) > 0 && !e.oneOf(p, i, own) {
-		if ok = false; e.report == nil {
+		if ok = false; !e.out.on() {
 			return false
 		}
 	}
 	if m.not != nil && e.quietly(m.not, i, nil) {
-		if ok = false; !e.bad(p, i, ruleNot, "") {
+		if ok = false; !e.out.bad(p, i, ruleNot, "") {
 			return false
 		}
 	}
@@ -302,7 +295,7 @@ func (e *evaluation) oneOf(p *plan, i int, own *marks) bool {
 		}
 		if e.quietly(q, i, branch) {
 			if matched >= 0 {
-				e.bad(p, i, ruleOneOf, twoBranches(matched, k))
+				e.out.bad(p, i, ruleOneOf, twoBranches(matched, k))
 				return false
 			}
 			matched = k
@@ -321,15 +314,15 @@ func (e *evaluation) oneOf(p *plan, i int, own *marks) bool {
 // blame records why none of the branches took the value: the faults of the
 // branch that came nearest, then the combinator itself.
 func (e *evaluation) blame(p *plan, i int, rule string, branches []*plan) {
-	if e.report == nil {
+	if !e.out.on() {
 		return
 	}
-	outer := e.report
+	outer := e.out.report
 	var best *report
 	for _, q := range branches {
 		r := newReport(outer.max)
-		r.depth = len(e.path)
-		e.report = r
+		r.depth = len(e.out.path)
+		e.out.report = r
 		e.eval(q, i, nil)
 		if best == nil || r.nearer(best) {
 			best = r
@@ -338,99 +331,9 @@ func (e *evaluation) blame(p *plan, i int, rule string, branches []*plan) {
 			break
 		}
 	}
-	e.report = outer
+	e.out.report = outer
 	if best != nil {
 		outer.take(best)
 	}
-	e.bad(p, i, rule, "")
-}
-
-// equal compares two values as JSON Schema does: numbers by value, objects
-// without order.
-func (e *evaluation) equal(a *document, i int, b *document, j int) bool {
-	if e.burn(1); e.spent {
-		return false
-	}
-	x, y := &a.values[i], &b.values[j]
-	if x.kind != y.kind {
-		return false
-	}
-	switch x.kind {
-	case kindString:
-		s, t := a.text(i), b.text(j)
-		e.burn(min(len(s), len(t)) / 16)
-		return string(s) == string(t)
-	case kindNumber:
-		e.burn(int(x.end-x.start+y.end-y.start) / 16)
-		var m, n decimal
-		m.parse(a.token(i), x.integer)
-		n.parse(b.token(j), y.integer)
-		return m.compare(&n) == 0
-	case kindArray:
-		return x.n == y.n && e.equalItems(a, i, b, j)
-	case kindObject:
-		return x.n == y.n && e.equalMembers(a, i, b, j)
-	}
-	return true
-}
-
-func (e *evaluation) equalItems(a *document, i int, b *document, j int) bool {
-	n := a.values[i].n
-	i, j = i+1, j+1
-	for range n {
-		if !e.equal(a, i, b, j) {
-			return false
-		}
-		i, j = int(a.values[i].next), int(b.values[j].next)
-	}
-	return true
-}
-
-func (e *evaluation) equalMembers(a *document, i int, b *document, j int) bool {
-	n := a.values[i].n
-	key, other := i+1, j+1
-	for range n {
-		name := a.text(key)
-		at := other // the same order is the usual case
-		if at >= int(b.values[j].next) || string(b.text(at)) != string(name) {
-			e.burn(int(n)/8 + 1)
-			if at = b.find(j, name); at < 0 {
-				return false
-			}
-		}
-		if e.spent || !e.equal(a, key+1, b, at+1) {
-			return false
-		}
-		key, other = int(a.values[key+1].next), int(b.values[at+1].next)
-	}
-	return true
-}
-
-// find returns the index of the name in object i, -1 if it has none.
-func (d *document) find(i int, name []byte) int {
-	n, key := d.values[i].n, i+1
-	for range n {
-		if string(d.text(key)) == string(name) {
-			return key
-		}
-		key = int(d.values[key+1].next)
-	}
-	return -1
-}
-
-// pointer writes e.path as a JSON pointer, names cut and escaped.
-func (e *evaluation) pointer() string {
-	var b strings.Builder
-	for _, s := range e.path {
-		if b.WriteByte('/'); b.Len() > maxPointerBytes {
-			b.WriteString("...")
-			break
-		}
-		if s.name < 0 {
-			writeInt(&b, s.item)
-		} else {
-			writeToken(&b, e.doc.text(s.name))
-		}
-	}
-	return b.String()
+	e.out.bad(p, i, rule, "")
 }

@@ -1,10 +1,5 @@
 package jsonschema
 
-import (
-	"hash/maphash"
-	"math/bits"
-)
-
 // marks says which members or items of one value were evaluated, by ordinal. It
 // exists only under unevaluatedProperties and unevaluatedItems.
 type marks struct {
@@ -32,12 +27,12 @@ func (m *marks) merge(o *marks) {
 
 // into judges a member (name >= 0) or an item of the value under judgement.
 func (e *evaluation) into(p *plan, i, name, item int) bool {
-	if e.report == nil {
+	if !e.out.on() {
 		return e.eval(p, i, nil)
 	}
-	e.path = append(e.path, step{name, item})
+	e.out.path = append(e.out.path, step{name, item})
 	ok := e.eval(p, i, nil)
-	e.path = e.path[:len(e.path)-1]
+	e.out.path = e.out.path[:len(e.out.path)-1]
 	return ok
 }
 
@@ -45,12 +40,12 @@ func (e *evaluation) checkObject(p *plan, i int, own *marks) bool {
 	o, n := p.obj, int(e.doc.values[i].n)
 	ok := true
 	if n < o.min {
-		if ok = false; !e.bad(p, i, ruleMinProperties, "") {
+		if ok = false; !e.out.bad(p, i, ruleMinProperties, "") {
 			return false
 		}
 	}
 	if n > o.max {
-		if ok = false; !e.bad(p, i, ruleMaxProperties, "") {
+		if ok = false; !e.out.bad(p, i, ruleMaxProperties, "") {
 			return false
 		}
 	}
@@ -65,21 +60,21 @@ func (e *evaluation) checkObject(p *plan, i int, own *marks) bool {
 			required++ // names are unique, so counting is enough
 		}
 		if !e.checkMember(p, o, prop.plan, key, k, own) {
-			if ok = false; e.report == nil {
+			if ok = false; !e.out.on() {
 				return false
 			}
 		}
 		key = int(e.doc.values[key+1].next)
 	}
 	if required < len(o.required) {
-		if ok = false; e.report == nil {
+		if ok = false; !e.out.on() {
 			return false
 		}
-		e.missing(p, i, ruleRequired, o.required)
+		e.out.missing(p, i, ruleRequired, o.required)
 	}
 	for k := range o.dependent {
 		if !e.checkDependency(p, &o.dependent[k], i, own) {
-			if ok = false; e.report == nil {
+			if ok = false; !e.out.on() {
 				return false
 			}
 		}
@@ -111,14 +106,14 @@ func (e *evaluation) checkMember(p *plan, o *objectRules, declared *plan, key, k
 		evaluated = true
 		if o.additional.never {
 			ok = false
-			e.badName(p, key, ruleAdditionalProperties)
+			e.out.badName(p, key, ruleAdditionalProperties)
 		} else {
 			ok = e.into(o.additional, key+1, key, 0) && ok
 		}
 	}
 	if o.names != nil && !e.quietly(o.names, key, nil) {
 		ok = false
-		e.badName(p, key, rulePropertyNames)
+		e.out.badName(p, key, rulePropertyNames)
 	}
 	if evaluated {
 		own.set(k)
@@ -140,7 +135,7 @@ func (e *evaluation) checkDependency(p *plan, d *dependency, i int, own *marks) 
 			return false
 		}
 		if e.doc.find(i, []byte(name)) < 0 {
-			e.missing(p, i, d.rule, d.required)
+			e.out.missing(p, i, d.rule, d.required)
 			return false
 		}
 	}
@@ -151,12 +146,12 @@ func (e *evaluation) checkArray(p *plan, i int, own *marks) bool {
 	a, n := p.arr, int(e.doc.values[i].n)
 	ok := true
 	if n < a.min {
-		if ok = false; !e.bad(p, i, ruleMinItems, "") {
+		if ok = false; !e.out.bad(p, i, ruleMinItems, "") {
 			return false
 		}
 	}
 	if n > a.max {
-		if ok = false; !e.bad(p, i, ruleMaxItems, "") {
+		if ok = false; !e.out.bad(p, i, ruleMaxItems, "") {
 			return false
 		}
 	}
@@ -174,20 +169,20 @@ func (e *evaluation) checkArray(p *plan, i int, own *marks) bool {
 		}
 		own.set(k)
 		if !e.into(q, item, -1, k) {
-			if ok = false; e.report == nil {
+			if ok = false; !e.out.on() {
 				return false
 			}
 		}
 		item = int(e.doc.values[item].next)
 	}
 	if a.contains != nil && !e.contains(p, i, own) {
-		if ok = false; e.report == nil {
+		if ok = false; !e.out.on() {
 			return false
 		}
 	}
-	if a.unique && n > 1 && !e.isUnique(i, n) {
+	if a.unique && n > 1 && !e.cmp.unique(e.doc, i, n) {
 		if ok = false; !e.spent {
-			e.bad(p, i, ruleUniqueItems, "")
+			e.out.bad(p, i, ruleUniqueItems, "")
 		}
 	}
 	return ok && !e.spent
@@ -210,11 +205,11 @@ func (e *evaluation) contains(p *plan, i int, own *marks) bool {
 		item = int(e.doc.values[item].next)
 	}
 	if found < a.minContains {
-		e.bad(p, i, ruleContains, "")
+		e.out.bad(p, i, ruleContains, "")
 		return false
 	}
 	if found > a.maxContains {
-		e.bad(p, i, ruleMaxContains, "")
+		e.out.bad(p, i, ruleMaxContains, "")
 		return false
 	}
 	return true
@@ -245,7 +240,7 @@ func (e *evaluation) unevaluated(p *plan, i int, own *marks) bool {
 		if !own.has(k) {
 			own.set(k)
 			if !e.into(q, val, name, k) {
-				if ok = false; e.report == nil {
+				if ok = false; !e.out.on() {
 					return false
 				}
 			}
@@ -253,80 +248,4 @@ func (e *evaluation) unevaluated(p *plan, i int, own *marks) bool {
 		at = int(e.doc.values[val].next)
 	}
 	return ok
-}
-
-// isUnique reports whether no two items of array i are equal.
-func (e *evaluation) isUnique(i, n int) bool {
-	if cap(e.slots) < 4*n {
-		e.slots = make([]int32, 4*n)
-	}
-	size := 1 << bits.Len(uint(2*n-1))
-	slots := e.slots[:cap(e.slots)]
-	if size > len(slots) {
-		slots = make([]int32, size)
-	}
-	slots = slots[:size]
-	clear(slots)
-	mask := uint64(size - 1)
-	item := i + 1
-	for range n {
-		h := e.hash(item)
-		for slot := h & mask; ; slot = (slot + 1) & mask {
-			if e.spent {
-				return false
-			}
-			if slots[slot] == 0 {
-				slots[slot] = int32(item)
-				break
-			}
-			if e.equal(e.doc, int(slots[slot]), e.doc, item) {
-				return false
-			}
-		}
-		item = int(e.doc.values[item].next)
-	}
-	return true
-}
-
-// hash is equal for equal values. Its seed is random, so a payload cannot be
-// made to collide.
-func (e *evaluation) hash(i int) uint64 {
-	if e.burn(1); e.spent {
-		return 0
-	}
-	v := &e.doc.values[i]
-	h := uint64(v.kind) * 0x9E3779B97F4A7C15
-	switch v.kind {
-	case kindString:
-		text := e.doc.text(i)
-		e.burn(len(text) / 16)
-		return maphash.Bytes(nameSeed, text)
-	case kindNumber:
-		var x decimal
-		x.parse(e.doc.token(i), v.integer)
-		x.expand()
-		h = mix(maphash.Bytes(nameSeed, x.digits[:x.n]), uint64(x.exp))
-		if x.neg {
-			h = ^h
-		}
-	case kindArray:
-		at := i + 1
-		for range v.n {
-			h = mix(h, e.hash(at))
-			at = int(e.doc.values[at].next)
-		}
-	case kindObject:
-		key := i + 1
-		for range v.n {
-			// A sum, since the order of members does not count.
-			h += mix(e.hash(key), e.hash(key+1))
-			key = int(e.doc.values[key+1].next)
-		}
-	}
-	return h
-}
-
-func mix(a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a^0xA0761D6478BD642F, b^0xE7037ED1A0B428DB)
-	return hi ^ lo
 }

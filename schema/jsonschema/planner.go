@@ -108,7 +108,7 @@ func (pl *planner) plan(s *lib.Schema) *plan {
 	src := pl.source(s)
 	pl.checkSource(p, s, src)
 	pl.dynamic(p, s)
-	pl.values(p, s, src)
+	pl.values(p, s)
 	pl.object(p, s)
 	pl.array(p, s)
 	pl.mix(p, s)
@@ -161,7 +161,7 @@ func (pl *planner) dynamic(p *plan, s *lib.Schema) {
 	p.refs = append(p.refs, pl.plan(d.Ref))
 }
 
-func (pl *planner) values(p *plan, s *lib.Schema, src map[string]any) {
+func (pl *planner) values(p *plan, s *lib.Schema) {
 	if s.Types != nil {
 		for i, name := range typeNames {
 			if slices.Contains(s.Types.ToStrings(), name) {
@@ -195,8 +195,10 @@ func (pl *planner) values(p *plan, s *lib.Schema, src map[string]any) {
 	if s.Minimum != nil || s.Maximum != nil || s.ExclusiveMinimum != nil || s.ExclusiveMaximum != nil || s.MultipleOf != nil {
 		p.num = &numberRules{multiple: newDecimal(s.MultipleOf)}
 		for _, b := range []bound{
-			{ruleMinimum, newDecimal(s.Minimum), 0, 1}, {ruleMaximum, newDecimal(s.Maximum), -1, 0},
-			{ruleExclusiveMinimum, newDecimal(s.ExclusiveMinimum), 1, 1}, {ruleExclusiveMaximum, newDecimal(s.ExclusiveMaximum), -1, -1},
+			{ruleMinimum, newDecimal(s.Minimum), 0, 1},
+			{ruleMaximum, newDecimal(s.Maximum), -1, 0},
+			{ruleExclusiveMinimum, newDecimal(s.ExclusiveMinimum), 1, 1},
+			{ruleExclusiveMaximum, newDecimal(s.ExclusiveMaximum), -1, -1},
 		} {
 			if b.limit != nil {
 				p.num.bounds = append(p.num.bounds, b)

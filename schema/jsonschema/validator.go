@@ -2,7 +2,6 @@ package jsonschema
 
 import (
 	"bytes"
-	"sync"
 
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/schema"
@@ -15,8 +14,6 @@ type validator struct {
 }
 
 var _ schema.Validator = (*validator)(nil)
-
-var evaluations = sync.Pool{New: func() any { return new(evaluation) }}
 
 // Validate implements schema.Validator. A payload that is not strict JSON never
 // reaches the schema.
@@ -42,7 +39,7 @@ func (v *validator) judge(e *evaluation, data []byte) schema.Verdict {
 	if err := e.doc.parse(data, &v.limits); err != nil {
 		return schema.Verdict{Code: err.Code(), Offset: err.Offset, Detail: string(err.Reason)}
 	}
-	e.fuel, e.spent, e.report = v.limits.Fuel.Steps(len(data)), false, nil
+	e.start(v.limits.Fuel.Steps(len(data)), nil)
 	if e.eval(v.root, 0, nil) && !e.spent {
 		return schema.Verdict{OK: true}
 	}
@@ -56,7 +53,7 @@ func (v *validator) judge(e *evaluation, data []byte) schema.Verdict {
 // can only add detail: the payload is refused already.
 func (v *validator) explain(e *evaluation, size int) schema.Verdict {
 	r := newReport(v.limits.Violations)
-	e.fuel, e.spent, e.report, e.path = v.limits.Fuel.Steps(size), false, r, e.path[:0]
+	e.start(v.limits.Fuel.Steps(size), r)
 	e.eval(v.root, 0, nil)
 	out := schema.Verdict{
 		Code: wire.CodeSchemaViolation, Violations: r.violations, Truncated: r.truncated || e.spent,
