@@ -33,6 +33,9 @@ func dedupMemory(t *policy.Tenant) string {
 			unbounded = append(unbounded, p.Name)
 		}
 	}
+	if rate == 0 && len(unbounded) == 0 {
+		return "nobody may publish yet"
+	}
 	text := fmt.Sprintf("deduplication takes at most %s of memory (%.0f events/s x %s x %d B)",
 		size(int64(rate*window.Seconds()*dedupEntry)), rate, window, dedupEntry)
 	if len(unbounded) > 0 {
