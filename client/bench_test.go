@@ -50,7 +50,7 @@ func BenchmarkVerify(b *testing.B) {
 		e.SetExt([]byte("attestation"), batch.AppendAttestation(nil, i))
 		msgs[i] = &nats.Msg{Subject: "orders.created", Header: headerOf(e), Data: e.Data}
 	}
-	s := &Subscription{client: &Client{verifier: signing.NewVerifier(func() *keyring.Ring { return ring })}, filter: "orders.>", life: context.Background()}
+	s := &Subscription{client: &Client{verifier: signing.NewVerifier(func() *keyring.Ring { return ring })}, filter: "orders.>", life: ending{ctx: context.Background()}}
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {

@@ -22,9 +22,10 @@
 //
 // Delivery is at least once, in stream order per subscription while
 // [Concurrency] is 1. A handler that returns nil acknowledges; an error puts the
-// event back after [RetryDelay]; [Permanent] errors terminate it, which makes it
-// a dead letter. [Ordered] subscriptions are without acknowledgement: each event
-// once, in order.
+// event back after [RetryDelay]; [Permanent] errors terminate it: it is not
+// delivered to this consumer again, and stays in the stream. (This release keeps
+// no dead letter of it.) [Ordered] subscriptions are without acknowledgement: each
+// event once, in order.
 //
 // # Publishing
 //

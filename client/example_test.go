@@ -13,7 +13,7 @@ import (
 // Publish one event and say what came of it.
 func ExampleClient_Publish() {
 	ctx := context.Background()
-	c, err := client.Connect(ctx, "", client.WithContext("dev"))
+	c, err := client.Connect(ctx, "", client.WithContext("dev-app"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func ExampleClient_Publish() {
 // Publish many events, in order, without waiting for each.
 func ExampleClient_PublishAsync() {
 	ctx := context.Background()
-	c, err := client.Connect(ctx, "", client.WithContext("dev"), client.WithMaxInFlight(4096))
+	c, err := client.Connect(ctx, "", client.WithContext("dev-app"), client.WithMaxInFlight(4096))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func ExampleClient_Subscribe() {
 	defer c.Close()
 	sub, err := c.Subscribe(ctx, "orders.*.paid", func(_ context.Context, d *client.Delivery) error {
 		if len(d.Event.Data) == 0 {
-			return client.Permanent(errors.New("no order")) // to the dead letters
+			return client.Permanent(errors.New("no order")) // not delivered again
 		}
 		log.Printf("%s by %s: %s", d.Event.ID, d.Principal, d.Event.Data)
 		return nil // acknowledges; an error would bring the event back
@@ -89,7 +89,7 @@ func ExampleClient_Subscribe() {
 // Read yesterday's events again, fast and in order, and then follow the stream.
 func ExampleOrdered() {
 	ctx := context.Background()
-	c, err := client.Connect(ctx, "", client.WithContext("dev"))
+	c, err := client.Connect(ctx, "", client.WithContext("dev-app"))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func (s *Subscription) readLive(msg *nats.Msg) {
 			}
 		}
 		var err error
-		msg, err = s.nsub.NextMsgWithContext(s.life)
+		msg, err = s.nsub.NextMsgWithContext(s.life.ctx)
 		if errors.Is(err, nats.ErrSlowConsumer) {
 			msg = nil
 			continue // reported by the connection

@@ -85,7 +85,7 @@ func (c *Client) Subscribe(ctx context.Context, filter string, handler Handler, 
 	}
 	if err := p.attach(); err != nil {
 		p.end()
-		s.stop()
+		s.life.stop()
 		return nil, fromTransport("subscribe", filter, err)
 	}
 	return s, nil
@@ -309,7 +309,7 @@ func (p *puller) run() {
 	p.pull()
 	for {
 		select {
-		case <-p.s.leaving:
+		case <-p.s.life.leaving:
 			return
 		case <-p.kick:
 			backoff = firstBackoff // a pull worked
@@ -366,7 +366,7 @@ func (p *puller) revive() error {
 	if !s.client.nc.IsConnected() {
 		return nil // called again when it is back
 	}
-	ctx, cancel := context.WithTimeout(s.life, s.client.cfg.timeout)
+	ctx, cancel := context.WithTimeout(s.life.ctx, s.client.cfg.timeout)
 	defer cancel()
 	p.mu.Lock()
 	consumer, broken := p.consumer, s.cfg.ordered && p.expect == 0
@@ -386,7 +386,7 @@ func (p *puller) revive() error {
 		return nil
 	}
 	if err != nil {
-		if ctx.Err() == nil || s.life.Err() == nil {
+		if ctx.Err() == nil || s.life.ctx.Err() == nil {
 			s.client.cfg.onError(err)
 		}
 		return err

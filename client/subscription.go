@@ -44,17 +44,22 @@ type Subscription struct {
 	work    chan *Delivery
 	workers sync.WaitGroup
 
-	life    context.Context // of the handlers; ends with Stop
-	stop    context.CancelFunc
-	leaving chan struct{} // closed by the first Stop, Drain or fail
-	leave   sync.Once
-	ended   sync.Once
-	closed  chan struct{}
+	life ending
 
 	errMu sync.Mutex
 	err   error
 
 	delivered, failed, invalid, deferred, pulls, restarts atomic.Uint64
+}
+
+// ending is how a subscription comes to its end.
+type ending struct {
+	ctx     context.Context // of the handlers; ends with Stop
+	stop    context.CancelFunc
+	leaving chan struct{} // closed by the first Stop, Drain or fail
+	leave   sync.Once
+	ended   sync.Once
+	closed  chan struct{}
 }
 
 func (c *Client) newSubscription(filter string, handler Handler, opts []SubOption) (*Subscription, error) {
@@ -72,9 +77,9 @@ func (c *Client) newSubscription(filter string, handler Handler, opts []SubOptio
 	}
 	s := &Subscription{
 		client: c, cfg: cfg, handler: handler, filter: filter,
-		work: make(chan *Delivery, cfg.maxInFlight), leaving: make(chan struct{}), closed: make(chan struct{}),
+		work: make(chan *Delivery, cfg.maxInFlight), life: ending{leaving: make(chan struct{}), closed: make(chan struct{})},
 	}
-	s.life, s.stop = context.WithCancel(context.Background())
+	s.life.ctx, s.life.stop = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -89,15 +94,15 @@ func (s *Subscription) begin() {
 // handle runs the handler on what was verified, until work is closed.
 func (s *Subscription) handle() {
 	for d := range s.work {
-		if s.life.Err() != nil {
+		if s.life.ctx.Err() != nil {
 			continue // Stop discards; the broker delivers again
 		}
 		s.delivered.Add(1)
-		err := s.handler(s.life, d)
+		err := s.handler(s.life.ctx, d)
 		if err != nil {
 			s.failed.Add(1)
 		}
-		if err := d.conclude(err, s.cfg.retryDelay); err != nil && s.life.Err() == nil {
+		if err := d.conclude(err, s.cfg.retryDelay); err != nil && s.life.ctx.Err() == nil {
 			s.client.cfg.onError(err)
 		}
 	}
@@ -108,7 +113,7 @@ func (s *Subscription) push(d *Delivery) bool {
 	select {
 	case s.work <- d:
 		return true
-	case <-s.life.Done():
+	case <-s.life.ctx.Done():
 		return false
 	}
 }
@@ -123,7 +128,7 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	if !wire.Match(s.filter, msg.Subject) {
 		return nil, false, fmt.Errorf("%w: the subject is outside the filter %q", errHeaders, s.filter)
 	}
-	att, err := attestation(s.life, s.client, rec, msg.Subject, stored)
+	att, err := attestation(s.life.ctx, s.client, rec, msg.Subject, stored)
 	if err != nil {
 		return nil, errors.Is(err, errLater), err
 	}
@@ -181,8 +186,8 @@ func (s *Subscription) refuse(ev InvalidEvent) {
 // what is buffered is discarded, to be delivered again later. It does not wait;
 // Closed does.
 func (s *Subscription) Stop() {
-	s.stop()
-	s.leave.Do(func() { close(s.leaving) })
+	s.life.stop()
+	s.life.leave.Do(func() { close(s.life.leaving) })
 	// An error means that the connection or the subscription has ended already.
 	_ = s.nsub.Unsubscribe()
 }
@@ -190,8 +195,8 @@ func (s *Subscription) Stop() {
 // Drain takes no new events, and ends when those that are buffered have been
 // handled. It does not wait; Closed does.
 func (s *Subscription) Drain() {
-	s.leave.Do(func() {
-		close(s.leaving)
+	s.life.leave.Do(func() {
+		close(s.life.leaving)
 		if err := s.nsub.Drain(); err != nil {
 			_ = s.nsub.Unsubscribe() // as in Stop
 		}
@@ -211,7 +216,7 @@ func (s *Subscription) fail(err error) {
 
 // Closed is closed when the subscription has ended and its last handler has
 // returned.
-func (s *Subscription) Closed() <-chan struct{} { return s.closed }
+func (s *Subscription) Closed() <-chan struct{} { return s.life.closed }
 
 // Err returns why the subscription ended by itself: ErrConsumerGone, ErrDenied,
 // or the error of the client. It is nil after Stop and Drain.
@@ -232,9 +237,9 @@ func (s *Subscription) Stats() Stats {
 // finish is called when the reading goroutine has ended: nothing is pushed after
 // it. It must not block that goroutine.
 func (s *Subscription) finish() {
-	s.ended.Do(func() {
+	s.life.ended.Do(func() {
 		select {
-		case <-s.leaving:
+		case <-s.life.leaving:
 		default: // nobody asked for it: the connection ended
 			s.errMu.Lock()
 			if s.err == nil {
@@ -244,7 +249,7 @@ func (s *Subscription) finish() {
 				s.err = fromTransport("subscription", s.filter, nats.ErrConnectionClosed)
 			}
 			s.errMu.Unlock()
-			s.leave.Do(func() { close(s.leaving) })
+			s.life.leave.Do(func() { close(s.life.leaving) })
 		}
 		close(s.work)
 		go s.end()
@@ -256,9 +261,9 @@ func (s *Subscription) end() {
 	if s.stored != nil {
 		s.stored.end()
 	}
-	s.stop()
+	s.life.stop()
 	s.client.subs.drop(s)
-	close(s.closed)
+	close(s.life.closed)
 }
 
 // reconnected implements subscription.
