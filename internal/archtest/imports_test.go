@@ -88,6 +88,8 @@ var allowed = map[string][]string{
 	"client/admin":            {"internal/wire", "internal/adminapi", "signing/keyring", "client", "dlq", "github.com/nats-io/nats.go"},
 	"broker/brokertest":       {"*"},
 	"bench":                   {"*"},
+	"bench/cmd/bench":         {"*"},
+	"bench/cmd/faults":        {"*"},
 	"cmd/signet":              {"*"},
 	"internal/archtest":       {},
 	"examples/githubwebhooks": {},

@@ -18,7 +18,7 @@ const (
 	maxTestLines   = 1000
 	maxFuncLines   = 100
 	maxMethods     = 25
-	maxStructField = 24
+	maxStructField = 20
 )
 
 type goFile struct {
