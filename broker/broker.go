@@ -66,7 +66,7 @@ type Broker struct {
 
 	material atomic.Pointer[material]
 	chain    atomic.Pointer[admission.Chain]
-	reload   sync.Mutex // one Reload at a time
+	reload   reloading
 
 	cert    *ca.Reloader
 	server  *embed.Server
@@ -80,6 +80,12 @@ type Broker struct {
 
 	parts []part // what Start has started, in order
 	done  chan struct{}
+}
+
+// reloading orders reloads: one at a time.
+type reloading struct {
+	sync.Mutex
+	accounts []embed.TenantAccount // that the server was given last; Start writes it unlocked
 }
 
 // part is something that was started and must be stopped.

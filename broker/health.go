@@ -34,8 +34,9 @@ func (b view) ready() error {
 }
 
 func (b view) keyringHealth() error {
-	if ring := b.material.Load().ring; !time.Now().Before(ring.Expires()) {
-		return fmt.Errorf("the keyring expired at %s", ring.Expires().Format(time.RFC3339))
+	from, until := b.material.Load().attests()
+	if now := time.Now(); now.Before(from) || !now.Before(until) {
+		return fmt.Errorf("the attestation key is valid from %s to %s: events are refused", from.Format(time.RFC3339), until.Format(time.RFC3339))
 	}
 	return nil
 }
@@ -132,7 +133,10 @@ func (b view) metrics() []ops.Source {
 			}
 		}},
 		one("signet_certificate_expiry_seconds", "Unix time at which the server certificate expires.", ops.Gauge, func() float64 { return float64(b.cert.Expires().Unix()) }),
-		one("signet_keyring_expiry_seconds", "Unix time at which the keyring expires.", ops.Gauge, func() float64 { return float64(b.material.Load().ring.Expires().Unix()) }),
+		one("signet_attestation_expiry_seconds", "Unix time from which events are refused because the attestation key or the keyring has expired.", ops.Gauge, func() float64 {
+			_, until := b.material.Load().attests()
+			return float64(until.Unix())
+		}),
 		{Name: "signet_store_bytes", Help: "Bytes stored, reserved and allowed, by tenant.", Kind: ops.Gauge, Labels: []string{"tenant", "what"}, Read: func(emit func(float64, ...string)) {
 			for _, t := range b.server.Stats().JetStream.Tenants {
 				emit(float64(t.StoredBytes), t.Name, "stored")

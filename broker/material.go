@@ -88,3 +88,23 @@ func (m *material) loadKeys(cfg *Config, now time.Time) error {
 }
 
 func (m *material) validator(d *policy.SchemaDoc) schema.Validator { return m.validators[d] }
+
+// same reports whether m decides nothing differently than old. What either of them
+// points to must not be mixed: validators belong to the documents of one policy.
+func (m *material) same(old *material) bool {
+	return m.policy.Digest() == old.policy.Digest() && bytes.Equal(m.ringDoc, old.ringDoc) && m.signer.KeyID() == old.signer.KeyID()
+}
+
+// attests returns the time in which readers accept what the node key signs: while
+// the key is valid and the keyring that says so has not expired.
+func (m *material) attests() (from, until time.Time) {
+	key, _ := m.ring.ByID(m.signer.KeyID())
+	until = key.NotAfter
+	if e := m.ring.Expires(); e.Before(until) {
+		until = e
+	}
+	if !key.RevokedAt.IsZero() && key.RevokedAt.Before(until) {
+		until = key.RevokedAt
+	}
+	return key.NotBefore, until
+}

@@ -3,8 +3,10 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
@@ -78,13 +80,17 @@ func (b *Broker) reloadLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.cert.Reload(); err != nil {
+	if _, err := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key); err != nil {
 		return err
 	}
 	// A new tenant's account must exist before its streams, and its streams before
-	// anybody may publish to them.
-	if err := b.server.ReloadAccounts(accounts); err != nil {
-		return err
+	// anybody may publish to them. Each reload of the server leaves the JetStream API
+	// without an answer for some milliseconds, so there is none without a need.
+	if !slices.Equal(accounts, b.reload.accounts) {
+		if err := b.server.ReloadAccounts(accounts); err != nil {
+			return err
+		}
+		b.reload.accounts = accounts
 	}
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
@@ -92,13 +98,21 @@ func (b *Broker) reloadLocked(ctx context.Context) error {
 	if err := b.admin.Serve(m.policy); err != nil {
 		return err
 	}
+	if err := b.cert.Reload(); err != nil {
+		return err
+	}
+	if m.same(old) {
+		return b.revokeConsumers(ctx, old.policy)
+	}
 	b.material.Store(m)
 	b.chain.Store(chain)
 	b.gate.Reload(m.policy)
-	// The gate has given the new permissions to its tickets; this makes the server
-	// ask for them again.
-	if err := b.server.Reload(); err != nil {
-		return err
+	if m.policy.Digest() != old.policy.Digest() {
+		// The gate has given the new permissions to its tickets; this makes the server
+		// ask for them again.
+		if err := b.server.Reload(); err != nil {
+			return err
+		}
 	}
 	if err := b.revokeConsumers(ctx, m.policy); err != nil {
 		return err

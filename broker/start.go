@@ -98,6 +98,7 @@ func (b *Broker) startStore(ctx context.Context, m *material) error {
 	if err := b.server.ReloadAccounts(accounts); err != nil {
 		return err
 	}
+	b.reload.accounts = accounts
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
 	}
@@ -157,7 +158,9 @@ func (b *Broker) startOps(_ context.Context, _ *material) error {
 }
 
 func (b *Broker) newChain(m *material) (*admission.Chain, error) {
+	from, until := m.attests()
 	return admission.NewChain(admission.Config{
+		NotBefore: from, NotAfter: until,
 		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
 	})

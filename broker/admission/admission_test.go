@@ -111,6 +111,7 @@ func newFixture(t testing.TB) *fixture {
 	}
 	chain, err := NewChain(Config{
 		Signer: signer, Buckets: new(ratelimit.Table), Explain: true,
+		NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour),
 		Validator: func(d *policy.SchemaDoc) schema.Validator { return validators[d] },
 	})
 	if err != nil {
@@ -223,6 +224,9 @@ func TestRefusals(t *testing.T) {
 		{name: "Row15 trace only", subject: "orders.a", lines: []string{"Nats-Trace-Only: true"}, code: wire.CodeHeaderDenied},
 		{name: "lower-case nats header", subject: "orders.a", lines: []string{"nats-rollup: all"}, code: wire.CodeHeaderDenied},
 		{name: "nats header on rpc", subject: "rpc.inventory.reserve", lines: []string{"Nats-Request-Info: {}"}, code: wire.CodeHeaderDenied},
+		{name: "status poison", subject: "orders.a", lines: []string{"Status: 409", "Description: Consumer Deleted"}, code: wire.CodeHeaderDenied},
+		{name: "status poison in a bucket", subject: "$KV.config.k", lines: []string{"status: 409"}, code: wire.CodeHeaderDenied},
+		{name: "Row11 dedup id on a bucket", subject: "$KV.config.k", lines: []string{"Nats-Msg-Id: victim"}, code: wire.CodeHeaderDenied},
 		{name: "reserved header", subject: "orders.a", lines: []string{"signet-principal: shop/admin"}, code: wire.CodeHeaderDenied},
 		{name: "reserved header on rpc", subject: "rpc.inventory.reserve", lines: []string{"Signet-Principal: shop/admin"}, code: wire.CodeHeaderDenied},
 		{name: "Row02 header count", subject: "orders.a", lines: slicesRepeat("a: b", 33), code: wire.CodeHeadersTooLarge},
@@ -384,6 +388,21 @@ func TestRateLimitTellsWhen(t *testing.T) {
 	other.Begin(start)
 	if r := other.Publish(&Publish{Subject: []byte("orders.limited")}); r == nil {
 		t.Error("Row37: a second connection dodged the limit")
+	}
+}
+
+// What no reader would accept must not be acknowledged.
+func TestNoEventOutsideTheKeysValidity(t *testing.T) {
+	f := newFixture(t)
+	for _, at := range []time.Time{start.Add(-2 * time.Hour), start.Add(time.Hour)} {
+		f.session.Begin(at)
+		if r := f.session.Publish(&Publish{Subject: []byte("orders.a")}); r == nil || r.Code != wire.CodeUnavailable || r.Rule != "attestation-key" {
+			t.Errorf("at %s: got %v, want a refusal", at.Sub(start), r)
+		}
+		if r := f.session.Publish(&Publish{Subject: []byte("$KV.config.k")}); r != nil {
+			t.Errorf("at %s: a bucket needs no attestation: %v", at.Sub(start), r)
+		}
+		f.session.Flush(nil)
 	}
 }
 

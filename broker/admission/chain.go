@@ -19,12 +19,6 @@ import (
 // where neither the configuration nor the policy says less.
 const DefaultMaxPayload = 1 << 20
 
-// HeaderBudget is how many bytes admission may add to a message beyond what the
-// client sent: the attributes it sets, the attestation and the percent-encoding
-// of values. The embedded server accepts messages larger than the advertised
-// payload by this much.
-const HeaderBudget = 16 << 10
-
 // Config is what a Chain is made of.
 type Config struct {
 	// Signer attests events. Required.
@@ -39,6 +33,10 @@ type Config struct {
 	MaxPayload int
 	// Explain puts the nearest grant and its place into refusals. For dev only.
 	Explain bool
+	// NotBefore and NotAfter bound the time in which the key of Signer may attest,
+	// by the keyring that readers have. Outside of it events are refused: they would
+	// be stored and acknowledged, and no reader would accept them. Required.
+	NotBefore, NotAfter time.Time
 }
 
 // Chain makes sessions over one policy snapshot. It is immutable and safe for
@@ -49,6 +47,9 @@ type Chain struct{ cfg Config }
 func NewChain(cfg Config) (*Chain, error) {
 	if cfg.Signer == nil || cfg.Buckets == nil || cfg.Validator == nil {
 		return nil, errors.New("admission: signer, buckets and validator are required")
+	}
+	if !cfg.NotBefore.Before(cfg.NotAfter) {
+		return nil, errors.New("admission: the attestation key has no time of validity")
 	}
 	if cfg.MaxPayload <= 0 {
 		cfg.MaxPayload = DefaultMaxPayload
@@ -229,6 +230,9 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		}
 		s.ops = append(s.ops, op{event: -1, subject: p.Subject, reply: p.Reply, extra: extra, payload: p.Payload})
 		return nil
+	}
+	if s.now.Before(s.chain.cfg.NotBefore) || !s.now.Before(s.chain.cfg.NotAfter) {
+		return wire.Refuse(wire.CodeUnavailable, "attestation-key", "the broker's attestation key is not valid now")
 	}
 	return s.admitEvent(rt, p, extra)
 }

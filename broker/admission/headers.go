@@ -16,7 +16,6 @@ var bucketHeaders = map[string]bool{
 	"Nats-Expected-Last-Sequence":         true,
 	"Nats-Expected-Stream":                true,
 	"Nats-TTL":                            true,
-	"Nats-Msg-Id":                         true,
 	"Nats-Marker-Reason":                  true,
 }
 
@@ -36,6 +35,10 @@ func (s *Session) takeHeaders(rt *route) *wire.Refusal {
 		switch {
 		case wire.HasPrefixFold(h.Name, wire.PrefixSignet):
 			return wire.Refuse(wire.CodeHeaderDenied, "headers", "the prefix Signet- is reserved: "+printable(h.Name))
+		case wire.EqualFold(h.Name, "Status"), wire.EqualFold(h.Name, "Description"):
+			// Client libraries read these on an empty message as a control frame of the
+			// server: one stored event could stop every reader behind it.
+			return wire.Refuse(wire.CodeHeaderDenied, "headers", "header "+printable(h.Name))
 		case wire.HasPrefixFold(h.Name, wire.PrefixNats) || wire.EqualFold(h.Name, "KV-Operation"):
 			keep, r := s.takeCapability(rt, h)
 			if r != nil {
