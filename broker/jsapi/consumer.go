@@ -2,6 +2,7 @@ package jsapi
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/signetbus/signet/internal/wire"
@@ -57,6 +58,10 @@ func judgeDurableCreate(c *call) Verdict {
 
 // create checks everything that the two forms have in common. Reading rights come
 // before ownership, so that a refused filter never costs a look-up.
+// maxMetadata bounds the metadata of one consumer in bytes: the server keeps it in
+// memory and repeats it in every listing.
+const maxMetadata = 4 << 10
+
 func (c *call) create(req *consumerCreate) Verdict {
 	cfg := &req.Config
 	if req.Stream != c.stream.name {
@@ -78,6 +83,13 @@ func (c *call) create(req *consumerCreate) Verdict {
 	owner, v, ok := c.createOwner(req)
 	if !ok {
 		return v
+	}
+	size := 0
+	for k, v := range cfg.Metadata {
+		size += len(k) + len(v)
+	}
+	if size > maxMetadata {
+		return c.refuse(wire.CodeRequestMalformed, fmt.Sprintf("metadata is over %d bytes", maxMetadata))
 	}
 	if set := cfg.Metadata[wire.MetaOwner]; set != "" && set != owner {
 		return c.refuse(wire.CodeConsumerNotOwned, "metadata names another owner")

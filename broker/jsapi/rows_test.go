@@ -241,6 +241,7 @@ func TestRow18ConsumerAPI(t *testing.T) {
 		{"update nothing", "whole", create + ".c", `{"stream_name":"ORDERS","config":{},"action":"update"}`, "NotFound"},
 		{"update shared", "shared", create + ".theirs", `{"stream_name":"ORDERS","config":{"filter_subject":"orders.*.paid"},"action":"update"}`, "ConsumerNotOwned"},
 		{"metadata owner self", "whole", create + ".c", cfg(`"metadata":{"signet.owner":"shop/whole"}`), "forward"},
+		{"metadata too large", "whole", create + ".c", cfg(`"metadata":{"k":"` + strings.Repeat("x", 4096) + `"}`), "RequestMalformed"},
 		{"metadata owner other", "whole", create + ".c", cfg(`"metadata":{"signet.owner":"shop/other"}`), "ConsumerNotOwned"},
 		{"on dead letters", "whole", "$JS.API.CONSUMER.CREATE.DLQ.c", `{"stream_name":"DLQ","config":{}}`, "FilterDenied"},
 		{"watch bucket", "part", "$JS.API.CONSUMER.CREATE.KV_cfg.x.$KV.cfg.>", `{"stream_name":"KV_cfg","config":{"filter_subject":"$KV.cfg.>","deliver_subject":"_INBOX.w","flow_control":true,"idle_heartbeat":5000000000}}`, "forward"},
