@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"maps"
 	"slices"
@@ -142,6 +143,11 @@ func (c *Client) dial(ctx context.Context, servers []string) error {
 	ch := make(chan result, 1)
 	go func() {
 		nc, err := o.Connect()
+		// A gate that serves both kinds of client waits only so long for the first
+		// byte; on a busy machine ours may come after its INFO.
+		for tries := 0; tries < 3 && errors.As(err, new(tls.RecordHeaderError)); tries++ {
+			nc, err = o.Connect()
+		}
 		ch <- result{nc, err}
 	}()
 	select {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,10 +18,6 @@ import (
 )
 
 const envContext = "SIGNET_CONTEXT"
-
-// plainTries is how often connect tries again when the other side did not speak
-// TLS.
-const plainTries = 3
 
 // currentContext is the name that a verb uses: the flag, the environment, else the
 // selected one.
@@ -71,12 +66,6 @@ func (a *app) connect(ctx context.Context, opts ...client.Option) (*client.Clien
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	c, err := client.Connect(ctx, "", all...)
-	// A gate in handshake mode auto speaks first when the first bytes of TLS take
-	// it more than 50 ms to see, as on a busy machine: not a reason to give up.
-	var plain tls.RecordHeaderError
-	for try := 0; try < plainTries && errors.As(err, &plain) && ctx.Err() == nil; try++ {
-		c, err = client.Connect(ctx, "", all...)
-	}
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		return nil, &usageError{msg: fmt.Sprintf("context %s: %s: %v", saved.Name, path.Path, path.Err), fix: "signet context show " + saved.Name}

@@ -200,8 +200,8 @@ func TestConnectTriesAgainAfterPlainText(t *testing.T) {
 		t.Error(err)
 	}
 	<-done
-	if code != exitUnreachable || accepted.Load() != 1+plainTries {
-		t.Errorf("exit code %d after %d connections, want %d after %d\n%s", code, accepted.Load(), exitUnreachable, 1+plainTries, errOut.String())
+	if code != exitUnreachable || accepted.Load() != 4 {
+		t.Errorf("exit code %d after %d connections, want %d after %d\n%s", code, accepted.Load(), exitUnreachable, 4, errOut.String())
 	}
 }
 
