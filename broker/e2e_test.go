@@ -4,12 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -81,12 +87,15 @@ principals:
 
 func newBroker(t *testing.T, change ...func(*brokertest.Options)) *brokertest.Broker {
 	t.Helper()
-	o := brokertest.Options{Policy: shopPolicy}
+	o := brokertest.Options{Policy: shopPolicy, Change: quickDrain}
 	for _, c := range change {
 		c(&o)
 	}
 	return brokertest.New(t, o)
 }
+
+// quickDrain does not wait long for clients that do not leave when told.
+func quickDrain(c *broker.Config) { c.Drain = time.Second }
 
 func within(t testing.TB) context.Context {
 	t.Helper()
@@ -405,7 +414,10 @@ func edit(t testing.TB, text, from, to string) string {
 func restart(t *testing.T, old *brokertest.Broker) *brokertest.Broker {
 	t.Helper()
 	addr := old.Addr().String()
-	return brokertest.New(t, brokertest.Options{Policy: shopPolicy, Dir: old.State.Dir, Change: func(c *broker.Config) { c.Listen = addr }})
+	return brokertest.New(t, brokertest.Options{Policy: shopPolicy, Dir: old.State.Dir, Change: func(c *broker.Config) {
+		quickDrain(c)
+		c.Listen = addr
+	}})
 }
 
 func stop(t testing.TB, b *brokertest.Broker) {
@@ -426,3 +438,16 @@ func accountHash(name string) string {
 
 // asError reports whether err is a refusal, and keeps it.
 func asError(err error, into **client.Error) bool { return err != nil && errors.As(err, into) }
+
+// expiredPair is a self-signed certificate of yesterday, and its key, as PEM.
+func expiredPair(t testing.TB) (cert, key []byte) {
+	t.Helper()
+	priv := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	tpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-24 * time.Hour),
+	}
+	der := must(x509.CreateCertificate(rand.Reader, tpl, tpl, &priv.PublicKey, priv))(t)
+	keyDER := must(x509.MarshalPKCS8PrivateKey(priv))(t)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+}
