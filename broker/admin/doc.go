@@ -7,7 +7,8 @@
 // except dlq.show, whose purpose it is.
 //
 // Concurrency: every request runs in its own goroutine, at most Config.Parallel at
-// a time; more are answered as unavailable. Shutdown waits for all of them.
+// a time and few for each principal; more are answered as unavailable. keys.ring has
+// places of its own. Shutdown waits for all of them.
 //
 // Format: internal/adminapi.
 package admin

@@ -19,8 +19,15 @@ import (
 	"github.com/signetbus/signet/signing/keyring"
 )
 
-// DefaultParallel is how many requests run at a time, long polls included.
-const DefaultParallel = 256
+// Limits of the requests at work, long polls included.
+const (
+	DefaultParallel = 256 // of all callers together
+	// perCaller is the share of one principal: nobody can keep the others out.
+	perCaller = 16
+	// ringLane is how many keys.ring run beside that: readers need the keyring to
+	// verify anything, so administrators cannot be in its way.
+	ringLane = 64
+)
 
 // Config is what the service answers from. All functions return the present
 // state and are safe for concurrent use.
@@ -40,13 +47,15 @@ type Config struct {
 // Service answers admin requests.
 type Service struct {
 	cfg   Config
-	slots chan struct{}
+	slots chan struct{}   // one for each request at work
+	rings chan struct{}   // the same for keys.ring
 	life  context.Context // ends with Shutdown; the only context kept, for the workers
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 
 	mu   sync.Mutex
 	subs map[string]*nats.Subscription // by tenant
+	busy map[string]int                // requests at work by principal
 }
 
 // request is one call on its way through a handler.
@@ -78,7 +87,10 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = DefaultParallel
 	}
-	s := &Service{cfg: cfg, slots: make(chan struct{}, cfg.Parallel), subs: map[string]*nats.Subscription{}}
+	s := &Service{
+		cfg: cfg, slots: make(chan struct{}, cfg.Parallel), rings: make(chan struct{}, ringLane),
+		subs: map[string]*nats.Subscription{}, busy: map[string]int{},
+	}
 	s.life, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -136,21 +148,50 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	if m.Reply == "" {
 		return
 	}
-	select {
-	case s.slots <- struct{}{}:
-	default:
+	release := s.enter(m)
+	if release == nil {
 		s.answer(m, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
 		return
 	}
 	s.work.Add(1)
 	go func() {
-		defer func() {
-			<-s.slots
-			s.work.Done()
-		}()
+		defer s.work.Done()
+		defer release()
 		result, err := s.handle(tenant, m)
 		s.answer(m, result, err)
 	}()
+}
+
+// enter takes a place for a request, or returns nil.
+func (s *Service) enter(m *nats.Msg) (release func()) {
+	if m.Subject == adminapi.SubjectKeysRing {
+		select {
+		case s.rings <- struct{}{}:
+			return func() { <-s.rings }
+		default:
+			return nil
+		}
+	}
+	caller := m.Header.Get(wire.HeaderPrincipal)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[caller] >= perCaller {
+		return nil
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return nil
+	}
+	s.busy[caller]++
+	return func() {
+		<-s.slots
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.busy[caller]--; s.busy[caller] == 0 {
+			delete(s.busy, caller)
+		}
+	}
 }
 
 func (s *Service) handle(tenant string, m *nats.Msg) (result any, err error) {
