@@ -98,7 +98,8 @@ func (h *handshake) secure() error {
 			return err
 		}
 	}
-	t := tls.Server(raw, h.cfg.TLS)
+	h.c.reader.tap = &tap{Conn: raw}
+	t := tls.Server(h.c.reader.tap, h.cfg.TLS)
 	ctx, cancel := context.WithTimeout(h.c.life.ctx, h.limit)
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {

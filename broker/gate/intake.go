@@ -8,6 +8,7 @@ import (
 // uses it: the handshake for CONNECT, the reader after it.
 type intake struct {
 	link  *link // to the client
+	tap   *tap  // under link; nil without TLS
 	bytes *counter
 	limit time.Duration // for one message once its first byte has come
 	in    window
@@ -37,16 +38,27 @@ func (i *intake) next(cmd *command) (bool, error) {
 	return n > 0, err
 }
 
-// fill does one read. It fails only if nothing came.
+// fill reads once, and then what is at hand: the more it finds, the fewer signatures
+// and writes upstream there are for the same events. It fails only if nothing came.
 func (i *intake) fill() error {
 	i.taken = 0
+	if n, err := i.read(); n == 0 {
+		return err
+	}
+	for i.tap != nil && i.in.w < largeBuffer && i.tap.waiting() {
+		i.in.grow = true
+		if _, err := i.read(); err != nil {
+			break // TLS keeps it for the next fill
+		}
+	}
+	return nil
+}
+
+func (i *intake) read() (int, error) {
 	n, err := i.link.nc.Read(i.in.room(i.parse.need))
 	i.in.filled(n)
 	i.bytes.Add(uint64(n))
-	if n > 0 {
-		return nil
-	}
-	return err
+	return n, err
 }
 
 // arm sets the read deadline while a message is incomplete, and takes it away when
