@@ -20,8 +20,8 @@ import (
 
 // TestAlteredStore: whoever writes into the store behind the broker's back, with a
 // server of his own on the same folder, gets nothing of it to a handler of the SDK:
-// no event without an attestation, none whose bytes, attributes, subject or tenant
-// are not those that were attested.
+// no event without an attestation, none whose bytes, attributes or subject are not
+// those that were attested.
 func TestAlteredStore(t *testing.T) {
 	b := newBroker(t)
 	ctx := within(t)
