@@ -66,7 +66,7 @@ type Broker struct {
 
 	material atomic.Pointer[material]
 	chain    atomic.Pointer[admission.Chain]
-	reload   reloading
+	reload   sync.Mutex // one Reload at a time
 
 	cert    *ca.Reloader
 	server  *embed.Server
@@ -80,12 +80,6 @@ type Broker struct {
 
 	parts []part // what Start has started, in order
 	done  chan struct{}
-}
-
-// reloading orders reloads: one at a time.
-type reloading struct {
-	sync.Mutex
-	accounts []embed.TenantAccount // that the server was given last; Start writes it unlocked
 }
 
 // part is something that was started and must be stopped.
@@ -148,11 +142,11 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"store", b.startStore},
 		{"dead letters", b.startDeadLetters},
 		{"admin", b.startAdmin},
-		{"gate", b.makeGate},
+		{"gate", func(_ context.Context, m *material) error { return makeGate(b, m) }},
 		{"operations port", b.startOps},
 		{"gate", b.startGate},
 		{"file watch", b.startWatch},
-		{"server guard", b.guardServer},
+		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {
 		if err := step.do(ctx, m); err != nil {
 			return fmt.Errorf("broker: start %s: %w", step.name, err)

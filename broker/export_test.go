@@ -17,4 +17,4 @@ func (b *Broker) Upstream() string { return b.server.Addr().String() }
 func (b *Broker) EndServer(ctx context.Context) error { return b.server.Shutdown(ctx) }
 
 // Recheck is the check of the consumers that runs once a minute.
-var Recheck = (*Broker).recheckConsumers
+var Recheck = recheckConsumers

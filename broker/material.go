@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/schema"
 	"github.com/signetbus/signet/schema/jsonschema"
@@ -24,6 +25,7 @@ type material struct {
 	ring       *keyring.Ring
 	ringDoc    []byte
 	loaded     time.Time
+	accounts   []embed.TenantAccount // that the server was given for it
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error

@@ -86,12 +86,12 @@ func (b *Broker) reloadLocked(ctx context.Context) error {
 	// A new tenant's account must exist before its streams, and its streams before
 	// anybody may publish to them. Each reload of the server leaves the JetStream API
 	// without an answer for some milliseconds, so there is none without a need.
-	if !slices.Equal(accounts, b.reload.accounts) {
+	if !slices.Equal(accounts, old.accounts) {
 		if err := b.server.ReloadAccounts(accounts); err != nil {
 			return err
 		}
-		b.reload.accounts = accounts
 	}
+	m.accounts = accounts
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (b *Broker) reloadLocked(ctx context.Context) error {
 		return err
 	}
 	if m.same(old) {
-		return b.revokeConsumers(ctx, old.policy)
+		return revokeConsumers(ctx, b, old.policy)
 	}
 	b.material.Store(m)
 	b.chain.Store(chain)
@@ -114,7 +114,7 @@ func (b *Broker) reloadLocked(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.revokeConsumers(ctx, m.policy); err != nil {
+	if err := revokeConsumers(ctx, b, m.policy); err != nil {
 		return err
 	}
 	b.log.Info().Str("policy", m.policy.Digest()).Str("before", old.policy.Digest()).Uint64("keyring", m.ring.Version()).Msg("reloaded")

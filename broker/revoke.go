@@ -18,7 +18,7 @@ import (
 // a request that was judged just before a change and forwarded just after.
 //
 // It goes on after an error, so that one stream does not keep another's open.
-func (b *Broker) revokeConsumers(ctx context.Context, set *policy.Set) error {
+func revokeConsumers(ctx context.Context, b *Broker, set *policy.Set) error {
 	var faults []error
 	for _, t := range set.Tenants() {
 		streams, err := b.store.Streams(ctx, t.Name)
@@ -37,7 +37,7 @@ func (b *Broker) revokeConsumers(ctx context.Context, set *policy.Set) error {
 			}
 			for j := range list {
 				if why := notAllowed(set, t, &list[j]); why != "" {
-					faults = append(faults, b.revokeConsumer(ctx, t.Name, &list[j], why))
+					faults = append(faults, revokeConsumer(ctx, b, t.Name, &list[j], why))
 				}
 			}
 		}
@@ -62,7 +62,7 @@ func notAllowed(set *policy.Set, t *policy.Tenant, c *store.Consumer) string {
 	return ""
 }
 
-func (b *Broker) revokeConsumer(ctx context.Context, tenant string, c *store.Consumer, why string) error {
+func revokeConsumer(ctx context.Context, b *Broker, tenant string, c *store.Consumer, why string) error {
 	if err := b.store.DeleteConsumer(ctx, tenant, c.Stream, c.Name); err != nil {
 		return err
 	}
@@ -73,12 +73,12 @@ func (b *Broker) revokeConsumer(ctx context.Context, tenant string, c *store.Con
 }
 
 // recheckConsumers is revokeConsumers between reloads.
-func (b *Broker) recheckConsumers(ctx context.Context) {
+func recheckConsumers(ctx context.Context, b *Broker) {
 	if !b.reload.TryLock() {
 		return // a reload does it
 	}
 	defer b.reload.Unlock()
-	if err := b.revokeConsumers(ctx, b.Policy()); err != nil && ctx.Err() == nil {
+	if err := revokeConsumers(ctx, b, b.Policy()); err != nil && ctx.Err() == nil {
 		b.log.Error().Err(err).Msg("consumers not checked, trying again in a minute")
 	}
 }

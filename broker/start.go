@@ -98,11 +98,11 @@ func (b *Broker) startStore(ctx context.Context, m *material) error {
 	if err := b.server.ReloadAccounts(accounts); err != nil {
 		return err
 	}
-	b.reload.accounts = accounts
+	m.accounts = accounts
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
 	}
-	return b.revokeConsumers(ctx, m.policy)
+	return revokeConsumers(ctx, b, m.policy)
 }
 
 func (b *Broker) startDeadLetters(ctx context.Context, _ *material) error {
@@ -168,7 +168,7 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 
 // makeGate makes the gate without opening its door: metrics and probes, which
 // answer before it does, read its counters.
-func (b *Broker) makeGate(_ context.Context, m *material) error {
+func makeGate(b *Broker, m *material) error {
 	chain, err := b.newChain(m)
 	if err != nil {
 		return err
@@ -236,7 +236,7 @@ func (b *Broker) startWatch(context.Context, *material) error {
 				return
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
-				b.recheckConsumers(life)
+				recheckConsumers(life, b)
 			}
 		}
 	}()
@@ -250,7 +250,7 @@ func (b *Broker) startWatch(context.Context, *material) error {
 
 // guardServer shuts the broker down when the embedded server ends by itself: a gate
 // without a server only turns clients away, and a supervisor can start a new one.
-func (b *Broker) guardServer(context.Context, *material) error {
+func guardServer(b *Broker) {
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -272,5 +272,4 @@ func (b *Broker) guardServer(context.Context, *material) error {
 		}
 		return nil
 	})
-	return nil
 }
