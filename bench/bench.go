@@ -241,10 +241,15 @@ func (p *pair) sameHeaders(ctx context.Context) error {
 	if !strings.Contains(sameHeadersWorkload, p.Only) {
 		return nil
 	}
-	if err := fill(p.conn[Signet], &nats.Msg{Subject: subjectPlain, Data: order(256)}, 64); err != nil {
+	const n = 4000 // enough to be in full batches
+	if err := fill(p.conn[Signet], &nats.Msg{Subject: subjectPlain, Data: order(256)}, n); err != nil {
 		return err
 	}
-	m, err := first(ctx, p.conn[Signet], streamPlain, "plain.>")
+	all, _, err := streamState(ctx, p.conn[Signet], streamPlain)
+	if err != nil {
+		return err
+	}
+	m, err := typical(ctx, p.conn[Signet], streamPlain, "plain.>", 256, all-n/2)
 	if err != nil {
 		return err
 	}
@@ -308,7 +313,7 @@ func (p *pair) reading(ctx context.Context, kinds []Kind) error {
 		return err
 	}
 	// What Signet stored, headers and all, is what the raw server gets to store.
-	stored, err := first(ctx, p.conn[Signet], streamRead, filterRead)
+	stored, err := typical(ctx, p.conn[Signet], streamRead, filterRead, 256, uint64(n/2))
 	if err != nil {
 		return err
 	}
@@ -321,6 +326,9 @@ func (p *pair) reading(ctx context.Context, kinds []Kind) error {
 			return err
 		}
 		p.results.Message[kind] = int64(bytes / msgs)
+	}
+	if raw, signet := p.results.Message[Raw], p.results.Message[Signet]; max(raw, signet)*100 > min(raw, signet)*105 {
+		return fmt.Errorf("%w: messages of %d B against %d B are not of equal size", ErrLoad, raw, signet)
 	}
 	for _, w := range []struct {
 		name string

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -106,21 +107,35 @@ func readVerified(ctx context.Context, c *client.Client, n int, opts ...client.S
 	return &Figure{Events: n, Elapsed: elapsed}, nil
 }
 
-// first returns the first stored message of a stream, headers included.
-func first(ctx context.Context, nc *nats.Conn, stream, filter string) (*nats.Msg, error) {
+// typical returns a stored message with size bytes of data whose headers are as
+// long as those of most: they depend on how many events were signed together, so
+// that the first of a burst are far shorter. It looks from sequence from on.
+func typical(ctx context.Context, nc *nats.Conn, stream, filter string, size int, from uint64) (*nats.Msg, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
+	c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(from, 1),
+	})
 	if err != nil {
 		return nil, err
 	}
-	m, err := c.Next(jetstream.FetchMaxWait(5 * time.Second))
+	batch, err := c.Fetch(400, jetstream.FetchMaxWait(5*time.Second))
 	if err != nil {
 		return nil, err
 	}
-	return &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()}, nil
+	var found []*nats.Msg
+	for m := range batch.Messages() {
+		if len(m.Data()) == size {
+			found = append(found, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+		}
+	}
+	if err := batch.Error(); err != nil || len(found) == 0 {
+		return nil, fmt.Errorf("%w: no message of %d bytes to copy: %w", ErrLoad, size, err)
+	}
+	slices.SortFunc(found, func(a, b *nats.Msg) int { return a.Size() - b.Size() })
+	return found[len(found)/2], nil
 }
 
 // streamState returns the messages and bytes of a stream.

@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -116,7 +115,7 @@ func environment(plan bench.Plan) *bench.Environment {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
 			if strings.HasPrefix(m.Path, "github.com/nats-io/nats") {
-				e.Versions += ", " + filepath.Base(m.Path) + " " + m.Version
+				e.Versions += ", " + strings.TrimPrefix(m.Path, "github.com/nats-io/") + " " + m.Version
 			}
 		}
 	}
