@@ -118,6 +118,7 @@ func forge(t *testing.T, cfg broker.Config) (seqs []uint64) {
 	drop := func(k string) func(nats.Header) { return func(h nats.Header) { delete(h, k) } }
 	attestation := "ce-" + wire.AttrAttestation
 	put("orders.eu.real", nil, "raw")
+	put("orders.eu.real", mills.Header, "mill's") // another tenant's, which verifies
 	put("orders.eu.real", real.Header, "altered")
 	put("orders.eu.real", real.Header, "real", drop(attestation))
 	put("orders.eu.other", real.Header, "real") // moved to another subject

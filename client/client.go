@@ -25,6 +25,7 @@ type Client struct {
 	mux      *mux
 	ring     *ringKeeper
 	verifier *signing.Verifier
+	tenant   string        // prefix of the principals whose events are ours, "shop/"
 	slots    chan struct{} // one token per PublishAsync without an answer
 
 	stop    context.CancelFunc // of the workers
@@ -109,6 +110,17 @@ func (c *Client) begin(ctx context.Context) error {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "no keyring, so no event could be verified", Err: err}
 	}
 	c.workers.Go(func() { c.ring.run(life, c.cfg.timeout) })
+	// All tenants' events are attested with the same keys: an event of another
+	// tenant, copied into our store, verifies too. So we must know which is ours.
+	var who adminapi.KeyRing
+	if err := c.request(ctx, adminapi.SubjectKeysRing, nil, &who); err != nil {
+		return err
+	}
+	tenant, _, ok := strings.Cut(who.Caller, "/")
+	if !ok {
+		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "the broker did not say which tenant this is"}
+	}
+	c.tenant = tenant + "/"
 	return nil
 }
 

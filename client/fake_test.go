@@ -238,7 +238,7 @@ func (f *fakeBroker) publish(w []string, body []byte) {
 		p.reply = w[2]
 	}
 	if p.subject == adminapi.SubjectKeysRing {
-		b, _ := adminapi.EncodeResult(adminapi.KeyRing{Document: f.ring})
+		b, _ := adminapi.EncodeResult(adminapi.KeyRing{Document: f.ring, Caller: "shop/reader"})
 		f.deliver(p.reply, "", "", b)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,6 +133,9 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	if err != nil {
 		return nil, errors.Is(err, errLater), err
 	}
+	if !strings.HasPrefix(att.Principal, s.client.tenant) {
+		return nil, false, errTenant
+	}
 	both := &struct {
 		d Delivery
 		e Event
@@ -141,6 +145,9 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	d.Event, d.NATSSubject, d.Principal, d.Attestation, d.msg = &both.e, msg.Subject, att.Principal, att, msg
 	return d, false, nil
 }
+
+// errTenant: the event was copied from another tenant's store.
+var errTenant = errors.New("client: the event is attested for another tenant")
 
 var errLater = errors.New("client: the attestation cannot be checked now")
 

@@ -11,7 +11,7 @@ func (s *Service) keysRing(_ context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	ring, doc := s.cfg.Keyring()
-	return adminapi.KeyRing{Document: doc, Version: ring.Version(), Expires: ring.Expires()}, nil
+	return adminapi.KeyRing{Document: doc, Version: ring.Version(), Expires: ring.Expires(), Caller: r.caller.FullName()}, nil
 }
 
 func (s *Service) keysLs(_ context.Context, r *request) (any, error) {

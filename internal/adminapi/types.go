@@ -22,6 +22,7 @@ type KeyRing struct {
 	Document []byte    `json:"document"` // the signed keyring, to be verified against the pinned root
 	Version  uint64    `json:"version"`
 	Expires  time.Time `json:"expires"`
+	Caller   string    `json:"caller"` // who asked, tenant/name: a reader accepts its own tenant's events only
 }
 
 // Key is one key of the keyring.
