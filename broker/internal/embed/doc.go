@@ -29,7 +29,8 @@
 //
 // # Concurrency
 //
-// All methods may be called from any goroutine. [Server.mu] orders reloads only;
+// All methods may be called from any goroutine. [Server.mu] orders reloads only,
+// and Server.connecting keeps them apart from logins ([Server.Connecting]);
 // the ticket table has its own lock, which is a leaf: nothing is called while it
 // is held. Start makes two goroutines of its own, which end before Done is closed.
 package embed

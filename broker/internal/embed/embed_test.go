@@ -222,7 +222,7 @@ func (c *fakeConn) GetID() uint64               { return c.id }
 func TestAdmit(t *testing.T) {
 	tcp := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}
 	pipe, other := net.Pipe()
-	defer pipe.Close() 
+	defer pipe.Close()
 	defer other.Close()
 	for _, tc := range []struct {
 		name   string
@@ -636,4 +636,72 @@ func TestFatalErrorEndsTheServer(t *testing.T) {
 		t.Errorf("Err: %v", err)
 	}
 	s.err = nil // for the clean-up
+}
+
+// TestReloadsAndConnectsAreApart: nats-server has a data race between a reload and a
+// CONNECT (it shows here with -race where Connecting is not held).
+func TestReloadsAndConnectsAreApart(t *testing.T) {
+	s := start(t, nil)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	failed := make(chan error, 4)
+	for range 4 {
+		wg.Go(func() {
+			u := all(s, "shop")
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				done := s.Connecting()
+				nc, err := u.tryConnect() // returns after the PONG
+				done()
+				if err != nil {
+					failed <- err
+					return
+				}
+				nc.Close()
+				u.revoke()
+			}
+		})
+	}
+	for i := range 200 {
+		var err error
+		if i%2 == 0 {
+			err = s.Reload()
+		} else {
+			err = s.ReloadAccounts([]TenantAccount{{Name: "shop", MaxBytes: 64<<20 + int64(i)<<10}})
+		}
+		if err != nil {
+			t.Errorf("reload %d: %v", i, err)
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
+	select {
+	case err := <-failed:
+		t.Errorf("connect: %v", err)
+	default:
+	}
+}
+
+// TestReloadWaitsForWhoeverLogsIn: a reload begins after the last one is done.
+func TestReloadWaitsForWhoeverLogsIn(t *testing.T) {
+	s := start(t, nil)
+	first, second := s.Connecting(), s.Connecting()
+	reloaded := make(chan error, 1)
+	go func() { reloaded <- s.Reload() }()
+	first()
+	select {
+	case err := <-reloaded:
+		t.Errorf("reloaded while a connection logs in: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	second()
+	if err := <-reloaded; err != nil {
+		t.Error(err)
+	}
+	s.Connecting()()
 }

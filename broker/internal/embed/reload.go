@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 var noAddress netip.AddrPort
@@ -60,11 +62,18 @@ func (s *Server) reloadLocked(accounts map[string]TenantAccount) error {
 	}
 	// The accounts always differ in nats-server's eyes, so that each reload
 	// re-checks the connections; TestRevokedTicketIsCutAtReload holds it to that.
-	if err := s.ns.ReloadOptions(opts); err != nil {
+	if err := s.reloadOptions(opts); err != nil {
 		return fmt.Errorf("%w: %w", ErrReload, err)
 	}
 	s.limits = limits
 	return s.checkLimits(accounts)
+}
+
+// reloadOptions waits until nobody logs in, and keeps them waiting meanwhile.
+func (s *Server) reloadOptions(opts *server.Options) error {
+	s.connecting.Lock()
+	defer s.connecting.Unlock()
+	return s.ns.ReloadOptions(opts)
 }
 
 func (s *Server) checkAccounts() error {

@@ -33,6 +33,8 @@ type Server struct {
 	lock    *dirLock
 	addr    *net.TCPAddr // written before Start returns
 
+	connecting sync.RWMutex // read: a connection logs in; write: ReloadOptions runs
+
 	mu       sync.Mutex // orders reloads; held across ReloadOptions
 	accounts map[string]TenantAccount
 	limits   storeLimits
@@ -184,6 +186,15 @@ func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("embed: dial: %w", err)
 	}
 	return c, nil
+}
+
+// Connecting keeps reloads away until done is called: nats-server reads its accounts
+// and users for a CONNECT while ReloadOptions writes them. Hold it from Dial until
+// the PONG to a PING after CONNECT, with a deadline, since reloads wait for it. It
+// waits for a reload that runs or waits already, some milliseconds.
+func (s *Server) Connecting() (done func()) {
+	s.connecting.RLock()
+	return s.connecting.RUnlock
 }
 
 // InProcessConn opens a connection through a pipe; nats.go takes a Server as its
