@@ -155,6 +155,9 @@ func (s *Session) Begin(now time.Time) {
 
 // Frame adds a complete canonical frame to be forwarded in order; b is copied.
 func (s *Session) Frame(b []byte) {
+	if s.work == nil {
+		s.Begin(s.now) // the caller's fault, which must not cost a frame or the process
+	}
 	at := len(s.arena)
 	s.arena = append(s.arena, b...)
 	s.ops = append(s.ops, op{frame: s.arena[at:len(s.arena):len(s.arena)], event: -1})
@@ -240,6 +243,9 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 // Flush attests the events of the batch, appends every accepted publish and frame
 // to dst in order, and returns the extended slice.
 func (s *Session) Flush(dst []byte) []byte {
+	if s.work == nil {
+		return dst // nothing since the last Flush
+	}
 	if len(s.events) > 0 {
 		s.batch.Sign(s.chain.cfg.Signer)
 	}
