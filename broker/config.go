@@ -38,6 +38,8 @@ const (
 	DefaultStoreBytes       = ByteSize(10 << 30)
 	DefaultDrain            = 30 * time.Second
 	DefaultConnectionRate   = 500
+	DefaultAPIRate          = 200
+	DefaultAPIReadRate      = 5000
 )
 
 // Config is the configuration of one broker. Paths are relative to the file that
@@ -94,10 +96,18 @@ type KeysConfig struct {
 
 // GateConfig limits the client port.
 type GateConfig struct {
-	MaxConnections   int      `yaml:"maxConnections"`   // default DefaultMaxConnections
-	ConnectionRate   int      `yaml:"connectionRate"`   // new connections per second and address; default DefaultConnectionRate
-	MaxSubscriptions int      `yaml:"maxSubscriptions"` // per connection; default DefaultMaxSubscriptions
-	MaxPayload       ByteSize `yaml:"maxPayload"`       // default DefaultMaxPayloadBytes, at most 8 MiB
+	MaxConnections   int `yaml:"maxConnections"`   // default DefaultMaxConnections
+	ConnectionRate   int `yaml:"connectionRate"`   // new connections per second and address; default DefaultConnectionRate
+	MaxSubscriptions int `yaml:"maxSubscriptions"` // per connection; default DefaultMaxSubscriptions
+	// MaxConnectionsPerPrincipal is how many of MaxConnections one principal may have.
+	// Default 0: half of them.
+	MaxConnectionsPerPrincipal int `yaml:"maxConnectionsPerPrincipal"`
+	// APIRate is how many JetStream API requests per second one principal may send over
+	// all its connections; default DefaultAPIRate. Fetches have a rate of their own,
+	// APIReadRate, default DefaultAPIReadRate; acks are free.
+	APIRate     int      `yaml:"apiRate"`
+	APIReadRate int      `yaml:"apiReadRate"`
+	MaxPayload  ByteSize `yaml:"maxPayload"` // default DefaultMaxPayloadBytes, at most 8 MiB
 }
 
 // StorageConfig says where acknowledgements come from.
@@ -162,6 +172,7 @@ func DefaultConfig() Config {
 		Gate: GateConfig{
 			MaxConnections: DefaultMaxConnections, ConnectionRate: DefaultConnectionRate,
 			MaxSubscriptions: DefaultMaxSubscriptions, MaxPayload: DefaultMaxPayloadBytes,
+			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate,
 		},
 		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability},
 		Ops:     OpsConfig{Listen: DefaultOpsListen},
@@ -266,6 +277,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	between("gate.maxConnections", int64(c.Gate.MaxConnections), 1, 20000)
+	between("gate.maxConnectionsPerPrincipal", int64(c.Gate.MaxConnectionsPerPrincipal), 0, int64(max(c.Gate.MaxConnections, 0)))
+	between("gate.apiRate", int64(c.Gate.APIRate), 1, 1_000_000)
+	between("gate.apiReadRate", int64(c.Gate.APIReadRate), 1, 1_000_000)
 	between("gate.connectionRate", int64(c.Gate.ConnectionRate), 1, 100000)
 	between("gate.maxSubscriptions", int64(c.Gate.MaxSubscriptions), 1, 100000)
 	between("gate.maxPayload", int64(c.Gate.MaxPayload), 1024, 8<<20)

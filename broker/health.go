@@ -118,6 +118,7 @@ func (b view) metrics() []ops.Source {
 		one("signet_gate_connections", "Client connections open now.", ops.Gauge, func() float64 { return float64(b.gate.Stats().Connections) }),
 		one("signet_gate_messages_total", "Publishes that were let in.", ops.Counter, func() float64 { return float64(b.gate.Stats().Messages) }),
 		one("signet_gate_turned_away_total", "Connections refused before they could say anything.", ops.Counter, func() float64 { return float64(b.gate.Stats().TurnedAway) }),
+		one("signet_gate_panics_total", "Connections that a fault of the broker has ended.", ops.Counter, func() float64 { return float64(b.gate.Stats().Panics) }),
 		one("signet_gate_read_bytes_total", "Bytes read from clients.", ops.Counter, func() float64 { return float64(b.gate.Stats().BytesIn) }),
 		one("signet_gate_written_bytes_total", "Bytes written to clients.", ops.Counter, func() float64 { return float64(b.gate.Stats().BytesOut) }),
 		one("signet_gate_held_acks_total", "Acknowledgements that waited for stable storage.", ops.Counter, func() float64 { return float64(b.gate.Stats().HeldAcks) }),

@@ -48,6 +48,12 @@ func (s *sink) Connected(c *gate.Connection) {
 		Str("client", c.Lang+" "+c.Version).Msg("connected")
 }
 
+// Panicked implements gate.Sink.
+func (s *sink) Panicked(c *gate.Connection, what string, stack []byte) {
+	s.log.Error().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("remote", c.Remote).
+		Str("panic", what).Bytes("stack", stack).Msg("a fault of the broker ended a connection")
+}
+
 // Disconnected implements gate.Sink.
 func (s *sink) Disconnected(c *gate.Connection, reason string) {
 	s.log.Debug().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("reason", reason).Msg("disconnected")

@@ -188,6 +188,8 @@ func makeGate(b *Broker, m *material) error {
 		Limits: gate.Limits{
 			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,
 			Payload: int(b.cfg.Gate.MaxPayload), HeaderBudget: headerBudget, Subscriptions: b.cfg.Gate.MaxSubscriptions,
+			PrincipalConnections: b.cfg.Gate.MaxConnectionsPerPrincipal,
+			APIRate:              float64(b.cfg.Gate.APIRate), APIReadRate: float64(b.cfg.Gate.APIReadRate),
 		},
 		Timeouts: gate.Timeouts{Drain: b.cfg.Drain / 2},
 	}, deps)

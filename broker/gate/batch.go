@@ -31,6 +31,7 @@ type batch struct {
 	admission *admission.Session
 	now       time.Time // of begin
 
+	failed   error // of the first flush that failed; nothing is written after it
 	messages uint64
 	answers  []byte       // frames for the client
 	scratch  []byte       // reply subjects; grows only, so that views stay valid until the flush
@@ -110,15 +111,19 @@ func (b *batch) spill() {
 
 // flush ends the batch: the answers go to the client first, so that a refusal is
 // there before the PONG to a PING that followed it; then everything that was
-// accepted goes to the server in one write.
+// accepted goes to the server in one write. A flush that fails is the last one: it
+// says the same to whoever flushes on the way out.
 func (b *batch) flush() error {
-	err := b.s.down.write(b.answers)
+	if b.failed != nil {
+		return b.failed
+	}
+	b.failed = b.s.down.write(b.answers)
 	out := upPool.Get().(*[]byte)
 	*out = b.admission.Flush((*out)[:0])
 	b.counters.messages.Add(b.messages)
 	b.messages = 0
-	if e := b.s.up.write(*out); e != nil && err == nil {
-		err = e
+	if err := b.s.up.write(*out); err != nil && b.failed == nil {
+		b.failed = err
 	}
 	if cap(*out) <= 4*largeBuffer {
 		upPool.Put(out)
@@ -126,7 +131,7 @@ func (b *batch) flush() error {
 	b.answers = reset(b.answers)
 	b.scratch = reset(b.scratch)
 	b.frame = reset(b.frame)
-	return err
+	return b.failed
 }
 
 func reset(b []byte) []byte {

@@ -20,6 +20,8 @@ const (
 	DefaultMaxSubscriptions = 10000
 	DefaultMaxHeldBytes     = 8 << 20
 	DefaultMaxHanded        = 8192
+	DefaultAPIRate          = 200.0
+	DefaultAPIReadRate      = 5000.0
 	DefaultHandedTTL        = 10 * time.Minute
 	DefaultAuthTimeout      = 2 * time.Second
 	DefaultMessageDeadline  = 10 * time.Second
@@ -75,16 +77,26 @@ type Config struct {
 
 // Limits bound what clients can make the gate hold or do.
 type Limits struct {
-	Connections   int     // open at once; default 5,000
-	PerIPRate     float64 // new connections per second and address (IPv6: /64); default 50, below 0 is no limit
-	PerIPBurst    int     // of PerIPRate; default 200
-	Payload       int     // bytes of one message, header and payload, that a client may send; default 1 MiB
-	HeaderBudget  int     // bytes beyond Payload that the server accepts and may send back; default 64 KiB
-	ControlLine   int     // bytes of one control line; default 4,096
-	Connect       int     // bytes of CONNECT; default 16 KiB
-	Subscriptions int     // per connection; default 10,000
-	HeldBytes     int     // held acknowledgements per connection; default 8 MiB
-	Handed        int     // inboxes of others remembered per connection; default 8,192
+	Connections int // open at once; default 5,000
+	// PrincipalConnections is how many of them one principal may have; default half of
+	// Connections, so that no principal can keep all others out.
+	PrincipalConnections int
+	PerIPRate            float64 // new connections per second and address (IPv6: /64); default 50, below 0 is no limit
+	PerIPBurst           int     // of PerIPRate; default 200
+	Payload              int     // bytes of one message, header and payload, that a client may send; default 1 MiB
+	HeaderBudget         int     // bytes beyond Payload that the server accepts and may send back; default 64 KiB
+	ControlLine          int     // bytes of one control line; default 4,096
+	Connect              int     // bytes of CONNECT; default 16 KiB
+	Subscriptions        int     // per connection; default 10,000
+	HeldBytes            int     // held acknowledgements per connection; default 8 MiB
+	Handed               int     // inboxes of others remembered per connection; default 8,192
+
+	// APIRate and APIReadRate are JetStream API requests per second of one principal,
+	// over all its connections, with a burst of apiBurst. APIReadRate is for those
+	// that fetch (CONSUMER.MSG.NEXT, DIRECT.GET, STREAM.MSG.GET), APIRate for the
+	// rest, which the server works off one by one for all tenants. Acks and flow
+	// control are free. Default 200 and 5,000, below 0 is no limit.
+	APIRate, APIReadRate float64
 }
 
 // Timeouts bound how long the gate waits.
@@ -118,6 +130,7 @@ func (c Config) withDefaults() Config {
 	}
 	l, t := &c.Limits, &c.Timeouts
 	orInt(&l.Connections, DefaultMaxConnections)
+	orInt(&l.PrincipalConnections, max(1, l.Connections/2))
 	orInt(&l.PerIPBurst, DefaultPerIPBurst)
 	orInt(&l.Payload, DefaultMaxPayload)
 	orInt(&l.HeaderBudget, DefaultHeaderBudget)
@@ -128,6 +141,12 @@ func (c Config) withDefaults() Config {
 	orInt(&l.Handed, DefaultMaxHanded)
 	if l.PerIPRate == 0 {
 		l.PerIPRate = DefaultPerIPRate
+	}
+	if l.APIRate == 0 {
+		l.APIRate = DefaultAPIRate
+	}
+	if l.APIReadRate == 0 {
+		l.APIReadRate = DefaultAPIReadRate
 	}
 	orTime(&t.Auth, DefaultAuthTimeout)
 	orTime(&t.Message, DefaultMessageDeadline)
@@ -170,7 +189,7 @@ func (c Config) Validate() error {
 	}
 	l := c.Limits
 	for name, v := range map[string]int{
-		"connections": l.Connections, "per-IP burst": l.PerIPBurst, "payload": l.Payload, "header budget": l.HeaderBudget,
+		"connections": l.Connections, "connections of a principal": l.PrincipalConnections, "per-IP burst": l.PerIPBurst, "payload": l.Payload, "header budget": l.HeaderBudget,
 		"control line": l.ControlLine, "connect": l.Connect, "subscriptions": l.Subscriptions, "held bytes": l.HeldBytes, "handed": l.Handed,
 	} {
 		if v < 0 {

@@ -32,12 +32,14 @@ type conn struct {
 	relay    relay
 	hold     holder
 	ready    atomic.Bool // the handshake is done: session.opts may be read by others
+	faulted  atomic.Bool // the sink was told of a panic
+	quota    string      // whose share of the connections this one counts to; Gate.mu
 }
 
 func newConn(g *Gate, raw net.Conn) *conn {
 	cfg, remote := &g.cfg, raw.RemoteAddr().String()
 	c := &conn{gate: g}
-	c.life.init(raw)
+	c.life.init(raw, c.fault)
 	creds := &identity.Credentials{Nonce: identity.NewNonce(), RemoteAddr: remote}
 	c.greeting = greeting{gate: g, id: g.nextID.Add(1), ip: hostOf(raw.RemoteAddr()), nonce: creds.Nonce}
 	s := &c.session
@@ -67,8 +69,10 @@ func (c *conn) serve() {
 	defer g.wg.Done()
 	defer g.forget(c)
 	defer c.reader.in.release()
+	defer c.clear()
+	defer c.life.survive()
 	shake := handshake{c: c, cfg: &g.cfg, limit: g.cfg.Timeouts.Auth}
-	if err := shake.run(); err != nil {
+	if err := c.contain(shake.run); err != nil {
 		c.turnAway(err)
 		return
 	}
@@ -79,18 +83,22 @@ func (c *conn) serve() {
 	g.wg.Add(1)
 	go func() {
 		defer g.wg.Done()
+		defer c.life.survive()
 		c.relay.run()
 	}()
-	reason := c.finish(c.reader.run())
+	reason := c.finish(c.contain(c.reader.run))
 	g.sink.Disconnected(who, reason)
 }
 
+// describe says who is connected, as far as it is known.
 func (c *conn) describe() *Connection {
-	p, o := c.access.principal.Load(), &c.session.opts
-	return &Connection{
-		ID: c.greeting.id, Tenant: p.Tenant.Name, Principal: p.Name, Remote: c.access.creds.RemoteAddr,
-		Name: o.Name, Lang: o.Lang, Version: o.Version,
+	who := &Connection{ID: c.greeting.id, Remote: c.access.creds.RemoteAddr}
+	if p := c.access.principal.Load(); p != nil { // stored after CONNECT was read
+		o := &c.session.opts
+		who.Tenant, who.Principal = p.Tenant.Name, p.Name
+		who.Name, who.Lang, who.Version = o.Name, o.Lang, o.Version
 	}
+	return who
 }
 
 // turnAway ends a connection that did not get through the handshake.
@@ -101,11 +109,6 @@ func (c *conn) turnAway(err error) {
 		c.session.down.readWithin(linger)
 		c.sayBye(f.err)
 	}
-	c.life.abort()
-	if nc := c.session.up.nc; nc != nil {
-		_ = nc.Close()
-	}
-	c.access.close()
 }
 
 // finish ends the connection after the reader has stopped, and returns why for the
@@ -140,12 +143,9 @@ func (c *conn) finish(err error) string {
 	<-c.relay.done
 	stop()
 	_ = up.nc.Close()
-	c.access.close()
 	if f != nil {
 		c.sayBye(f.err)
 	}
-	c.life.abort()
-	c.hold.stop()
 	return reason
 }
 

@@ -23,6 +23,10 @@ type Upstream interface {
 	// UpdateTicket replaces the allow lists of a ticket. The server applies them
 	// when its accounts are reloaded, which is up to the caller of Gate.Reload.
 	UpdateTicket(token string, publish, subscribe []string)
+	// Connecting keeps the server from reloading until done is called. The gate holds
+	// it from Dial until the server has answered CONNECT: nats-server reads its
+	// accounts there without the lock that a reload takes.
+	Connecting() (done func())
 }
 
 // Owners looks up who owns a consumer. Safe for concurrent use.
@@ -48,6 +52,10 @@ type Sink interface {
 	// Connected and Disconnected frame the life of an authenticated connection.
 	Connected(c *Connection)
 	Disconnected(c *Connection, reason string)
+	// Panicked is told once of a connection that a fault of the broker has ended.
+	// what is the text of a runtime error, else only the type of the value; like
+	// stack it holds no payload. Tenant and Principal are empty before authentication.
+	Panicked(c *Connection, what string, stack []byte)
 }
 
 // Connection is who is connected. It does not change.
@@ -96,6 +104,7 @@ func (d *Deps) validate() error {
 // nobody is the Sink where none is given.
 type nobody struct{}
 
-func (nobody) Refused(*wire.Refusal, *Rejected) {}
-func (nobody) Connected(*Connection)            {}
-func (nobody) Disconnected(*Connection, string) {}
+func (nobody) Refused(*wire.Refusal, *Rejected)     {}
+func (nobody) Connected(*Connection)                {}
+func (nobody) Disconnected(*Connection, string)     {}
+func (nobody) Panicked(*Connection, string, []byte) {}

@@ -15,7 +15,8 @@
 //
 // Down: a framed copy. Payloads are skipped by length. Only INFO (swallowed), inbox
 // subjects (the session token is taken out) and, for clients without headers, the
-// header blocks change. Frames of our own are written between frames, under the
+// header blocks change; and a reply subject that is not for this client is cut out
+// (relay.handOver). Frames of our own are written between frames, under the
 // lock of the downlink. With a Barrier, publish acknowledgements are held until
 // stable storage has what they acknowledge.
 //
@@ -25,7 +26,8 @@
 // _INBOX.<token>.a.b on the server, in subscriptions and replies going up and in
 // subjects coming down; so nobody can subscribe to, or name as a reply, an inbox
 // that is not its own. An inbox of another connection may be published to only
-// after the server handed it to this connection as a reply, for a limited time.
+// after the server handed it to this connection as the reply of a request, for a
+// limited time.
 //
 // # Parts of a connection
 //
@@ -46,10 +48,12 @@
 // for too. An idle connection has two goroutines: that of serve (handshake, reader)
 // and that of the relay (upstream reads, client writes). While acknowledgements are
 // held there is a third, the flusher, which ends when none is left. serve starts the
-// relay and the relay the flusher; the Gate waits for all of them in Shutdown. Locks,
+// relay and the relay the flusher; the Gate waits for all of them in Shutdown. A panic
+// in any of them ends the connection, and no other (panic.go). Locks,
 // none of which is held while another lock of this package is taken:
 //
-//   - Gate.mu: the set of connections; never held during I/O.
+//   - Gate.mu: the set of connections and the shares of the principals; never held
+//     during I/O.
 //   - link.mu: one write to a peer at a time, always whole frames; one link to the
 //     client and one to the server.
 //   - access.mu: the handshake against Reload; held while the upstream's ticket

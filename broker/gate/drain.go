@@ -31,7 +31,7 @@ func (g *Gate) Drain(ctx context.Context) error {
 		return err
 	}
 	for _, c := range g.snapshot() {
-		g.spawn(c.sayLameDuck)
+		g.spawn(c, c.sayLameDuck)
 	}
 	patience := time.NewTimer(g.cfg.Timeouts.Drain)
 	defer patience.Stop()

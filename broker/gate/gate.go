@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/ratelimit"
 )
 
 // Errors of the gate.
@@ -26,6 +27,7 @@ type Gate struct {
 	sink   Sink
 	policy atomic.Pointer[policy.Set]
 	owners ownerCache
+	rates  ratelimit.Table // API requests, by principal
 	door   *doorman
 	counters
 	nextID atomic.Uint64
@@ -34,8 +36,9 @@ type Gate struct {
 	listener net.Listener
 	addr     net.Addr
 	conns    map[*conn]struct{}
-	draining bool // nobody new comes in
-	stopping bool // Shutdown waits: nothing new is started
+	shares   map[string]int // connections by principal, "tenant/name"
+	draining bool           // nobody new comes in
+	stopping bool           // Shutdown waits: nothing new is started
 
 	wg   sync.WaitGroup  // the accept loop and every goroutine of every connection
 	hard context.Context // ends when Shutdown's patience does
@@ -49,7 +52,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 	if err := errors.Join(cfg.Validate(), deps.validate()); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg.withDefaults(), deps: deps, sink: deps.Sink, conns: make(map[*conn]struct{}), gone: make(chan struct{}, 1)}
+	g := &Gate{cfg: cfg.withDefaults(), deps: deps, sink: deps.Sink, conns: make(map[*conn]struct{}), shares: make(map[string]int), gone: make(chan struct{}, 1)}
 	if g.sink == nil {
 		g.sink = nobody{}
 	}
@@ -143,10 +146,28 @@ func (g *Gate) welcome(raw net.Conn) {
 	go c.serve()
 }
 
+// enroll counts c to its principal; false if the principal has its share already. The
+// handshake calls it once, and forget takes it back.
+func (g *Gate) enroll(c *conn, principal string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shares[principal] >= g.cfg.Limits.PrincipalConnections {
+		return false
+	}
+	g.shares[principal]++
+	c.quota = principal
+	return true
+}
+
 // forget drops a connection that has ended.
 func (g *Gate) forget(c *conn) {
 	g.mu.Lock()
 	delete(g.conns, c)
+	if c.quota != "" {
+		if g.shares[c.quota]--; g.shares[c.quota] <= 0 {
+			delete(g.shares, c.quota)
+		}
+	}
 	g.mu.Unlock()
 	g.counters.connections.Add(-1)
 	select {
@@ -155,8 +176,9 @@ func (g *Gate) forget(c *conn) {
 	}
 }
 
-// spawn runs f in a goroutine that Shutdown waits for, unless it is waiting already.
-func (g *Gate) spawn(f func()) {
+// spawn runs f, a task of c, in a goroutine that Shutdown waits for, unless it is
+// waiting already.
+func (g *Gate) spawn(c *conn, f func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.stopping {
@@ -165,6 +187,7 @@ func (g *Gate) spawn(f func()) {
 	g.wg.Add(1)
 	go func() {
 		defer g.wg.Done()
+		defer c.life.survive()
 		f()
 	}()
 }

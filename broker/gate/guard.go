@@ -23,12 +23,17 @@ type apiCaller struct {
 	life   context.Context // of the connection
 	judge  *jsapi.Guard
 	owners *ownerCache
+	rates  apiRates                    // of the principal
 	mapper func(string) (string, bool) // s.box.mapReply, made once
 }
 
 // call judges one request to the JetStream API, an ack or a flow control answer.
 func (a *apiCaller) call(cmd *command) error {
 	b := a.out
+	if r := a.rates.take(cmd.subject, b.now); r != nil {
+		b.refuseAs(cmd, r, cmd.rejected(verbNamePublish), apiForm{status: hasPrefix(cmd.subject, apiMsgNext)})
+		return nil
+	}
 	if err := b.headers.Parse(cmd.header); err != nil {
 		b.refuse(cmd, wire.Refuse(wire.CodeHeaderMalformed, "read-guard", strings.TrimPrefix(err.Error(), "wire: ")))
 		return nil

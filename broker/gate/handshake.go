@@ -54,6 +54,9 @@ func (h *handshake) run() error {
 	if refusal := c.access.authenticate(ctx); refusal != nil {
 		return &fatal{err: errAuthorization, refusal: refusal}
 	}
+	if who := c.access.principal.Load().FullName(); !c.gate.enroll(c, who) {
+		return &fatal{err: errConnections, refusal: wire.Refuse(wire.CodeConnectionLimited, "gate.maxConnectionsPerPrincipal", "")}
+	}
 	c.greeting.account = c.access.principal.Load().Tenant.Name
 	if err := h.openUpstream(ctx); err != nil {
 		return &fatal{err: errUnavailable, refusal: wire.Refuse(wire.CodeUnavailable, "upstream", "")}
@@ -189,6 +192,10 @@ func (h *handshake) readConnect(cmd *command) error {
 // ready.
 func (h *handshake) openUpstream(ctx context.Context) error {
 	c := h.c
+	// A reload waits for this at most until the deadline: nothing below waits for the
+	// client.
+	done := c.gate.deps.Upstream.Connecting()
+	defer done()
 	nc, err := c.gate.deps.Upstream.Dial(ctx)
 	if err != nil {
 		return err

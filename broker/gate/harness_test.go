@@ -167,6 +167,7 @@ func (w *world) start(options ...worldOption) {
 	chain, err := admission.NewChain(admission.Config{
 		Signer: signer, Buckets: new(ratelimit.Table),
 		Validator: func(*policy.SchemaDoc) schema.Validator { return nil },
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour),
 	})
 	check(t, err)
 	cfg := Config{
@@ -261,6 +262,7 @@ type recorder struct {
 	mu      sync.Mutex
 	refused []string // code and verb
 	gone    []string
+	panics  []string // what and stack
 }
 
 func (r *recorder) Refused(f *wire.Refusal, j *Rejected) {
@@ -268,6 +270,11 @@ func (r *recorder) Refused(f *wire.Refusal, j *Rejected) {
 	defer r.mu.Unlock()
 	f.Ref = fmt.Sprintf("r%d", len(r.refused))
 	r.refused = append(r.refused, f.Code.String()+" "+j.Verb)
+}
+func (r *recorder) Panicked(_ *Connection, what string, stack []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.panics = append(r.panics, what+"\n"+string(stack))
 }
 func (r *recorder) Connected(*Connection) {}
 func (r *recorder) Disconnected(_ *Connection, reason string) {

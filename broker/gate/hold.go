@@ -80,26 +80,39 @@ func (h *holder) failLocked() {
 // flush runs until nothing is held. The connection's lifetime ends a wait.
 func (h *holder) flush() {
 	defer h.wg.Done()
-	for {
-		batch := h.take()
-		if batch == nil {
-			return
-		}
-		err := h.barrier.Wait(h.life.ctx)
-		if err == nil {
-			err = h.down.write(batch)
-		}
-		if err != nil {
+	defer h.life.survive()
+	ended := false
+	defer func() {
+		if !ended { // by a panic: the relay must not wait for what nobody releases
 			h.stop()
-			h.life.abort()
-			return
 		}
-		h.mu.Lock()
-		if h.spare == nil && cap(batch) <= largeBuffer {
-			h.spare = batch[:0]
-		}
-		h.mu.Unlock()
+	}()
+	for h.round() {
 	}
+	ended = true
+}
+
+// round releases what is held now. False ends the flusher.
+func (h *holder) round() bool {
+	batch := h.take()
+	if batch == nil {
+		return false
+	}
+	err := h.barrier.Wait(h.life.ctx)
+	if err == nil {
+		err = h.down.write(batch)
+	}
+	if err != nil {
+		h.stop()
+		h.life.abort()
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.spare == nil && cap(batch) <= largeBuffer {
+		h.spare = batch[:0]
+	}
+	return true
 }
 
 // take returns what is held and makes room for more; nil ends the flusher.

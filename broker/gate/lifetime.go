@@ -14,10 +14,11 @@ type lifetime struct {
 	ctx     context.Context       // ends when the connection is cut; bounds every wait
 	end     context.CancelFunc    // of ctx
 	closing atomic.Pointer[error] // why the reader should stop; a nil error: without -ERR
+	fault   func(v any)           // reports a panic
 }
 
-func (l *lifetime) init(raw net.Conn) {
-	l.raw = raw
+func (l *lifetime) init(raw net.Conn, fault func(v any)) {
+	l.raw, l.fault = raw, fault
 	l.ctx, l.end = context.WithCancel(context.Background())
 }
 

@@ -18,6 +18,7 @@ type reader struct {
 	life      *lifetime
 	access    *access
 	admission func(*policy.Principal) *admission.Session
+	rates     func(*policy.Principal) apiRates
 
 	batch   batch
 	publish publisher
@@ -33,6 +34,7 @@ func (r *reader) init(c *conn) {
 		parse: parser{maxLine: cfg.Limits.ControlLine, maxConnect: cfg.Limits.Connect, maxPayload: cfg.Limits.Payload},
 	}
 	r.life, r.access, r.admission = &c.life, &c.access, g.deps.Admission
+	r.rates = func(p *policy.Principal) apiRates { return newAPIRates(&g.rates, p, &cfg.Limits) }
 	b.s, b.counters, b.explain = s, &g.counters, cfg.ExplainToCaller
 	r.publish = publisher{s: s, out: b, life: c.life.ctx, waitMax: cfg.Timeouts.WaitMax}
 	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners}
@@ -75,6 +77,7 @@ func (r *reader) refresh() {
 	}
 	first := b.principal == nil
 	b.principal, b.admission = p, r.admission(p)
+	r.api.rates = r.rates(p)
 	if !first {
 		// A SUB that was judged by the old policy while Reload looked at the table.
 		b.s.recheck(p)
@@ -101,7 +104,8 @@ func (r *reader) process() error {
 		}
 		failed = r.handle(&cmd)
 	}
-	// What came before a violation counts.
+	// What came before a violation counts. After a flush that failed in the middle
+	// this one does nothing: the batch has ended with it.
 	if err := r.batch.flush(); err != nil && failed == nil {
 		failed = err
 	}

@@ -77,9 +77,14 @@ func (b *batch) err(text string) {
 	b.spill()
 }
 
-// appendStatus appends the 400 status that pulling clients read.
+// appendStatus appends the status that pulling clients read: 400, which ends their
+// loop, or 429 where the same pull passes later, which does not.
 func appendStatus(dst, subject []byte, sid string, r *wire.Refusal) []byte {
-	header := "NATS/1.0 400 " + sanitize(reasonText(r)) + "\r\n\r\n"
+	status := "400 "
+	if r.RetryAfter > 0 {
+		status = "429 "
+	}
+	header := "NATS/1.0 " + status + sanitize(reasonText(r)) + "\r\n\r\n"
 	size := strconv.Itoa(len(header))
 	dst = append(dst, "HMSG "...)
 	dst = append(dst, subject...)

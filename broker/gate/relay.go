@@ -31,8 +31,9 @@ type relay struct {
 func (r *relay) init(c *conn) {
 	g := c.gate
 	r.s, r.life, r.hold, r.greeting, r.counters = &c.session, &c.life, &c.hold, &c.greeting, &g.counters
-	// Answers of the direct get API carry some headers more than what was stored.
-	r.max = g.cfg.Limits.Payload + g.cfg.Limits.HeaderBudget + largeBuffer
+	// The largest that the server sends is an answer of the JetStream API: a stored
+	// message in base64 inside JSON (STREAM.MSG.GET), or one page of a list.
+	r.max = 4*(g.cfg.Limits.Payload+g.cfg.Limits.HeaderBudget) + largeBuffer
 	r.done = make(chan struct{})
 }
 
@@ -167,20 +168,18 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	s := r.s
 	s.subs.delivered(f.sid)
 	ownSubject := s.box.own(f.subject)
+	change := ownSubject || f.kind == frameHMsg && !s.opts.Headers
 	if len(f.reply) > 0 {
-		switch {
-		case s.box.own(f.reply):
-			r.cut(buf, at, n)
-			r.rewrite(f)
-			return
-		case isInbox(f.reply) || hasPrefix(f.reply, wire.PrefixRouted):
-			s.handed.add(f.reply, now)
+		if s.box.own(f.reply) {
+			change = true
+		} else if !r.handOver(f, ownSubject, now) {
+			f.reply, change = nil, true
 		}
 	}
-	hold := ownSubject && r.hold.barrier != nil && f.kind == frameMsg && isPubAck(f.payload)
-	if !hold && !ownSubject && (f.kind == frameMsg || s.opts.Headers) {
-		return // unchanged
+	if !change {
+		return
 	}
+	hold := ownSubject && r.hold.barrier != nil && isPubAck(f.payload)
 	r.cut(buf, at, n)
 	mark := len(r.out)
 	r.rewrite(f)
@@ -189,6 +188,24 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 		r.hold.add(r.out[mark:])
 		r.out = r.out[:mark]
 	}
+}
+
+// handOver reports whether the client may see a reply subject that is not its own
+// inbox. Whoever sees the inbox of another connection may answer there, and what
+// reads the answer takes it for the one it waits for: so only whoever is asked gets
+// it. The reply of an event is for the acknowledgement of its stream, which every
+// subscriber could forge.
+func (r *relay) handOver(f *frame, ownSubject bool, now time.Time) bool {
+	switch {
+	case hasPrefix(f.reply, wire.PrefixJSAck), hasPrefix(f.reply, wire.PrefixJSFC):
+		return true // the read guard judges who may use them
+	case !isInbox(f.reply) && !hasPrefix(f.reply, wire.PrefixRouted):
+		return false
+	case ownSubject, hasPrefix(f.subject, wire.PrefixRPC), hasPrefix(f.subject, wire.PrefixService):
+		r.s.handed.add(f.reply, now)
+		return true
+	}
+	return false
 }
 
 // rewrite emits f as the client sees it: inboxes without the token, and no headers

@@ -57,6 +57,17 @@ func TestRelayFrames(t *testing.T) {
 		{"own inbox", "MSG _INBOX.TOKEN.a.b 1 2\r\nhi\r\n", "MSG _INBOX.a.b 1 2\r\nhi\r\n", ""},
 		{"own reply", "MSG rpc.a 1 _INBOX.TOKEN.x 2\r\nhi\r\n", "MSG rpc.a 1 _INBOX.x 2\r\nhi\r\n", ""},
 		{"other's reply", "MSG rpc.a 1 _INBOX.OTHER.x 2\r\nhi\r\n", "MSG rpc.a 1 _INBOX.OTHER.x 2\r\nhi\r\n", ""},
+		{"own reply of an event", "MSG orders.a 1 _INBOX.TOKEN.x 2\r\nhi\r\n", "MSG orders.a 1 _INBOX.x 2\r\nhi\r\n", ""},
+		{"other's reply of an event", "MSG orders.a 1 _INBOX.OTHER.x 2\r\nhi\r\n", "MSG orders.a 1 2\r\nhi\r\n", ""},
+		{"routed reply of an event", "MSG telemetry.a 1 _R_.x 2\r\nhi\r\n", "MSG telemetry.a 1 2\r\nhi\r\n", ""},
+		{
+			"other's reply of an event with headers", fmt.Sprintf("HMSG orders.a 1 _INBOX.OTHER.x %d %d\r\n%shi\r\n", len(hdr), len(hdr)+2, hdr),
+			fmt.Sprintf("HMSG orders.a 1 %d %d\r\n%shi\r\n", len(hdr), len(hdr)+2, hdr), "MSG orders.a 1 2\r\nhi\r\n",
+		},
+		{"other's reply of discovery", "MSG $SRV.PING 1 _INBOX.OTHER.x 0\r\n\r\n", "MSG $SRV.PING 1 _INBOX.OTHER.x 0\r\n\r\n", ""},
+		{"other's reply of an answer", "MSG _INBOX.TOKEN.a 1 _INBOX.OTHER.x 0\r\n\r\n", "MSG _INBOX.a 1 _INBOX.OTHER.x 0\r\n\r\n", ""},
+		{"a subject as reply", "MSG rpc.a 1 orders.x 0\r\n\r\n", "MSG rpc.a 1 0\r\n\r\n", ""},
+		{"flow control reply", "MSG _INBOX.TOKEN.a 1 $JS.FC.S.c.x 0\r\n\r\n", "MSG _INBOX.a 1 $JS.FC.S.c.x 0\r\n\r\n", ""},
 		{"ack reply", "MSG orders.a 1 $JS.ACK.S.c.1.1.1.0.0 0\r\n\r\n", "MSG orders.a 1 $JS.ACK.S.c.1.1.1.0.0 0\r\n\r\n", ""},
 		{
 			"headers", fmt.Sprintf("HMSG orders.a 1 %d %d\r\n%shi\r\n", len(hdr), len(hdr)+2, hdr),
@@ -92,9 +103,9 @@ func TestRelayFrames(t *testing.T) {
 			t.Errorf("%q was relayed as %q", bad, out)
 		}
 	}
-	_, c := relayed(true, [][]byte{[]byte("MSG rpc.a 1 _INBOX.OTHER.x 0\r\n\r\nMSG rpc.a 1 _R_.abc 0\r\n\r\nMSG a 1 $JS.ACK.x 0\r\n\r\nMSG a 1 _INBOX.TOKEN.y 0\r\n\r\n")})
+	_, c := relayed(true, [][]byte{[]byte("MSG rpc.a 1 _INBOX.OTHER.x 0\r\n\r\nMSG rpc.a 1 _R_.abc 0\r\n\r\nMSG orders.a 1 _INBOX.OTHER.event 0\r\n\r\nMSG a 1 $JS.ACK.x 0\r\n\r\nMSG a 1 _INBOX.TOKEN.y 0\r\n\r\n")})
 	now := time.Now()
-	for subject, want := range map[string]bool{"_INBOX.OTHER.x": true, "_R_.abc": true, "$JS.ACK.x": false, "_INBOX.TOKEN.y": false} {
+	for subject, want := range map[string]bool{"_INBOX.OTHER.x": true, "_R_.abc": true, "_INBOX.OTHER.event": false, "$JS.ACK.x": false, "_INBOX.TOKEN.y": false} {
 		if got := c.session.handed.has([]byte(subject), now); got != want {
 			t.Errorf("handed %s: %v", subject, got)
 		}
@@ -105,6 +116,7 @@ func TestRelayFrames(t *testing.T) {
 func randomFrames(r *rand.Rand) (in, want []byte) {
 	subjects := [][2]string{
 		{"orders.a", "orders.a"},
+		{"rpc.a", "rpc.a"},
 		{"_INBOX.TOKEN.a", "_INBOX.a"},
 		{"_INBOX.TOKENS.a", "_INBOX.TOKENS.a"},
 		{"_INBOX.OTHER.b.c", "_INBOX.OTHER.b.c"},
@@ -118,8 +130,11 @@ func randomFrames(r *rand.Rand) (in, want []byte) {
 			in = append(in, "INFO {\"x\":1}\r\n"...)
 		default:
 			s, rep := subjects[r.IntN(len(subjects))], subjects[r.IntN(len(subjects))]
-			if r.IntN(2) == 0 {
+			switch request := s[0] == "_INBOX.TOKEN.a" || s[0] == "rpc.a"; {
+			case r.IntN(2) == 0:
 				rep = [2]string{}
+			case rep[0] == "orders.a" || rep[0] == "rpc.a" || !request && (rep[0] == "_INBOX.TOKENS.a" || rep[0] == "_INBOX.OTHER.b.c"):
+				rep[1] = ""
 			}
 			size := r.IntN(40)
 			if r.IntN(8) == 0 {

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"time"
+
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -15,6 +17,7 @@ import (
 // clients.
 func (g *Gate) Reload(set *policy.Set) {
 	g.policy.Store(set)
+	g.rates.Sweep(time.Now().UnixNano()) // principals that are gone
 	for _, c := range g.snapshot() {
 		c.reauthorise(set)
 	}
@@ -30,6 +33,6 @@ func (c *conn) reauthorise(set *policy.Set) {
 		c.access.bar()
 		c.life.wake(errRevoked)
 	default:
-		c.gate.spawn(func() { c.session.recheck(now) })
+		c.gate.spawn(c, func() { c.session.recheck(now) })
 	}
 }

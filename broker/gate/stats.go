@@ -25,6 +25,7 @@ type counters struct {
 	bytesUp     counter
 	held        counter
 	frames      counter
+	panics      counter
 	refused     [codeCount]counter
 }
 
@@ -47,6 +48,7 @@ type Stats struct {
 	BytesOut    uint64               // written to clients
 	BytesUp     uint64               // written to the server
 	HeldAcks    uint64               // acknowledgements that waited for stable storage
+	Panics      uint64               // faults of the broker, each of which has ended one connection
 	Refused     map[wire.Code]uint64 // refusals by code, without the zeros
 }
 
@@ -57,7 +59,7 @@ func (g *Gate) Stats() Stats {
 		Connections: c.connections.Load(), Accepted: c.accepted.Load(), TurnedAway: c.turnedAway.Load(),
 		Messages: c.messages.Load(), Frames: c.frames.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), BytesUp: c.bytesUp.Load(),
-		HeldAcks: c.held.Load(), Refused: map[wire.Code]uint64{},
+		HeldAcks: c.held.Load(), Panics: c.panics.Load(), Refused: map[wire.Code]uint64{},
 	}
 	for i := range c.refused {
 		if n := c.refused[i].Load(); n > 0 {

@@ -71,7 +71,7 @@ var allowed = map[string][]string{
 		"broker/policy", "broker/acl"},
 	"broker/jsapi": {"internal/wire", "broker/policy", "broker/acl"},
 	"broker/gate": {"internal/wire", "broker/policy", "broker/acl", "broker/identity", "broker/admission", "broker/jsapi",
-		"github.com/nats-io/nkeys"},
+		"ratelimit", "github.com/nats-io/nkeys"},
 	"broker/internal/embed": {"internal/wire", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go"},
 	"broker/store":          {"internal/wire", "broker/policy", "dlq", "github.com/nats-io/nats.go", "golang.org/x/sys"},
 	"broker/audit":          {"internal/wire", "broker/policy", "dlq", "github.com/rs/zerolog"},
