@@ -64,9 +64,8 @@ type Broker struct {
 	phase   atomic.Int32
 	started time.Time
 
-	material atomic.Pointer[material]
-	chain    atomic.Pointer[admission.Chain]
-	reload   sync.Mutex // one Reload at a time
+	inForce
+	reload sync.Mutex // one Reload at a time
 
 	cert    *ca.Reloader
 	server  *embed.Server
@@ -77,9 +76,16 @@ type Broker struct {
 	admin   *admin.Service
 	gate    *gate.Gate
 	ops     *ops.Server
+	files   *watcher
 
 	parts []part // what Start has started, in order
 	done  chan struct{}
+}
+
+// inForce is what a reload replaces.
+type inForce struct {
+	material atomic.Pointer[material]
+	chain    atomic.Pointer[admission.Chain]
 }
 
 // part is something that was started and must be stopped.
@@ -133,19 +139,20 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 	}
 	b.cert.OnError(func(err error) { b.log.Error().Err(err).Msg("certificate not reloaded, the old one stays") })
 	b.material.Store(m)
+	up := startup{b}
 	for _, step := range []struct {
 		name string
 		do   func(context.Context, *material) error
 	}{
-		{"audit", b.startAudit},
-		{"server", b.startServer},
-		{"store", b.startStore},
-		{"dead letters", b.startDeadLetters},
-		{"admin", b.startAdmin},
+		{"audit", up.startAudit},
+		{"server", up.startServer},
+		{"store", up.startStore},
+		{"dead letters", up.startDeadLetters},
+		{"admin", up.startAdmin},
 		{"gate", func(_ context.Context, m *material) error { return makeGate(b, m) }},
-		{"operations port", b.startOps},
-		{"gate", b.startGate},
-		{"file watch", b.startWatch},
+		{"operations port", up.startOps},
+		{"gate", up.startGate},
+		{"file watch", up.startWatch},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {
 		if err := step.do(ctx, m); err != nil {

@@ -2,10 +2,12 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/policy"
@@ -48,75 +50,104 @@ func (b *Broker) reservedAccounts(ctx context.Context, set *policy.Set) ([]embed
 	return out, nil
 }
 
+// errInForce marks what went wrong after the new policy came into force.
+var errInForce = errors.New("broker: the new policy is in force, but")
+
 // Reload reads policy, schemas, keys and certificates again and puts them in
-// force together. On any error nothing changes, and the error says what is wrong.
+// force together. On an error before that, the old ones stay in force and what was
+// changed in the store is changed back; an error after it (the server would not
+// take new permissions, or a consumer could not be deleted) says so. Both are
+// logged.
 func (b *Broker) Reload(ctx context.Context) error {
 	b.reload.Lock()
 	defer b.reload.Unlock()
 	if phase(b.phase.Load()) != phaseReady {
 		return ErrNotReady
 	}
-	err := b.reloadLocked(ctx)
-	if err != nil {
-		b.log.Error().Err(err).Str("policy", b.Policy().Digest()).Msg("reload refused, nothing changed")
+	old := b.material.Load()
+	err := b.reloadLocked(ctx, old)
+	now := b.Policy().Digest()
+	switch {
+	case errors.Is(err, errInForce):
+		b.log.Error().Err(err).Str("policy", now).Msg("reloaded with an error")
+	case err != nil:
+		b.log.Error().Err(err).Str("policy", now).Msg("reload refused, nothing changed")
+	default:
+		b.log.Info().Str("policy", now).Str("before", old.policy.Digest()).
+			Uint64("keyring", b.material.Load().ring.Version()).Msg("reloaded")
 	}
 	return err
 }
 
-func (b *Broker) reloadLocked(ctx context.Context) error {
-	old := b.material.Load()
+func (b *Broker) reloadLocked(ctx context.Context, old *material) error {
+	m, chain, err := b.prepare(ctx, old)
+	if err != nil {
+		return err
+	}
+	if err := b.makeRoom(ctx, m, old); err != nil {
+		// Half of a change is a state that nobody wrote down: go back.
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		if e := b.store.ApplyPolicy(undo, old.policy); e != nil {
+			err = errors.Join(err, fmt.Errorf("broker: and the streams could not be changed back: %w", e))
+		}
+		return err
+	}
+	if !m.same(old) {
+		b.material.Store(m)
+		b.chain.Store(chain)
+		b.gate.Reload(m.policy)
+	}
+	if m.policy.Digest() != old.policy.Digest() {
+		// The gate has given the new permissions to its tickets; this makes the server
+		// ask for them again.
+		if err := b.server.Reload(); err != nil {
+			return fmt.Errorf("%w %w", errInForce, err)
+		}
+		if err := b.files.set(watchedFiles(&b.cfg, m.policy)); err != nil {
+			return fmt.Errorf("%w %w", errInForce, err)
+		}
+	}
+	if err := revokeConsumers(ctx, b, b.Policy()); err != nil {
+		return fmt.Errorf("%w %w", errInForce, err)
+	}
+	return nil
+}
+
+// prepare reads and checks everything and changes nothing.
+func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admission.Chain, error) {
 	m, err := loadMaterial(ctx, &b.cfg, time.Now())
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if err := m.ring.Replaces(old.ring); err != nil && m.ring.Version() != old.ring.Version() {
-		return err
+	if err := m.ring.Replaces(old.ring); err != nil {
+		return nil, nil, err
 	}
-	accounts, err := b.reservedAccounts(ctx, m.policy)
-	if err != nil {
-		return err
-	}
-	chain, err := b.newChain(m)
-	if err != nil {
-		return err
+	if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
+		return nil, nil, err
 	}
 	if _, err := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key); err != nil {
-		return err
+		return nil, nil, err
 	}
-	// A new tenant's account must exist before its streams, and its streams before
-	// anybody may publish to them. Each reload of the server leaves the JetStream API
-	// without an answer for some milliseconds, so there is none without a need.
-	if !slices.Equal(accounts, old.accounts) {
-		if err := b.server.ReloadAccounts(accounts); err != nil {
+	chain, err := b.newChain(m)
+	return m, chain, err
+}
+
+// makeRoom brings accounts, streams and the admin API to the new policy. A new
+// tenant's account must exist before its streams, and its streams before anybody
+// may publish to them. Each reload of the server leaves the JetStream API without
+// an answer for some milliseconds, so there is none without a need.
+func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
+	if !slices.Equal(m.accounts, old.accounts) {
+		if err := b.server.ReloadAccounts(m.accounts); err != nil {
 			return err
 		}
 	}
-	m.accounts = accounts
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
 	}
 	if err := b.admin.Serve(m.policy); err != nil {
 		return err
 	}
-	if err := b.cert.Reload(); err != nil {
-		return err
-	}
-	if m.same(old) {
-		return revokeConsumers(ctx, b, old.policy)
-	}
-	b.material.Store(m)
-	b.chain.Store(chain)
-	b.gate.Reload(m.policy)
-	if m.policy.Digest() != old.policy.Digest() {
-		// The gate has given the new permissions to its tickets; this makes the server
-		// ask for them again.
-		if err := b.server.Reload(); err != nil {
-			return err
-		}
-	}
-	if err := revokeConsumers(ctx, b, m.policy); err != nil {
-		return err
-	}
-	b.log.Info().Str("policy", m.policy.Digest()).Str("before", old.policy.Digest()).Uint64("keyring", m.ring.Version()).Msg("reloaded")
-	return nil
+	return b.cert.Reload()
 }

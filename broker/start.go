@@ -27,11 +27,15 @@ import (
 // gate advertises: JetStream's own limit of a header block.
 const headerBudget = 64 << 10
 
+// startup is a broker while Start brings its parts up, one step after the other;
+// each step registers how its part is stopped.
+type startup struct{ *Broker }
+
 func (b *Broker) component(name string) zerolog.Logger {
 	return b.log.With().Str("component", name).Logger()
 }
 
-func (b *Broker) startAudit(ctx context.Context, _ *material) error {
+func (b startup) startAudit(ctx context.Context, _ *material) error {
 	b.trail = audit.New(audit.Config{Log: b.component("audit")})
 	if err := b.trail.Start(ctx); err != nil {
 		return err
@@ -40,7 +44,7 @@ func (b *Broker) startAudit(ctx context.Context, _ *material) error {
 	return nil
 }
 
-func (b *Broker) startServer(ctx context.Context, m *material) error {
+func (b startup) startServer(ctx context.Context, m *material) error {
 	accounts, err := declaredAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
 	if err != nil {
 		return err
@@ -82,7 +86,7 @@ func (b *Broker) startServer(ctx context.Context, m *material) error {
 	return nil
 }
 
-func (b *Broker) startStore(ctx context.Context, m *material) error {
+func (b startup) startStore(ctx context.Context, m *material) error {
 	var err error
 	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier})
 	if err != nil {
@@ -102,10 +106,10 @@ func (b *Broker) startStore(ctx context.Context, m *material) error {
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
 	}
-	return revokeConsumers(ctx, b, m.policy)
+	return revokeConsumers(ctx, b.Broker, m.policy)
 }
 
-func (b *Broker) startDeadLetters(ctx context.Context, _ *material) error {
+func (b startup) startDeadLetters(ctx context.Context, _ *material) error {
 	b.letters = deadletter.New(deadletter.Config{
 		Store: b.store, Log: b.component("deadletter"),
 		Dropped: func(tenant string, cause deadletter.Cause, count uint64) {
@@ -119,10 +123,10 @@ func (b *Broker) startDeadLetters(ctx context.Context, _ *material) error {
 	return nil
 }
 
-func (b *Broker) startAdmin(_ context.Context, m *material) error {
+func (b startup) startAdmin(_ context.Context, m *material) error {
 	var err error
 	b.admin, err = admin.New(admin.Config{
-		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view{b}.status, Conn: b.store.Conn, Log: b.component("admin"),
+		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view{b.Broker}.status, Conn: b.store.Conn, Log: b.component("admin"),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
@@ -135,12 +139,12 @@ func (b *Broker) startAdmin(_ context.Context, m *material) error {
 	return b.admin.Serve(m.policy)
 }
 
-func (b *Broker) startOps(_ context.Context, _ *material) error {
+func (b startup) startOps(_ context.Context, _ *material) error {
 	if b.cfg.Ops.Listen == "off" {
 		return nil
 	}
 	s, err := ops.New(ops.Config{
-		Listen: b.cfg.Ops.Listen, Sources: view{b}.metrics(), Live: view{b}.live, Ready: view{b}.ready,
+		Listen: b.cfg.Ops.Listen, Sources: view{b.Broker}.metrics(), Live: view{b.Broker}.live, Ready: view{b.Broker}.ready,
 		Started: func() error {
 			if phase(b.phase.Load()) < phaseReady {
 				return ErrNotReady
@@ -196,7 +200,7 @@ func makeGate(b *Broker, m *material) error {
 	return err
 }
 
-func (b *Broker) startGate(ctx context.Context, _ *material) error {
+func (b startup) startGate(ctx context.Context, _ *material) error {
 	if err := b.gate.Start(ctx); err != nil {
 		return err
 	}
@@ -208,17 +212,9 @@ func (b *Broker) startGate(ctx context.Context, _ *material) error {
 
 // startWatch reloads when a file changes, and once a minute sweeps idle token
 // buckets and checks the consumers.
-func (b *Broker) startWatch(context.Context, *material) error {
-	files := append([]string{b.cfg.Keys.Keyring, b.cfg.Keys.Node, b.cfg.TLS.Certificate, b.cfg.TLS.Key}, b.cfg.Policy...)
-	for _, t := range b.Policy().Tenants() {
-		for i := range t.Schemas {
-			if f := t.Schemas[i].File; f != "" {
-				files = append(files, f)
-			}
-		}
-	}
+func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
-	w, err := watch(files, func() {
+	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
 		ctx, cancel := context.WithTimeout(life, time.Minute)
 		defer cancel()
 		_ = b.Reload(ctx) // it has logged what was wrong
@@ -227,6 +223,7 @@ func (b *Broker) startWatch(context.Context, *material) error {
 		stop()
 		return err
 	}
+	b.files = w
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
@@ -238,7 +235,7 @@ func (b *Broker) startWatch(context.Context, *material) error {
 				return
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
-				recheckConsumers(life, b)
+				recheckConsumers(life, b.Broker)
 			}
 		}
 	}()

@@ -2,12 +2,15 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/signetbus/signet/broker/policy"
 )
 
 // settle is how long files must be quiet before they are read: editors and
@@ -20,36 +23,63 @@ type watcher struct {
 	fs   *fsnotify.Watcher
 	stop context.CancelFunc
 	wg   sync.WaitGroup
+
+	mu    sync.Mutex
+	names map[string]bool // files, and folders that count with everything in them
+	dirs  map[string]bool // that fs watches
 }
 
+// watch starts to watch files. failed is told what goes wrong later.
 func watch(files []string, changed func(), failed func(error)) (*watcher, error) {
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("broker: watch files: %w", err)
 	}
-	names := map[string]bool{}
-	dirs := map[string]bool{}
-	for _, f := range files {
-		names[filepath.Clean(f)] = true
-		dirs[filepath.Dir(f)] = true
-	}
-	for d := range dirs {
-		if err := fs.Add(d); err != nil {
-			_ = fs.Close()
-			return nil, fmt.Errorf("broker: watch %s: %w", d, err)
-		}
-	}
 	ctx, stop := context.WithCancel(context.Background())
-	w := &watcher{fs: fs, stop: stop}
+	w := &watcher{fs: fs, stop: stop, dirs: map[string]bool{}}
+	if err := w.set(files); err != nil {
+		stop()
+		return nil, errors.Join(err, fs.Close())
+	}
 	w.wg.Add(1)
 	go func() {
 		defer w.wg.Done()
-		w.run(ctx, names, changed, failed)
+		w.run(ctx, changed, failed)
 	}()
 	return w, nil
 }
 
-func (w *watcher) run(ctx context.Context, names map[string]bool, changed func(), failed func(error)) {
+// set replaces the watched files. Folders that were watched stay so: their other
+// files are ignored.
+func (w *watcher) set(files []string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.names = map[string]bool{}
+	var faults []error
+	for _, f := range files {
+		w.names[filepath.Clean(f)] = true
+		dir := filepath.Dir(f)
+		if w.dirs[dir] {
+			continue
+		}
+		if err := w.fs.Add(dir); err != nil {
+			faults = append(faults, fmt.Errorf("broker: watch %s: %w", dir, err))
+			continue
+		}
+		w.dirs[dir] = true
+	}
+	return errors.Join(faults...)
+}
+
+// counts reports whether a change of the file is one of ours. ..data is how
+// Kubernetes swaps a mounted secret.
+func (w *watcher) counts(file string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.names[filepath.Clean(file)] || w.names[filepath.Dir(file)] || filepath.Base(file) == "..data"
+}
+
+func (w *watcher) run(ctx context.Context, changed func(), failed func(error)) {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
@@ -60,15 +90,26 @@ func (w *watcher) run(ctx context.Context, names map[string]bool, changed func()
 		case err := <-w.fs.Errors:
 			failed(err)
 		case e := <-w.fs.Events:
-			// A watched folder given as policy counts with everything in it, and
-			// ..data is how Kubernetes swaps a mounted secret.
-			if names[filepath.Clean(e.Name)] || names[filepath.Dir(e.Name)] || filepath.Base(e.Name) == "..data" {
+			if w.counts(e.Name) {
 				timer.Reset(settle)
 			}
 		case <-timer.C:
 			changed()
 		}
 	}
+}
+
+// watchedFiles are the files that a reload reads under the policy set.
+func watchedFiles(cfg *Config, set *policy.Set) []string {
+	files := append([]string{cfg.Keys.Keyring, cfg.Keys.Node, cfg.TLS.Certificate, cfg.TLS.Key}, cfg.Policy...)
+	for _, t := range set.Tenants() {
+		for i := range t.Schemas {
+			if f := t.Schemas[i].File; f != "" {
+				files = append(files, f)
+			}
+		}
+	}
+	return files
 }
 
 // close stops watching and waits for a running call of changed.
