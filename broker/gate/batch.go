@@ -29,6 +29,7 @@ type batch struct {
 	explain   bool              // policy internals may be in answers
 	principal *policy.Principal // whose session admission is
 	admission *admission.Session
+	refresh   func()    // takes over a principal that Reload has changed
 	now       time.Time // of begin
 
 	failed   error // of the first flush that failed; nothing is written after it
@@ -46,6 +47,13 @@ var upPool = sync.Pool{New: func() any { b := make([]byte, 0, largeBuffer); retu
 func (b *batch) begin() {
 	b.now = time.Now()
 	b.admission.Begin(b.now)
+}
+
+// resume begins again after a wait in the middle of a batch: what follows is judged
+// by the policy that is in force now.
+func (b *batch) resume() {
+	b.refresh()
+	b.begin()
 }
 
 // upstreamInbox maps an inbox into the scratch, where it stays valid until the

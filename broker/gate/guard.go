@@ -58,7 +58,8 @@ func (a *apiCaller) call(cmd *command) error {
 			return err
 		}
 		owner, found, refusal := a.owners.ask(a.life, ownerKey{tenant, v.Stream, v.Consumer})
-		b.begin()
+		b.resume()
+		req.Principal = b.principal
 		if refusal != nil {
 			b.refuseAs(cmd, refusal, cmd.rejected(verbNamePublish), apiForm{v.APIType, v.Status})
 			return nil

@@ -75,7 +75,7 @@ func (p *publisher) admit(cmd *command) error {
 		}
 		sleep(p.life, wait)
 		p.waited += wait
-		p.out.begin()
+		p.out.resume()
 		refusal = p.ask(cmd, reply)
 	}
 	if refusal != nil {

@@ -35,7 +35,7 @@ func (r *reader) init(c *conn) {
 	}
 	r.life, r.access, r.admission = &c.life, &c.access, g.deps.Admission
 	r.rates = func(p *policy.Principal) apiRates { return newAPIRates(&g.rates, p, &cfg.Limits) }
-	b.s, b.counters, b.explain = s, &g.counters, cfg.ExplainToCaller
+	b.s, b.counters, b.explain, b.refresh = s, &g.counters, cfg.ExplainToCaller, r.refresh
 	r.publish = publisher{s: s, out: b, life: c.life.ctx, waitMax: cfg.Timeouts.WaitMax}
 	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners}
 	r.subs = subscriber{s: s, out: b, most: cfg.Limits.Subscriptions}
