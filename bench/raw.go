@@ -22,8 +22,9 @@ import (
 // in files. Everything else is its default.
 func startRaw(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, error) {
 	certFile, keyFile := filepath.Join(cfg.Dir, "server.pem"), filepath.Join(cfg.Dir, "server.key")
-	authority, err := ca.Load(cfg.Dir)
+	_, err := ca.Load(cfg.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
+		var authority *ca.Authority
 		if authority, err = ca.Create(cfg.Dir, "raw"); err == nil {
 			err = authority.IssueServer(certFile, keyFile, nil, 0)
 		}

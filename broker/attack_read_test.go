@@ -93,8 +93,13 @@ func TestReadEscapeFilterSubjects(t *testing.T) {
 	writer.publish(t, "orders.us.secret", "secret")
 	writer.publish(t, "orders.eu.open", "open")
 	for _, filters := range [][]string{
-		{"orders.us.secret"}, {"orders.eu.open", "orders.us.secret"}, {"orders.eu.>", "orders.>"},
-		{"orders.eu.>", ""}, {""}, {"orders.eu.>", ">"}, {"orders.eu.>", "*.us.>"},
+		{"orders.us.secret"},
+		{"orders.eu.open", "orders.us.secret"},
+		{"orders.eu.>", "orders.>"},
+		{"orders.eu.>", ""},
+		{""},
+		{"orders.eu.>", ">"},
+		{"orders.eu.>", "*.us.>"},
 	} {
 		narrow.denied(t, "$JS.API.CONSUMER.CREATE.ORDERS.x", consumerRequest("ORDERS", map[string]any{"name": "x", "filter_subjects": filters}),
 			wire.CodeFilterDenied, wire.CodeRequestMalformed)

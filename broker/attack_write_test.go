@@ -317,8 +317,12 @@ func TestSpoofedCallerHeaders(t *testing.T) {
 	}))(t)
 	check(t, service.Flush())
 	for _, h := range []nats.Header{
-		{wire.HeaderPrincipal: {"shop/root"}}, {"signet-principal": {"shop/root"}}, {"SIGNET-PRINCIPAL": {"shop/root"}},
-		{"Nats-Request-Info": {`{"acc":"shop","user":"root"}`}}, {"nats-request-info": {"x"}}, {"Nats-Trace-Dest": {"x"}},
+		{wire.HeaderPrincipal: {"shop/root"}},
+		{"signet-principal": {"shop/root"}},
+		{"SIGNET-PRINCIPAL": {"shop/root"}},
+		{"Nats-Request-Info": {`{"acc":"shop","user":"root"}`}},
+		{"nats-request-info": {"x"}},
+		{"Nats-Trace-Dest": {"x"}},
 	} {
 		msg := nats.NewMsg("rpc.billing.charge")
 		msg.Header = h

@@ -65,7 +65,7 @@ func TestDrainLosesNothing(t *testing.T) {
 			select { // bounds how much there is to read back
 			case <-f.Ok():
 				acked[id] = true
-			case <-f.Err(): // the connection went
+			case <-f.Err(): //nolint:errcheck // a channel: the connection went
 			}
 		}
 	}()
@@ -92,7 +92,7 @@ func TestDrainLosesNothing(t *testing.T) {
 		select {
 		case <-r.ack.Ok():
 			acked[r.id] = true
-		case <-r.ack.Err():
+		case <-r.ack.Err(): //nolint:errcheck // a channel: refused, so not acknowledged
 		case <-ctx.Done():
 			t.Fatalf("no answer for %s of %d (pending %d)", r.id, len(receipts), js.PublishAsyncPending())
 		}

@@ -125,8 +125,10 @@ func TestReloadRefusesABadPolicy(t *testing.T) {
 		"unknown keys": {edit(t, shopPolicy, "ephemeral: [telemetry.>]\nkv: [{bucket: settings, maxBytes: 1MiB, history", "ephemral: [telemetry.>]\nkv: [{buckt: settings, maxBytes: 1MiB, history"), []string{"ephemral", "buckt", "policy.yaml:5:", "policy.yaml:6:"}},
 		"bad schema":   {edit(t, shopPolicy, `"required":["id"],"properties"`, `"required":7,"properties"`), []string{"schema order"}},
 		"too large":    {edit(t, shopPolicy, "{name: PAYMENTS, subjects: [payments.>], maxBytes: 16MiB}", "{name: PAYMENTS, subjects: [payments.>], maxBytes: 900GiB}"), []string{"storage.maxBytes"}},
-		"would lose": {edit(t, shopPolicy, "{bucket: settings, maxBytes: 1MiB, history: 5}, {bucket: secrets", "{bucket: settings, maxBytes: 1MiB, history: 5}, {bucket: other, maxBytes: 1MiB, history: 65}, {bucket: secrets"),
-			[]string{"history"}},
+		"would lose": {
+			edit(t, shopPolicy, "{bucket: settings, maxBytes: 1MiB, history: 5}, {bucket: secrets", "{bucket: settings, maxBytes: 1MiB, history: 5}, {bucket: other, maxBytes: 1MiB, history: 65}, {bucket: secrets"),
+			[]string{"history"},
+		},
 		"empty": {"", []string{"policy"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -126,7 +126,7 @@ func (b startup) startDeadLetters(ctx context.Context, _ *material) error {
 func (b startup) startAdmin(_ context.Context, m *material) error {
 	var err error
 	b.admin, err = admin.New(admin.Config{
-		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view{b.Broker}.status, Conn: b.store.Conn, Log: b.component("admin"),
+		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
@@ -144,7 +144,7 @@ func (b startup) startOps(_ context.Context, _ *material) error {
 		return nil
 	}
 	s, err := ops.New(ops.Config{
-		Listen: b.cfg.Ops.Listen, Sources: view{b.Broker}.metrics(), Live: view{b.Broker}.live, Ready: view{b.Broker}.ready,
+		Listen: b.cfg.Ops.Listen, Sources: view(b).metrics(), Live: view(b).live, Ready: view(b).ready,
 		Started: func() error {
 			if phase(b.phase.Load()) < phaseReady {
 				return ErrNotReady

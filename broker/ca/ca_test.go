@@ -126,10 +126,17 @@ func TestKeyMode(t *testing.T) {
 		owner, reader int
 		want          bool
 	}{
-		{0o600, 1000, 1000, true}, {0o400, 0, 0, true}, {0o700, 0, 1000, true},
-		{0o440, 0, 1000, true}, {0o640, 0, 1000, true}, // a mounted secret
-		{0o640, 1000, 1000, false}, {0o640, 0, 0, false}, {0o660, 0, 1000, false},
-		{0o444, 0, 1000, false}, {0o604, 0, 1000, false}, {0o601, 1000, 1000, false},
+		{0o600, 1000, 1000, true},
+		{0o400, 0, 0, true},
+		{0o700, 0, 1000, true},
+		{0o440, 0, 1000, true},
+		{0o640, 0, 1000, true}, // a mounted secret
+		{0o640, 1000, 1000, false},
+		{0o640, 0, 0, false},
+		{0o660, 0, 1000, false},
+		{0o444, 0, 1000, false},
+		{0o604, 0, 1000, false},
+		{0o601, 1000, 1000, false},
 	} {
 		if got := keyModeOK(tc.mode, tc.owner, tc.reader); got != tc.want {
 			t.Errorf("mode %#o, owner %d, reader %d: got %v", tc.mode, tc.owner, tc.reader, got)

@@ -271,6 +271,7 @@ func (r *recorder) Refused(f *wire.Refusal, j *Rejected) {
 	f.Ref = fmt.Sprintf("r%d", len(r.refused))
 	r.refused = append(r.refused, f.Code.String()+" "+j.Verb)
 }
+
 func (r *recorder) Panicked(_ *Connection, what string, stack []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -47,8 +47,8 @@ func (i *intake) fill() error {
 	}
 	for i.tap != nil && i.in.w < largeBuffer && i.tap.waiting() {
 		i.in.grow = true
-		if _, err := i.read(); err != nil {
-			break // TLS keeps it for the next fill
+		if n, _ := i.read(); n == 0 {
+			break // TLS keeps the error for the next fill, after what came before it
 		}
 	}
 	return nil

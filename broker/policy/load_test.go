@@ -186,14 +186,18 @@ func TestLoadRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, `p.yaml:2:39: file: "s.json": the group or others may write it`},
-		{"missing schema", func(t *testing.T, dir string) { writeFile(t, dir+"/p.yaml", schema("s.json")) },
-			`file: "s.json": no such file or directory`},
+		{
+			"missing schema", func(t *testing.T, dir string) { writeFile(t, dir+"/p.yaml", schema("s.json")) },
+			`file: "s.json": no such file or directory`,
+		},
 		{"schema above", func(t *testing.T, dir string) {
 			writeFile(t, filepath.Dir(dir)+"/s.json", "{}")
 			writeFile(t, dir+"/p.yaml", schema("../s.json"))
 		}, "must be a relative path below the directory"},
-		{"absolute schema", func(t *testing.T, dir string) { writeFile(t, dir+"/p.yaml", schema("/etc/hostname")) },
-			"must be a relative path below the directory"},
+		{
+			"absolute schema", func(t *testing.T, dir string) { writeFile(t, dir+"/p.yaml", schema("/etc/hostname")) },
+			"must be a relative path below the directory",
+		},
 		{"schema through a link", func(t *testing.T, dir string) {
 			writeFile(t, dir+"/p.yaml", schema("s.json"))
 			if err := os.Symlink("/etc/hostname", dir+"/s.json"); err != nil {

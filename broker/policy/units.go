@@ -24,8 +24,15 @@ var sizeUnits = []struct {
 	name string
 	size ByteSize
 }{
-	{"KiB", KiB}, {"MiB", MiB}, {"GiB", GiB}, {"TiB", TiB},
-	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+	{"KiB", KiB},
+	{"MiB", MiB},
+	{"GiB", GiB},
+	{"TiB", TiB},
+	{"kB", 1e3},
+	{"MB", 1e6},
+	{"GB", 1e9},
+	{"TB", 1e12},
+	{"B", 1},
 }
 
 // String returns the size in the largest binary unit that divides it.

@@ -151,8 +151,14 @@ func TestFold(t *testing.T) {
 		a, b          string
 		equal, prefix bool
 	}{
-		{"ce-id", "CE-ID", true, true}, {"ce-id", "ce-", false, true}, {"ce", "ce-", false, false}, {"", "", true, true},
-		{"[", "{", false, false}, {"@", "`", false, false}, {"\u212a", "k", false, false}, {"Zz", "zZ", true, true},
+		{"ce-id", "CE-ID", true, true},
+		{"ce-id", "ce-", false, true},
+		{"ce", "ce-", false, false},
+		{"", "", true, true},
+		{"[", "{", false, false},
+		{"@", "`", false, false},
+		{"\u212a", "k", false, false},
+		{"Zz", "zZ", true, true},
 	}
 	for _, tt := range tests {
 		if got := EqualFold(tt.a, tt.b); got != tt.equal || EqualFold([]byte(tt.a), tt.b) != got {

@@ -92,10 +92,26 @@ func TestMatchTable(t *testing.T) {
 		filter, subject string
 		want            bool
 	}{
-		{"a", "a", true}, {"a", "b", false}, {"a", "a.b", false}, {"a.b", "a", false},
-		{"*", "a", true}, {"*", "a.b", false}, {"*.*", "a.b", true}, {">", "a", true}, {">", "a.b.c", true},
-		{"a.>", "a", false}, {"a.>", "a.b", true}, {"a.>", "a.b.c", true}, {"a.*.c", "a.b.c", true}, {"a.*.>", "a.b", false},
-		{"", "", false}, {"a", "", false}, {">", "", false}, {"*", "", false}, {"a.*", "a.", false}, {"a.>", "a.", false},
+		{"a", "a", true},
+		{"a", "b", false},
+		{"a", "a.b", false},
+		{"a.b", "a", false},
+		{"*", "a", true},
+		{"*", "a.b", false},
+		{"*.*", "a.b", true},
+		{">", "a", true},
+		{">", "a.b.c", true},
+		{"a.>", "a", false},
+		{"a.>", "a.b", true},
+		{"a.>", "a.b.c", true},
+		{"a.*.c", "a.b.c", true},
+		{"a.*.>", "a.b", false},
+		{"", "", false},
+		{"a", "", false},
+		{">", "", false},
+		{"*", "", false},
+		{"a.*", "a.", false},
+		{"a.>", "a.", false},
 	}
 	for _, tt := range tests {
 		if got := Match(tt.filter, tt.subject); got != tt.want {
@@ -109,9 +125,21 @@ func TestSubsetTable(t *testing.T) {
 		inner, outer string
 		want         bool
 	}{
-		{">", "*", false}, {"*", ">", true}, {">", ">", true}, {"a.>", "a.*", false}, {"a.*", "a.>", true},
-		{"a.>", ">", true}, {"a.>", "*.>", true}, {"*.>", "a.>", false}, {"a", "a.>", false}, {"a.b", "*.*", true},
-		{"a.>", "a.*.>", false}, {"a.*.>", "a.>", true}, {"", ">", false}, {"", "a", false}, {"a.", "a.*", false},
+		{">", "*", false},
+		{"*", ">", true},
+		{">", ">", true},
+		{"a.>", "a.*", false},
+		{"a.*", "a.>", true},
+		{"a.>", ">", true},
+		{"a.>", "*.>", true},
+		{"*.>", "a.>", false},
+		{"a", "a.>", false},
+		{"a.b", "*.*", true},
+		{"a.>", "a.*.>", false},
+		{"a.*.>", "a.>", true},
+		{"", ">", false},
+		{"", "a", false},
+		{"a.", "a.*", false},
 	}
 	for _, tt := range tests {
 		if got := Subset(tt.inner, tt.outer); got != tt.want {
@@ -269,8 +297,15 @@ func TestGrammarModel(t *testing.T) {
 // laws of filters.
 func FuzzSubject(f *testing.F) {
 	for _, s := range [][2]string{
-		{"orders.created", "orders.*"}, {"a", ">"}, {"a.b.c", "a.>"}, {"*", "*"}, {"$JS.API.INFO", "a..b"}, {"", "."},
-		{"_INBOX.x.*", "a.>.b"}, {"a\x00b", "\xff"}, {strings.Repeat("a.", 16), strings.Repeat("a", 256)},
+		{"orders.created", "orders.*"},
+		{"a", ">"},
+		{"a.b.c", "a.>"},
+		{"*", "*"},
+		{"$JS.API.INFO", "a..b"},
+		{"", "."},
+		{"_INBOX.x.*", "a.>.b"},
+		{"a\x00b", "\xff"},
+		{strings.Repeat("a.", 16), strings.Repeat("a", 256)},
 	} {
 		f.Add(s[0], s[1])
 	}
