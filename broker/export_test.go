@@ -16,5 +16,10 @@ func (b *Broker) Upstream() string { return b.server.Addr().String() }
 // EndServer ends the embedded server under the broker.
 func (b *Broker) EndServer(ctx context.Context) error { return b.server.Shutdown(ctx) }
 
-// Recheck is the check of the consumers that runs once a minute.
-var Recheck = recheckConsumers
+// Recheck is the check of the consumers that runs once a minute; it waits for a
+// reload that is at work, which the one of the broker leaves to the reload.
+func Recheck(ctx context.Context, b *Broker) error {
+	b.reload.Lock()
+	defer b.reload.Unlock()
+	return revokeConsumers(ctx, b, b.Policy())
+}

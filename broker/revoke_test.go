@@ -177,7 +177,7 @@ func TestRevokeOwner(t *testing.T) {
 		cfg := jetstream.ConsumerConfig{Durable: name, Metadata: map[string]string{wire.MetaOwner: owner}}
 		must(insideJS(t, b, "shop").CreateConsumer(ctx, "ORDERS", cfg))(t)
 	}
-	broker.Recheck(ctx, b.Broker)
+	check(t, broker.Recheck(ctx, b.Broker))
 	left("narrow,wide")
 
 	stop(t, b)
