@@ -86,6 +86,7 @@ type Broker struct {
 type inForce struct {
 	material atomic.Pointer[material]
 	chain    atomic.Pointer[admission.Chain]
+	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
 }
 
 // part is something that was started and must be stopped.

@@ -41,6 +41,15 @@ func (b view) keyringHealth() error {
 	return nil
 }
 
+// reloadHealth says whether what is on disk is what is in force. It does not make
+// the broker less ready.
+func (b view) reloadHealth() error {
+	if f := b.fault.Load(); f != nil {
+		return fmt.Errorf("the last reload failed: %w", *f)
+	}
+	return nil
+}
+
 // status answers status.get for one tenant: of the others it tells nothing but the
 // load of the node as a whole.
 func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error) {
@@ -84,7 +93,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		})
 	}
 	for part, check := range map[string]func() error{
-		"storage": b.live, "server": b.server.Health, "keyring": b.keyringHealth,
+		"storage": b.live, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
@@ -133,6 +142,12 @@ func (b view) metrics() []ops.Source {
 				emit(float64(n), string(cause))
 			}
 		}},
+		one("signet_reload_ok", "1 while the last reload went well, 0 after one that failed.", ops.Gauge, func() float64 {
+			if b.reloadHealth() != nil {
+				return 0
+			}
+			return 1
+		}),
 		one("signet_certificate_expiry_seconds", "Unix time at which the server certificate expires.", ops.Gauge, func() float64 { return float64(b.cert.Expires().Unix()) }),
 		one("signet_attestation_expiry_seconds", "Unix time from which events are refused because the attestation key or the keyring has expired.", ops.Gauge, func() float64 {
 			_, until := b.material.Load().attests()

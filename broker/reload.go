@@ -66,6 +66,10 @@ func (b *Broker) Reload(ctx context.Context) error {
 	}
 	old := b.material.Load()
 	err := b.reloadLocked(ctx, old)
+	b.fault.Store(nil)
+	if err != nil {
+		b.fault.Store(&err)
+	}
 	now := b.Policy().Digest()
 	switch {
 	case errors.Is(err, errInForce):

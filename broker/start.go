@@ -195,7 +195,9 @@ func makeGate(b *Broker, m *material) error {
 			PrincipalConnections: b.cfg.Gate.MaxConnectionsPerPrincipal,
 			APIRate:              float64(b.cfg.Gate.APIRate), APIReadRate: float64(b.cfg.Gate.APIReadRate),
 		},
-		Timeouts: gate.Timeouts{Drain: b.cfg.Drain / 2},
+		// Few clients leave by themselves when they are told (there is nowhere else to
+		// go before there is a cluster): waiting longer would only delay the stop.
+		Timeouts: gate.Timeouts{Drain: min(b.cfg.Drain/4, 3*time.Second)},
 	}, deps)
 	return err
 }

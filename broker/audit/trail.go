@@ -328,7 +328,7 @@ func (t *Trail) Flush() {
 	clear(t.window)
 	t.mu.Unlock()
 	for _, l := range lines {
-		t.cfg.Log.Info().Str("component", "audit").Str("event", "refused").
+		t.cfg.Log.Info().Str("event", "refused").
 			Int("code", int(l.code)).Str("name", l.code.Entry().Name).Str("principal", l.principal).Str("rule", l.rule).
 			Str("subject", l.subject).Str("class", l.origin.Class).Str("verb", l.origin.Verb).Str("tenant", l.origin.Tenant).
 			Str("remote", l.origin.Remote).Str("detail", l.detail).Str("ref", l.ref).Uint64("count", l.count).
@@ -339,6 +339,6 @@ func (t *Trail) Flush() {
 // Event writes one line at once about something that was done: a connection, an
 // admin call, a policy change. It is not coalesced; do not call it for each message.
 func (t *Trail) Event(name, tenant, principal, remote, detail string) {
-	t.cfg.Log.Info().Str("component", "audit").Str("event", name).Str("tenant", tenant).
+	t.cfg.Log.Info().Str("event", name).Str("tenant", tenant).
 		Str("principal", principal).Str("remote", remote).Str("detail", detail).Msg(name)
 }

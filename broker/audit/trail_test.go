@@ -60,7 +60,7 @@ func TestEqualRefusalsAreOneLine(t *testing.T) {
 		if len(got) != 2 || got[0]["count"] != 1000.0 || got[1]["count"] != 1.0 {
 			t.Fatalf("got %d lines, %v", len(got), got)
 		}
-		for key, want := range map[string]any{"component": "audit", "principal": "shop/a", "rule": "deny", "subject": "orders.0", "code": 40101.0} {
+		for key, want := range map[string]any{"event": "refused", "principal": "shop/a", "rule": "deny", "subject": "orders.0", "code": 40101.0} {
 			if got[0][key] != want {
 				t.Errorf("%s = %v, want %v", key, got[0][key], want)
 			}

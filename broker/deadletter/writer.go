@@ -247,7 +247,7 @@ func (w *Writer) write(ctx context.Context, l letter) {
 	first := w.drops[dropKey{l.tenant, cause}] == 1
 	w.mu.Unlock()
 	if first { // once per report, whatever the rate of failures
-		w.cfg.Log.Warn().Err(err).Str("component", "deadletter").Str("tenant", l.tenant).Str("subject", l.subject).
+		w.cfg.Log.Warn().Err(err).Str("tenant", l.tenant).Str("subject", l.subject).
 			Msg("a dead letter could not be written")
 	}
 }
