@@ -213,8 +213,12 @@ func (c *Config) override(getenv func(string) string) {
 	}
 }
 
-// resolve makes paths absolute against the folder of the file.
+// resolve makes paths absolute against the folder of the file, and derives what
+// depends on other keys.
 func (c *Config) resolve() {
+	if c.Gate.MaxConnectionsPerPrincipal == 0 {
+		c.Gate.MaxConnectionsPerPrincipal = max(c.Gate.MaxConnections/2, 1)
+	}
 	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring}
 	for i := range c.Policy {
 		fields = append(fields, &c.Policy[i])

@@ -179,7 +179,7 @@ func TestAPIFloodStaysWithItsPrincipal(t *testing.T) {
 func TestOnePrincipalLeavesConnections(t *testing.T) {
 	b := newBroker(t, func(o *brokertest.Options) {
 		change := o.Change
-		o.Change = func(c *broker.Config) { change(c); c.Gate.MaxConnections = 10 }
+		o.Change = func(c *broker.Config) { change(c); c.Gate.MaxConnections, c.Gate.MaxConnectionsPerPrincipal = 10, 0 }
 	})
 	for range 5 {
 		connect(t, b, "narrow")
