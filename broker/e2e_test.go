@@ -304,8 +304,9 @@ func dialRaw(t testing.TB, b *brokertest.Broker) *raw {
 	return &raw{Conn: nc, r: newReader(nc), t: t}
 }
 
-// rawTLS does the handshake up to and with CONNECT for a principal.
-func rawTLS(t testing.TB, b *brokertest.Broker, seedFile string) (*raw, string) {
+// rawTLS does the handshake up to and with CONNECT for a principal; more are
+// further members of CONNECT, as JSON text.
+func rawTLS(t testing.TB, b *brokertest.Broker, seedFile string, more ...string) (*raw, string) {
 	t.Helper()
 	r := dialRaw(t, b)
 	cfg := b.TLS()
@@ -319,8 +320,8 @@ func rawTLS(t testing.TB, b *brokertest.Broker, seedFile string) (*raw, string) 
 	check(t, json.Unmarshal([]byte(strings.TrimPrefix(info, "INFO ")), &parsed))
 	kp := must(nkeys.FromSeed(bytes.TrimSpace(must(os.ReadFile(seedFile))(t))))(t)
 	sig := must(kp.Sign([]byte(parsed.Nonce)))(t)
-	line := fmt.Sprintf(`CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1,"nkey":%q,"sig":%q}`,
-		must(kp.PublicKey())(t), base64.RawURLEncoding.EncodeToString(sig))
+	line := fmt.Sprintf(`CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1,"nkey":%q,"sig":%q%s}`,
+		must(kp.PublicKey())(t), base64.RawURLEncoding.EncodeToString(sig), strings.Join(append([]string{""}, more...), ","))
 	r.send(line + "\r\n")
 	r.connected = true
 	return r, line

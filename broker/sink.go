@@ -2,7 +2,10 @@ package broker
 
 import (
 	"bytes"
+	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 
@@ -32,7 +35,10 @@ func (s *sink) Refused(r *wire.Refusal, rej *gate.Rejected) {
 	if t := set.Tenant(rej.Tenant); t != nil {
 		class = acl.Classify(t, string(rej.Subject))
 	}
-	s.trail.Refused(r, audit.Origin{Tenant: rej.Tenant, Class: class.String(), Verb: rej.Verb, Remote: rej.Remote})
+	told := *r
+	told.Subject, told.Detail = visible(r.Subject), visible(r.Detail)
+	s.trail.Refused(&told, audit.Origin{Tenant: rej.Tenant, Class: class.String(), Verb: rej.Verb, Remote: rej.Remote})
+	r.Ref = told.Ref
 	if !rej.Store || rej.Tenant == "" {
 		return
 	}
@@ -45,16 +51,29 @@ func (s *sink) Refused(r *wire.Refusal, rej *gate.Rejected) {
 // Connected implements gate.Sink.
 func (s *sink) Connected(c *gate.Connection) {
 	s.log.Debug().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("remote", c.Remote).
-		Str("client", c.Lang+" "+c.Version).Msg("connected")
+		Str("client", visible(c.Lang+" "+c.Version)).Msg("connected")
 }
 
 // Panicked implements gate.Sink.
 func (s *sink) Panicked(c *gate.Connection, what string, stack []byte) {
 	s.log.Error().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("remote", c.Remote).
-		Str("panic", what).Bytes("stack", stack).Msg("a fault of the broker ended a connection")
+		Str("panic", visible(what)).Bytes("stack", stack).Msg("a fault of the broker ended a connection")
 }
 
 // Disconnected implements gate.Sink.
 func (s *sink) Disconnected(c *gate.Connection, reason string) {
-	s.log.Debug().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("reason", reason).Msg("disconnected")
+	s.log.Debug().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("reason", visible(reason)).Msg("disconnected")
+}
+
+// visible escapes what a terminal would obey or hide. JSON escapes the ASCII controls
+// only: U+009B, which begins a terminal command, and the marks that reverse text
+// would pass.
+func visible(s string) string {
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			q := strconv.Quote(s)
+			return q[1 : len(q)-1]
+		}
+	}
+	return s
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/doc"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -329,6 +330,43 @@ func TestThreatRowsHaveTests(t *testing.T) {
 	}
 	if rows < 30 {
 		t.Errorf("found only %d rows", rows)
+	}
+}
+
+var rowName = regexp.MustCompile(`^Row([0-9]{2})(?: |[A-Z])`)
+
+// TestBadInputRowsHaveTests: each row of the list of bad inputs that this release
+// covers has a test TestRowNN... or a subtest "RowNN ...". Section 9 of the threat
+// model has the others.
+func TestBadInputRowsHaveTests(t *testing.T) {
+	have := map[string]bool{}
+	for _, f := range goFiles(t) {
+		if !f.test {
+			continue
+		}
+		for _, decl := range f.ast.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil {
+				if m := rowName.FindStringSubmatch(strings.TrimPrefix(fn.Name.Name, "Test")); m != nil {
+					have[m[1]] = true
+				}
+			}
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if m := rowName.FindStringSubmatch(strings.Trim(lit.Value, "\"`")); m != nil {
+					have[m[1]] = true
+				}
+			}
+			return true
+		})
+	}
+	for row := 1; row <= 40; row++ {
+		if row >= 20 && row <= 23 || row == 34 {
+			continue
+		}
+		if name := fmt.Sprintf("%02d", row); !have[name] {
+			t.Errorf("row %s of the list of bad inputs has no test TestRow%s... and no subtest \"Row%s ...\"", name, name, name)
+		}
 	}
 }
 

@@ -41,7 +41,9 @@ func chain(n int) string {
 const forest = `{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"properties":{"a":{"$ref":"#/$defs/n"}},"required":["x"]},` +
 	`{"properties":{"a":{"$ref":"#/$defs/n"}},"required":["y"]}]}}}`
 
-func TestAllOfChain(t *testing.T) {
+// TestRow31SchemaBlowUp: a chain whose cost doubles with each link is refused at
+// registration; what is let in is quick.
+func TestRow31SchemaBlowUp(t *testing.T) {
 	for _, c := range []struct {
 		n       int
 		refused bool
@@ -68,7 +70,17 @@ func TestAllOfChain(t *testing.T) {
 	}
 }
 
-func TestRecursiveAnyOf(t *testing.T) {
+// TestRow33Recursion: a schema that reaches itself without descending is refused; one
+// that descends is stopped by the depth of the payload or by the steps it takes.
+func TestRow33Recursion(t *testing.T) {
+	refusedAtRegistration(t, []unfit{
+		{"self", `{"$ref":"#"}`, "", "reaches itself"},
+		{"self through anyOf", `{"anyOf":[{"$ref":"#"},{"type":"null"}]}`, "", "reaches itself"},
+		{"self through oneOf and if", `{"$defs":{"a":{"oneOf":[{"if":{"$ref":"#/$defs/a"}}]}},"$ref":"#/$defs/a"}`, "", "reaches itself"},
+		{"self through not", `{"not":{"$ref":"#"}}`, "", "reaches itself"},
+		{"self through dependentSchemas", `{"dependentSchemas":{"a":{"$ref":"#"}}}`, "", "reaches itself"},
+		{"deep", `{"a":` + nested(64) + `}`, "", "nested too deep"},
+	})
 	v, err := compile(forest, "")
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +102,17 @@ func TestRecursiveAnyOf(t *testing.T) {
 	}
 	if got := v.Validate(nil, []byte(`{"x":1,"a":{"y":2}}`)); !got.OK {
 		t.Errorf("a small valid payload: %+v", got)
+	}
+	// Deeper than the scanner goes, and unclosed: neither reaches the schema.
+	for _, data := range []string{strings.Repeat(`{"a":`, 9000) + "{}" + strings.Repeat("}", 9000), strings.Repeat("[", 1<<20)} {
+		start := time.Now()
+		got := v.Validate(nil, []byte(data))
+		if took := time.Since(start); took > soon*slowdown {
+			t.Errorf("%d bytes of nesting: took %v", len(data), took)
+		}
+		if got.OK || got.Code == wire.CodeSchemaFuelSpent || got.Code == wire.CodeSchemaViolation {
+			t.Errorf("%d bytes of nesting: %v", len(data), got.Code)
+		}
 	}
 }
 
@@ -180,15 +203,19 @@ func TestBigNumbersStayExact(t *testing.T) {
 	}
 }
 
-// TestNoReferenceLeaves: file, network and relative references are refused, and
+// TestRow30SchemaReferences: file, network and relative references are refused, and
 // the refusal shows nothing of what they name.
-func TestNoReferenceLeaves(t *testing.T) {
+func TestRow30SchemaReferences(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret.json")
 	if err := os.WriteFile(secret, []byte(`{"const":"hunter2"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	symlink := filepath.Join(t.TempDir(), "linked.json")
+	if err := os.Symlink(secret, symlink); err != nil {
+		t.Fatal(err)
+	}
 	for _, ref := range []string{
-		"file://" + secret, secret, "secret.json", "../secret.json", "http://localhost:1/x.json", "https://example.com/x",
+		"file://" + secret, secret, "file://" + symlink, symlink, "secret.json", "../secret.json", "http://localhost:1/x.json", "https://example.com/x",
 		"data:application/json,{}", "urn:example:x", "ftp://example.com/x", "//example.com/x",
 	} {
 		for _, text := range []string{
@@ -204,41 +231,12 @@ func TestNoReferenceLeaves(t *testing.T) {
 	}
 }
 
-func TestRefusedAtRegistration(t *testing.T) {
-	long := strings.Repeat("a", 513)
-	many := strings.TrimSuffix(strings.Repeat(`{},`, 10001), ",")
-	for _, c := range []struct{ name, text, ref, want string }{
-		{"not JSON", `{`, "", "text ends too early"},
-		{"duplicate keyword", `{"type":"string","type":"object"}`, "", "duplicate member name"},
-		{"not a schema", `[]`, "", "object or a boolean"},
-		{"metaschema", `{"type":"strnig"}`, "", "not valid against metaschema"},
-		{"draft-04", `{"$schema":"http://json-schema.org/draft-04/schema#"}`, "", "is not taken"},
-		{"2019-09", `{"$schema":"https://json-schema.org/draft/2019-09/schema"}`, "", "is not taken"},
-		{"own metaschema", `{"$schema":"https://example.com/meta"}`, "", "is not taken"},
-		{"embedded draft", `{"$ref":"#/$defs/a","$defs":{"a":{"$id":"https://example.com/a","$schema":"http://json-schema.org/draft-04/schema#"}}}`, "", "another dialect"},
-		{"unknown format", `{"properties":{"a":{"format":"colour"}}}`, "", `unknown format "colour"`},
-		{"idn-hostname", `{"format":"idn-hostname"}`, "", "unknown format"},
-		{"look-ahead", `{"pattern":"^(?=a)b"}`, "", "(?="},
-		{"back-reference", `{"pattern":"(a)\\1"}`, "", `\1`},
-		{"long pattern", `{"pattern":"` + long + `"}`, "", "513 bytes"},
-		{"repeat bomb", `{"pattern":"(x{999}){999}"}`, "", "repeat"},
-		{"many instructions", `{"pattern":"` + strings.Repeat(`\\pL{999}`, 12) + `"}`, "", "instructions"},
-		{"pattern property", `{"patternProperties":{"(?!a)":{}}}`, "", "(?!"},
-		{"missing ref", `{"$ref":"#/$defs/none"}`, "", "none"},
-		{"ref of the binding", `{}`, "#/none", "none"},
-		{"ref without #", `{}`, "x", "must begin with #"},
-		{"self", `{"$ref":"#"}`, "", "reaches itself"},
-		{"self through anyOf", `{"anyOf":[{"$ref":"#"},{"type":"null"}]}`, "", "reaches itself"},
-		{"self through oneOf and if", `{"$defs":{"a":{"oneOf":[{"if":{"$ref":"#/$defs/a"}}]}},"$ref":"#/$defs/a"}`, "", "reaches itself"},
-		{"self through not", `{"not":{"$ref":"#"}}`, "", "reaches itself"},
-		{"self through dependentSchemas", `{"dependentSchemas":{"a":{"$ref":"#"}}}`, "", "reaches itself"},
-		{"65 branches", `{"anyOf":[` + strings.TrimSuffix(strings.Repeat(`{"type":"null"},`, 65), ",") + `]}`, "", "65 branches"},
-		{"deep", `{"a":` + nested(64) + `}`, "", "nested too deep"},
-		{"too large", `"` + strings.Repeat("x", 512<<10) + `"`, "", "size limit"},
-		{"too many nodes", `{"x":[` + many + `],"y":[` + many + `]}`, "", "objects and booleans"},
-		{"huge bound", `{"maxLength":1e30}`, "", "maxLength over"},
-		{"dynamic scope", `{"$dynamicRef":"#a","$defs":{"a":{"$dynamicAnchor":"a"},"b":{"$id":"b","$dynamicAnchor":"a"}}}`, "", "more than one place"},
-	} {
+// unfit is a document that must be refused, and words of the refusal.
+type unfit struct{ name, text, ref, want string }
+
+func refusedAtRegistration(t *testing.T, cases []unfit) {
+	t.Helper()
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			start := time.Now()
 			_, err := compile(c.text, c.ref)
@@ -253,6 +251,56 @@ func TestRefusedAtRegistration(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRow32Patterns: patterns outside RE2 or over their bounds are refused; those
+// within run in linear time, or out of steps.
+func TestRow32Patterns(t *testing.T) {
+	long := strings.Repeat("a", 513)
+	refusedAtRegistration(t, []unfit{
+		{"look-ahead", `{"pattern":"^(?=a)b"}`, "", "(?="},
+		{"back-reference", `{"pattern":"(a)\\1"}`, "", `\1`},
+		{"long pattern", `{"pattern":"` + long + `"}`, "", "513 bytes"},
+		{"repeat bomb", `{"pattern":"(x{999}){999}"}`, "", "repeat"},
+		{"many instructions", `{"pattern":"` + strings.Repeat(`\\pL{999}`, 12) + `"}`, "", "instructions"},
+		{"pattern property", `{"patternProperties":{"(?!a)":{}}}`, "", "(?!"},
+	})
+	v := mustCompile(t, `{"pattern":"(a+)+$"}`, "")
+	start := time.Now()
+	got := v.Validate(nil, []byte(`"`+strings.Repeat("a", 50_000)+`!"`))
+	if took := time.Since(start); took > 10*soon*slowdown {
+		t.Errorf("(a+)+$ on 50 kB: took %v", took)
+	}
+	if got.OK || got.Code != wire.CodeSchemaViolation && got.Code != wire.CodeSchemaFuelSpent {
+		t.Errorf("(a+)+$ on 50 kB: %+v", got)
+	}
+	if got := v.Validate(nil, []byte(`"aaa"`)); !got.OK {
+		t.Errorf("a short match: %+v", got)
+	}
+}
+
+func TestRefusedAtRegistration(t *testing.T) {
+	many := strings.TrimSuffix(strings.Repeat(`{},`, 10001), ",")
+	refusedAtRegistration(t, []unfit{
+		{"not JSON", `{`, "", "text ends too early"},
+		{"duplicate keyword", `{"type":"string","type":"object"}`, "", "duplicate member name"},
+		{"not a schema", `[]`, "", "object or a boolean"},
+		{"metaschema", `{"type":"strnig"}`, "", "not valid against metaschema"},
+		{"draft-04", `{"$schema":"http://json-schema.org/draft-04/schema#"}`, "", "is not taken"},
+		{"2019-09", `{"$schema":"https://json-schema.org/draft/2019-09/schema"}`, "", "is not taken"},
+		{"own metaschema", `{"$schema":"https://example.com/meta"}`, "", "is not taken"},
+		{"embedded draft", `{"$ref":"#/$defs/a","$defs":{"a":{"$id":"https://example.com/a","$schema":"http://json-schema.org/draft-04/schema#"}}}`, "", "another dialect"},
+		{"unknown format", `{"properties":{"a":{"format":"colour"}}}`, "", `unknown format "colour"`},
+		{"idn-hostname", `{"format":"idn-hostname"}`, "", "unknown format"},
+		{"missing ref", `{"$ref":"#/$defs/none"}`, "", "none"},
+		{"ref of the binding", `{}`, "#/none", "none"},
+		{"ref without #", `{}`, "x", "must begin with #"},
+		{"65 branches", `{"anyOf":[` + strings.TrimSuffix(strings.Repeat(`{"type":"null"},`, 65), ",") + `]}`, "", "65 branches"},
+		{"too large", `"` + strings.Repeat("x", 512<<10) + `"`, "", "size limit"},
+		{"too many nodes", `{"x":[` + many + `],"y":[` + many + `]}`, "", "objects and booleans"},
+		{"huge bound", `{"maxLength":1e30}`, "", "maxLength over"},
+		{"dynamic scope", `{"$dynamicRef":"#a","$defs":{"a":{"$dynamicAnchor":"a"},"b":{"$id":"b","$dynamicAnchor":"a"}}}`, "", "more than one place"},
+	})
 }
 
 // TestFaultsAreJoined: one error names every fault.
