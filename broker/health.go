@@ -61,7 +61,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 			Started: b.started, Durability: string(b.Durability()),
 		},
 		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Loaded: m.loaded},
-		Gate:         adminapi.GateStatus{Connections: int(g.Connections), Subscriptions: int(b.server.Stats().Subscriptions), Accepted: g.Messages},
+		Gate:         adminapi.GateStatus{Connections: int(g.Connections), Subscriptions: int(g.Subscriptions), Accepted: g.Messages},
 		Certificates: []adminapi.Certificate{{Subject: b.cfg.TLS.Certificate, NotAfter: b.cert.Expires()}},
 	}
 	if t := m.policy.Tenant(tenant); t != nil {

@@ -47,6 +47,7 @@ func newConn(g *Gate, raw net.Conn) *conn {
 	s.up.deadline, s.up.bytes = cfg.Timeouts.Write, &g.counters.bytesUp
 	s.box = newInbox()
 	s.handed = newHanded(cfg.Limits.Handed, cfg.Timeouts.HandedTTL)
+	s.subs.open = &g.counters.subscriptions
 	s.audit = witness{sink: g.sink, counters: &g.counters, remote: remote}
 	c.access.deps, c.access.policy, c.access.box, c.access.creds = &g.deps, &g.policy, &s.box, creds
 	c.reader.init(c)

@@ -16,17 +16,18 @@ const (
 
 // counters are the live numbers behind Stats.
 type counters struct {
-	connections atomic.Int64
-	accepted    counter
-	turnedAway  counter
-	messages    counter
-	bytesIn     counter
-	bytesOut    counter
-	bytesUp     counter
-	held        counter
-	frames      counter
-	panics      counter
-	refused     [codeCount]counter
+	connections   atomic.Int64
+	subscriptions atomic.Int64 // kept by the tables of the connections
+	accepted      counter
+	turnedAway    counter
+	messages      counter
+	bytesIn       counter
+	bytesOut      counter
+	bytesUp       counter
+	held          counter
+	frames        counter
+	panics        counter
+	refused       [codeCount]counter
 }
 
 func (c *counters) refuse(code wire.Code) {
@@ -37,26 +38,28 @@ func (c *counters) refuse(code wire.Code) {
 	c.refused[wire.CodeInternal-firstCode].Add(1)
 }
 
-// Stats is a snapshot of the gate's counters. All but Connections only grow.
+// Stats is a snapshot of the gate's counters. Connections and Subscriptions are
+// of now; the others only grow.
 type Stats struct {
-	Connections int64                // open now, with those that are not authenticated yet
-	Accepted    uint64               // connections that were let in
-	TurnedAway  uint64               // connections that were refused before CONNECT was read
-	Messages    uint64               // publishes that were forwarded
-	Frames      uint64               // frames from the server
-	BytesIn     uint64               // read from clients
-	BytesOut    uint64               // written to clients
-	BytesUp     uint64               // written to the server
-	HeldAcks    uint64               // acknowledgements that waited for stable storage
-	Panics      uint64               // faults of the broker, each of which has ended one connection
-	Refused     map[wire.Code]uint64 // refusals by code, without the zeros
+	Connections   int64                // open now, with those that are not authenticated yet
+	Subscriptions int64                // of clients, open now over all connections
+	Accepted      uint64               // connections that were let in
+	TurnedAway    uint64               // connections that were refused before CONNECT was read
+	Messages      uint64               // publishes that were forwarded
+	Frames        uint64               // frames from the server
+	BytesIn       uint64               // read from clients
+	BytesOut      uint64               // written to clients
+	BytesUp       uint64               // written to the server
+	HeldAcks      uint64               // acknowledgements that waited for stable storage
+	Panics        uint64               // faults of the broker, each of which has ended one connection
+	Refused       map[wire.Code]uint64 // refusals by code, without the zeros
 }
 
 // Stats returns a snapshot. It allocates; it is meant for a metrics scrape.
 func (g *Gate) Stats() Stats {
 	c := &g.counters
 	s := Stats{
-		Connections: c.connections.Load(), Accepted: c.accepted.Load(), TurnedAway: c.turnedAway.Load(),
+		Connections: c.connections.Load(), Subscriptions: c.subscriptions.Load(), Accepted: c.accepted.Load(), TurnedAway: c.turnedAway.Load(),
 		Messages: c.messages.Load(), Frames: c.frames.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), BytesUp: c.bytesUp.Load(),
 		HeldAcks: c.held.Load(), Panics: c.panics.Load(), Refused: map[wire.Code]uint64{},

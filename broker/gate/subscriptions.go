@@ -3,6 +3,7 @@ package gate
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -23,6 +24,7 @@ type subscription struct {
 // subscriptions mirrors the server's table of one connection, so that refusals can
 // be delivered to the right sid and limits be counted. Safe for concurrent use.
 type subscriptions struct {
+	open    *atomic.Int64 // the sum over all connections; changes with bySID
 	mu      sync.Mutex
 	bySID   map[string]*subscription
 	literal map[string][]*subscription // inboxes without a wildcard, by subject
@@ -41,6 +43,7 @@ func (t *subscriptions) add(s *subscription) bool {
 		t.bySID = make(map[string]*subscription)
 	}
 	t.bySID[s.sid] = s
+	t.open.Add(1)
 	switch {
 	case !s.inbox:
 	case wire.CheckRawSubject(s.subject, false) != nil:
@@ -123,11 +126,21 @@ func (t *subscriptions) delivered(sid []byte) {
 	}
 }
 
+// close empties the table at the end of the connection, after which the reader adds
+// nothing. The relay and Reload may still call.
+func (t *subscriptions) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open.Add(-int64(len(t.bySID)))
+	t.bySID, t.literal, t.wild, t.last = nil, nil, nil, nil
+}
+
 func (t *subscriptions) dropLocked(s *subscription) {
 	if t.bySID[s.sid] != s {
 		return
 	}
 	delete(t.bySID, s.sid)
+	t.open.Add(-1)
 	if t.last == s {
 		t.last = nil
 	}
