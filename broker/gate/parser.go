@@ -11,8 +11,8 @@ import (
 //
 //   - a CR anywhere but right before the LF of a control line (the server drops
 //     one byte at the end of a line that had a CR anywhere in it);
-//   - an empty argument line after a verb and a space (the server would read on
-//     into the next line);
+//   - an empty argument line after a verb and a space (the server reads on into the
+//     next line, and takes the LF as the first byte of a subject);
 //   - anything but blanks after PING, PONG and +OK;
 //   - a non-numeric or ten-digit max in UNSUB (the server unsubscribes at once);
 //   - INFO, MSG and HMSG from a client (the server half-parses them);
