@@ -82,10 +82,12 @@ type Broker struct {
 	done  chan struct{}
 }
 
-// inForce is what a reload replaces.
+// inForce is what changes while the broker runs: what a reload replaces, and how
+// that and the store are.
 type inForce struct {
 	material atomic.Pointer[material]
 	chain    atomic.Pointer[admission.Chain]
+	down     atomic.Bool           // the store takes nothing; looked at once a second
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
 }
 

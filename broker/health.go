@@ -41,6 +41,17 @@ func (b view) keyringHealth() error {
 	return nil
 }
 
+// watchStore notes whether the store takes anything, and says when that changes.
+func (b startup) watchStore() {
+	err := errors.Join(view(b).live(), b.server.Health())
+	switch was := b.down.Swap(err != nil); {
+	case err != nil && !was:
+		b.log.Error().Err(err).Msg("the store takes nothing: publishes are refused")
+	case err == nil && was:
+		b.log.Info().Msg("the store takes publishes again")
+	}
+}
+
 // reloadHealth says whether what is on disk is what is in force. It does not make
 // the broker less ready.
 func (b view) reloadHealth() error {

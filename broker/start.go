@@ -165,7 +165,8 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	from, until := m.attests()
 	return admission.NewChain(admission.Config{
 		NotBefore: from, NotAfter: until,
-		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
+		Available: func() bool { return !b.down.Load() },
+		Signer:    m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
 	})
 }
@@ -212,8 +213,8 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 	return nil
 }
 
-// startWatch reloads when a file changes, and once a minute sweeps idle token
-// buckets and checks the consumers.
+// startWatch reloads when a file changes, looks at the store once a second, and once
+// a minute sweeps idle token buckets and checks the consumers.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -229,12 +230,15 @@ func (b startup) startWatch(context.Context, *material) error {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		t := time.NewTicker(time.Minute)
+		t, health := time.NewTicker(time.Minute), time.NewTicker(time.Second)
 		defer t.Stop()
+		defer health.Stop()
 		for {
 			select {
 			case <-life.Done():
 				return
+			case <-health.C:
+				b.watchStore()
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
 				recheckConsumers(life, b.Broker)

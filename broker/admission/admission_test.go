@@ -406,6 +406,30 @@ func TestNoEventOutsideTheKeysValidity(t *testing.T) {
 	}
 }
 
+// A store that is down answers nobody, so the refusal must come from here.
+func TestRefusesAtOnceWhileTheStoreIsDown(t *testing.T) {
+	f := newFixture(t)
+	cfg, down := f.chain.cfg, true
+	cfg.Available = func() bool { return !down }
+	chain, err := NewChain(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.session = chain.Session(f.session.Principal())
+	for _, subject := range []string{"orders.a", "$KV.config.k", "$O.files.C.x"} {
+		if r, _ := f.one(subject, "x"); r == nil || r.Code != wire.CodeUnavailable || r.Rule != "storage" {
+			t.Errorf("%s: got %v, want a refusal", subject, r)
+		}
+	}
+	if r, _ := f.one("telemetry.cpu", "x"); r != nil {
+		t.Errorf("an ephemeral event needs no store: %v", r)
+	}
+	down = false
+	if r, _ := f.one("orders.a", "x"); r != nil {
+		t.Errorf("the store is back: %v", r)
+	}
+}
+
 func TestBatchKeepsOrderAndVerifies(t *testing.T) {
 	f := newFixture(t)
 	f.session.Begin(start)

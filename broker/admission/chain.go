@@ -37,6 +37,10 @@ type Config struct {
 	// by the keyring that readers have. Outside of it events are refused: they would
 	// be stored and acknowledged, and no reader would accept them. Required.
 	NotBefore, NotAfter time.Time
+	// Available reports whether the store can take anything. While it says no, what
+	// would be stored is refused at once, instead of waiting for an answer that never
+	// comes. It must not block. Nil: always.
+	Available func() bool
 }
 
 // Chain makes sessions over one policy snapshot. It is immutable and safe for
@@ -226,6 +230,9 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	extra := s.arena[at:len(s.arena):len(s.arena)]
 	if r := s.take(rt, len(p.Header)+len(p.Payload)); r != nil {
 		return r
+	}
+	if available := s.chain.cfg.Available; available != nil && rt.stored() && !available() {
+		return wire.Refuse(wire.CodeUnavailable, "storage", "the store takes nothing now")
 	}
 	if rt.class != acl.ClassEvent && rt.class != acl.ClassEphemeral {
 		if r := s.checkSchema(rt, s.mediaType(rt), p.Payload); r != nil {

@@ -91,6 +91,11 @@ func (s *Session) bind(rt *route, subject string) *wire.Refusal {
 	return nil
 }
 
+// stored reports whether what is published here is stored.
+func (rt *route) stored() bool {
+	return rt.class == acl.ClassEvent || rt.class == acl.ClassKV || rt.class == acl.ClassObject
+}
+
 func (rt *route) capPayload(most int, rule string) {
 	if most < rt.maxPayload {
 		rt.maxPayload, rt.sizeRule = most, rule
