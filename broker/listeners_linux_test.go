@@ -81,7 +81,8 @@ func TestRow38PortsAndMonitoring(t *testing.T) {
 		"/", "/debug/", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/varz", "/connz?auth=1", "/subsz", "/subscriptionsz", "/routez",
 		"/gatewayz", "/leafz", "/accountz", "/accstatz", "/jsz", "/healthz", "/stacksz", "/ipqueuesz", "/raftz", "/expvarz", "/metrics/../varz", "//debug/vars",
 	} {
-		resp := must(web.Get("http://" + localhost(t, b.OpsAddr()) + path))(t)
+		resp, err := web.Get("http://" + localhost(t, b.OpsAddr()) + path)
+		check(t, err)
 		body := must(io.ReadAll(resp.Body))(t)
 		check(t, resp.Body.Close())
 		if resp.StatusCode != http.StatusNotFound || len(body) > 64 {

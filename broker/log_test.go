@@ -60,7 +60,8 @@ func TestFailedReloadIsVisible(t *testing.T) {
 	check(t, err)
 	value := func() string {
 		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-		resp := must(c.Get("http://" + b.OpsAddr().String() + "/metrics"))(t)
+		resp, err := c.Get("http://" + b.OpsAddr().String() + "/metrics")
+		check(t, err)
 		defer resp.Body.Close()
 		for line := range strings.Lines(string(must(io.ReadAll(resp.Body))(t))) {
 			if v, ok := strings.CutPrefix(line, "signet_reload_ok "); ok {
