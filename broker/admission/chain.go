@@ -195,13 +195,22 @@ func (s *Session) stores(r *wire.Refusal, p *Publish) bool {
 	if rt.binding != nil {
 		failure = rt.binding.OnFailure
 	}
-	switch failure {
-	case policy.FailureReject:
+	return keeps(r.Code, failure)
+}
+
+// keeps reports whether a refusal with this code is stored as a dead letter under
+// the failure rule of its subject (policy.FailureDefault where no rule matches).
+// What could not be authenticated has no tenant and is never stored.
+func keeps(code wire.Code, failure policy.Failure) bool {
+	reason := dlq.ReasonOf(code)
+	switch {
+	case reason == dlq.ReasonIdentity || failure == policy.FailureReject:
 		return false
-	case policy.FailureDeadLetter:
+	case failure == policy.FailureDeadLetter:
 		return true
+	default:
+		return reason.StoredByDefault()
 	}
-	return dlq.ReasonOf(r.Code).StoredByDefault()
 }
 
 // Rejection returns what is known of the last refusal.

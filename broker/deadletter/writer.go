@@ -10,9 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
-	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/dlq"
-	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/ratelimit"
 )
 
@@ -77,21 +75,6 @@ type Stats struct {
 	Dropped     map[Cause]uint64
 	Queued      int
 	QueuedBytes int64
-}
-
-// Keeps reports whether a refusal with this code is stored as a dead letter under
-// the failure rule of its subject (policy.FailureDefault where no rule matches).
-// What could not be authenticated has no tenant and is never stored.
-func Keeps(code wire.Code, failure policy.Failure) bool {
-	reason := dlq.ReasonOf(code)
-	switch {
-	case reason == dlq.ReasonIdentity || failure == policy.FailureReject:
-		return false
-	case failure == policy.FailureDeadLetter:
-		return true
-	default:
-		return reason.StoredByDefault()
-	}
 }
 
 type letter struct {

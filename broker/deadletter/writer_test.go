@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
-	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/dlq"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/ratelimit"
@@ -223,28 +222,5 @@ func TestConcurrentOffer(t *testing.T) {
 	s := w.Stats()
 	if s.Written+s.Dropped[CauseQueue] != 1600 || uint64(m.count()) != s.Written {
 		t.Errorf("stats %+v, stored %d; want 1600 in all", s, m.count())
-	}
-}
-
-func TestKeeps(t *testing.T) {
-	for _, tt := range []struct {
-		code    wire.Code
-		failure policy.Failure
-		want    bool
-	}{
-		{wire.CodeSchemaViolation, policy.FailureDefault, true},
-		{wire.CodeAttestationForbidden, policy.FailureDefault, true},
-		{wire.CodePublishDenied, policy.FailureDefault, false},
-		{wire.CodeRateLimited, policy.FailureDefault, false},
-		{wire.CodePayloadTooLarge, policy.FailureDefault, false},
-		{wire.CodeEventMalformed, policy.FailureDefault, false},
-		{wire.CodeInternal, policy.FailureDefault, false},
-		{wire.CodeSchemaViolation, policy.FailureReject, false},
-		{wire.CodePublishDenied, policy.FailureDeadLetter, true},
-		{wire.CodeAuthFailed, policy.FailureDeadLetter, false},
-	} {
-		if got := Keeps(tt.code, tt.failure); got != tt.want {
-			t.Errorf("Keeps(%s, %d) = %v, want %v", tt.code, tt.failure, got, tt.want)
-		}
 	}
 }
