@@ -10,6 +10,7 @@ import (
 
 	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing"
 )
 
 var errHeaders = errors.New("client: event headers are ambiguous")
@@ -108,6 +109,7 @@ func (d *decoder) decode(msg *nats.Msg) (*cloudevent.Event, error) {
 			if err := d.rec.FromHeaderMap(msg.Header, msg.Data); err != nil {
 				return nil, err
 			}
+			signing.Restore(&d.rec)
 			return &d.rec, nil
 		}
 		a := len(arena)
@@ -122,6 +124,7 @@ func (d *decoder) decode(msg *nats.Msg) (*cloudevent.Event, error) {
 	if err := d.rec.FromHeaders(&d.headers, msg.Data, &d.scratch); err != nil {
 		return nil, err
 	}
+	signing.Restore(&d.rec)
 	return &d.rec, nil
 }
 

@@ -56,23 +56,27 @@ func (c *compact) appendBinary(dst []byte, withHint bool) []byte {
 // appendText appends the text of the attestation attribute.
 func (c *compact) appendText(dst []byte) []byte {
 	var b [maxCompact]byte
-	return base64.RawURLEncoding.AppendEncode(dst, c.appendBinary(b[:0], true))
+	return textEncoding.AppendEncode(dst, c.appendBinary(b[:0], true))
 }
 
-var strictURL = base64.RawURLEncoding.Strict()
+// textEncoding is base64url (RFC 4648 section 5) without padding, with "." in the
+// place of "N". nats-server looks for some twenty names that start with N in the
+// headers of every message, and each N elsewhere makes it stop and look (ADR 0005).
+var textEncoding = base64.NewEncoding("ABCDEFGHIJKLM.OPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_").
+	WithPadding(base64.NoPadding).Strict()
 
 // parseText decodes an attestation into buf. Each attestation has exactly one
-// text: base64url without padding, without line ends, with zero spare bits.
+// text: textEncoding without line ends, with zero spare bits.
 func parseText(text []byte, buf *[maxCompact]byte) (compact, error) {
 	if len(text) > maxCompactB64 {
 		return compact{}, fmt.Errorf("%w: attestation of %d bytes, limit %d", ErrMalformed, len(text), maxCompactB64)
 	}
 	if bytes.ContainsAny(text, "\r\n") { // the decoder would skip them
-		return compact{}, fmt.Errorf("%w: attestation is not base64url", ErrMalformed)
+		return compact{}, fmt.Errorf("%w: attestation is not in its alphabet", ErrMalformed)
 	}
-	n, err := strictURL.Decode(buf[:], text)
+	n, err := textEncoding.Decode(buf[:], text)
 	if err != nil {
-		return compact{}, fmt.Errorf("%w: attestation is not base64url", ErrMalformed)
+		return compact{}, fmt.Errorf("%w: attestation is not in its alphabet", ErrMalformed)
 	}
 	b := buf[:n]
 	if n < singleBytes {

@@ -34,6 +34,7 @@ type (
 		Keys    []vectorKey   `json:"keys"`
 		Trees   []vectorTree  `json:"trees"`
 		Cases   []vectorCase  `json:"cases"`
+		Headers []vectorBlock `json:"headers"`
 	}
 	vectorKeyring struct {
 		Root     string `json:"root"`
@@ -49,6 +50,15 @@ type (
 		Leaves []string `json:"leaves"`
 		Root   string   `json:"root"`
 		Note   string   `json:"note"`
+	}
+	// vectorBlock is an event as it stands in NATS headers, and what a reader makes of it.
+	vectorBlock struct {
+		Name        string          `json:"name"`
+		Headers     []string        `json:"headers"` // without NATS/1.0
+		Data        []byte          `json:"data_base64"`
+		NATSSubject string          `json:"natsSubject"`
+		Event       json.RawMessage `json:"event"`
+		Result      string          `json:"result"`
 	}
 	vectorCase struct {
 		Name         string          `json:"name"`
@@ -128,6 +138,39 @@ func TestVectors(t *testing.T) {
 		}
 	}
 	t.Logf("%d cases: %v", len(file.Cases), results)
+	for i := range file.Headers {
+		checkBlock(t, v, &file.Headers[i])
+	}
+}
+
+func checkBlock(t *testing.T, v *Verifier, b *vectorBlock) {
+	t.Helper()
+	var h wire.Headers
+	if err := h.Parse([]byte(wire.HeaderLine + strings.Join(b.Headers, "\r\n") + "\r\n\r\n")); err != nil {
+		t.Errorf("%s: %v", b.Name, err)
+		return
+	}
+	var e cloudevent.Event
+	if err := e.FromHeaders(&h, b.Data, nil); err != nil {
+		t.Errorf("%s: %v", b.Name, err)
+		return
+	}
+	Restore(&e)
+	if got := cloudevent.AppendJSON(nil, &e); !bytes.Equal(compactJSON(t, b.Event), got) {
+		t.Errorf("%s: restored %s, want %s", b.Name, got, b.Event)
+	}
+	if _, err := v.Verify(&e, b.NATSSubject); resultOf(err) != b.Result {
+		t.Errorf("%s: got %v, want %s", b.Name, err, b.Result)
+	}
+}
+
+func compactJSON(t *testing.T, in []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := json.Compact(&out, in); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 func checkVector(t *testing.T, v *Verifier, ring *keyring.Ring, c *vectorCase) {
@@ -203,6 +246,7 @@ func makeVectors(t *testing.T) []byte {
 	w.keyRefusals()
 	w.eventRefusals()
 	w.textRefusals()
+	w.headers()
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
@@ -296,6 +340,38 @@ func (w *vectorWriter) accepted() {
 			w.add(fmt.Sprintf("leaf %d of %d", i, n), events[i], testSubject, "ok")
 		}
 	}
+}
+
+// headers adds events as a broker writes them, and as somebody else might.
+func (w *vectorWriter) headers() {
+	add := func(name, want string, e *cloudevent.Event, change func(*cloudevent.Event)) {
+		w.t.Helper()
+		short := w.attested(e)[0].Clone()
+		Shorten(short)
+		change(short)
+		lines := strings.Split(strings.TrimSuffix(string(cloudevent.AppendHeaders(nil, short)), "\r\n"), "\r\n")
+		Restore(short)
+		if _, err := w.v.Verify(short, testSubject); resultOf(err) != want {
+			w.t.Errorf("%s: got %v, want %s", name, err, want)
+		}
+		w.file.Headers = append(w.file.Headers, vectorBlock{
+			Name: name, Headers: lines, Data: short.Data, NATSSubject: testSubject, Event: cloudevent.AppendJSON(nil, short), Result: want,
+		})
+	}
+	raw := func() *cloudevent.Event { // as of a client that sends bytes and nothing else
+		e := plainEvent(0)
+		e.ContentType, e.Time = []byte(wire.DefaultContentType), e.Get(wire.AttrRecordedTime)
+		return e
+	}
+	nothing := func(*cloudevent.Event) {}
+	add("all that can be derived is left out", "ok", raw(), nothing)
+	add("the time is the client's: recordedtime stays", "ok", plainEvent(0), nothing)
+	add("written out in full", "ok", raw(), Restore)
+	add("another content type", "badSignature", raw(), func(e *cloudevent.Event) { e.ContentType = []byte("text/plain") })
+	add("another authtype", "badSignature", raw(), func(e *cloudevent.Event) { e.SetExt(nameAuthType, []byte("user")) })
+	add("recordedtime taken away", "badSignature", plainEvent(0), func(e *cloudevent.Event) { e.DelExt(wire.AttrRecordedTime) })
+	add("time and recordedtime taken away", "malformed", raw(), func(e *cloudevent.Event) { e.Time = nil })
+	add("the time moved, and recordedtime with it", "badSignature", raw(), func(e *cloudevent.Event) { e.Time = []byte("2026-11-22T07:29:59Z") })
 }
 
 func (w *vectorWriter) keyRefusals() {
@@ -420,6 +496,7 @@ func (w *vectorWriter) textRefusals() {
 	text("padding", "malformed", single, []byte(s+"=="))
 	text("spare bits set", "malformed", single, spareBits([]byte(s)))
 	text("standard base64 alphabet", "malformed", single, []byte(s[:40]+"+"+s[41:]))
+	text("letter N of base64url", "malformed", single, []byte(s[:40]+"N"+s[41:]))
 	text("unknown version", "malformed", single, []byte("I"+s[1:])) // 0x20
 	text("unknown kind", "malformed", single, []byte("Ei"+s[2:]))   // 0x12
 	text("empty path and no signature", "malformed", single, []byte("EA"))
@@ -427,7 +504,7 @@ func (w *vectorWriter) textRefusals() {
 
 // spareBits sets a bit of the last character that no byte needs.
 func spareBits(s []byte) []byte {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	const alphabet = "ABCDEFGHIJKLM.OPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	out := bytes.Clone(s)
 	out[len(out)-1] = alphabet[strings.IndexByte(alphabet, s[len(s)-1])|1]
 	return out

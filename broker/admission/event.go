@@ -194,7 +194,7 @@ func eventRefusal(err error) *wire.Refusal {
 	return wire.Refuse(code, "cloudevents", err.Error())
 }
 
-// appendMsgID appends the stored dedup key: base32 of 130 bits of
+// appendMsgID appends the stored dedup key: lower-case base32 of 130 bits of
 // SHA-256(principal 0 source 0 id). It is bound to the principal, so nobody can
 // spend another publisher's identifier (docs/spec/envelope.md).
 func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event) []byte {
@@ -205,7 +205,7 @@ func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event) []byte {
 	dst = append(dst, 0)
 	dst = append(dst, e.ID...)
 	sum := sha256.Sum256(dst[at:])
-	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	const digits = "abcdefghijklmnopqrstuvwxyz234567" // lower case: no "N" (docs/adr/0005-attestation-text.md)
 	dst = dst[:at]
 	var acc uint32
 	var bits uint
@@ -223,6 +223,7 @@ func (s *Session) appendEvent(dst []byte, o *op) []byte {
 	e := &s.events[o.event].event
 	b := append(s.block[:0], wire.HeaderLine...)
 	b = append(b, o.extra...)
+	signing.Shorten(e) // what is signed is in the batch already
 	b = cloudevent.AppendHeaders(b, e)
 	b = append(b, wire.PrefixAttribute+wire.AttrAttestation+": "...)
 	b = s.batch.AppendAttestation(b, o.event)

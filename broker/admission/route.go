@@ -42,13 +42,14 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 	}
 	rt := &route{class: class, maxPayload: s.chain.cfg.MaxPayload, sizeRule: "gate.maxPayload"}
 	for i := range s.p.Limits {
-		if l := &s.p.Limits[i]; l.Applies(subject) {
+		// Requests to the admin API have a rate of their own, at the gate.
+		if l := &s.p.Limits[i]; class != acl.ClassAdmin && l.Applies(subject) {
 			rt.limits = append(rt.limits, s.chain.limitOf(s.p, l))
 		}
 	}
 	if class == acl.ClassEvent || class == acl.ClassEphemeral {
 		rt.eventType = []byte(subject)
-		rt.mediaType = []byte("application/octet-stream")
+		rt.mediaType = []byte(wire.DefaultContentType)
 		if st := s.p.Tenant.StreamFor(subject); st != nil && st.MaxMsgSize > 0 {
 			rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
 		}

@@ -18,7 +18,8 @@ const (
 )
 
 // apiRates are the buckets that all connections of a principal share; nil is no
-// limit. nats-server works the JetStream API off in one queue for all accounts and
+// limit. They are apart from the limits of the policy, which are about publishes: who
+// floods can still ask for keys, and asking costs no publish. nats-server works the JetStream API off in one queue for all accounts and
 // drops all of it when it gets long, so one principal must not be able to fill it.
 type apiRates struct{ reads, rest *ratelimit.Bucket }
 

@@ -16,6 +16,7 @@ type publisher struct {
 	s       *session
 	out     *batch
 	life    context.Context // of the connection
+	rates   apiRates        // of the principal, for requests to the admin API
 	waitMax time.Duration   // that one batch may be held for limits
 	waited  time.Duration   // of the batch so far
 	event   admission.Publish
@@ -41,6 +42,12 @@ func (p *publisher) handle(cmd *command) error {
 		}
 		p.answer(cmd, cmd.subject)
 		return nil
+	case hasPrefix(cmd.subject, wire.PrefixAdmin):
+		if r := p.rates.take(cmd.subject, p.out.now); r != nil {
+			p.out.refuse(cmd, r)
+			return nil
+		}
+		return p.admit(cmd)
 	default:
 		return p.admit(cmd)
 	}

@@ -89,6 +89,10 @@ func TestAPIRateIsPerPrincipal(t *testing.T) {
 	if got := answer(b, "PUB $JS.API.STREAM.DELETE.ORDERS _INBOX.me.1 0\r\n\r\n"); !strings.Contains(got, "40500") {
 		t.Errorf("denied request: %.300s", got)
 	}
+	// So is the admin API.
+	if got := answer(b, "PUB $SIGNET.API.keys.ring _INBOX.me.1 0\r\n\r\n"); !strings.Contains(got, `"rule":"gate.apiRate"`) {
+		t.Errorf("admin request: %.300s", got)
+	}
 	// Fetches: two per second, a burst of four, for both connections.
 	pull := "PUB $JS.API.CONSUMER.MSG.NEXT.ORDERS.nobody _INBOX.me.1 0\r\n\r\n"
 	limited := 0

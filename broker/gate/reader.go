@@ -78,6 +78,7 @@ func (r *reader) refresh() {
 	first := b.principal == nil
 	b.principal, b.admission = p, r.admission(p)
 	r.api.rates = r.rates(p)
+	r.publish.rates = r.api.rates
 	if !first {
 		// A SUB that was judged by the old policy while Reload looked at the table.
 		b.s.recheck(p)

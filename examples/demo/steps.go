@@ -73,7 +73,7 @@ func (d *demo) intruder() error {
 	d.check("attempts without a grant that were denied", len(r.Denied), 3)
 	// What the bucket may let through: its burst, and its rate while the flood lasted.
 	most := limitBurst + int(time.Since(started).Seconds()*limitBurst) + 1
-	// One token went to the publish with the source of another: it was tried, too.
+	// The publish with the source of another took a token, too: it got as far as the limit.
 	held := r.Accepted >= limitBurst-1 && r.Accepted <= most && r.Accepted+r.Refused == flood
 	fmt.Printf("   flood: %d published, %d accepted, %d refused with retry-after up to %s\n", flood, r.Accepted, r.Refused, r.RetryAfter.Round(time.Millisecond))
 	d.check("flood held to 50/s with a burst of 50", held, true)

@@ -45,4 +45,6 @@ const (
 	SystemAccount   = "SYS"             // nats-server's system account
 	MetaOwner       = "signet.owner"    // consumer metadata: the owning principal, written by the read guard
 	DefaultAuthType = "service_account" // CloudEvents authcontext extension vocabulary
+	// DefaultContentType is the datacontenttype of data that nobody described (RFC 9110 section 8.3).
+	DefaultContentType = "application/octet-stream"
 )
