@@ -131,6 +131,11 @@ func (a *Authority) Expires() time.Time { return a.cert.NotAfter }
 //
 // Errors: ErrInvalid for a host or ttl; else what the file system said.
 func (a *Authority) IssueServer(certFile, keyFile string, hosts []string, ttl time.Duration) error {
+	return a.issue(certFile, keyFile, hosts, ttl, func(*x509.Certificate) {})
+}
+
+// issue is IssueServer; change edits the certificate before it is signed.
+func (a *Authority) issue(certFile, keyFile string, hosts []string, ttl time.Duration, change func(*x509.Certificate)) error {
 	if ttl < 0 {
 		return fmt.Errorf("%w: lifetime %v", ErrInvalid, ttl)
 	}
@@ -159,6 +164,7 @@ func (a *Authority) IssueServer(certFile, keyFile string, hosts []string, ttl ti
 			template.DNSNames = append(template.DNSNames, h)
 		}
 	}
+	change(template)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("ca: %w", err)

@@ -1,0 +1,99 @@
+package ca
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+)
+
+// ErrNode: a certificate that is not one of a node of the cluster.
+var ErrNode = errors.New("ca: not a certificate of a node of this cluster")
+
+// NodeURI is the URI name in the certificate of a node. It tells routes apart from
+// client certificates of the same authority, and one node from another.
+func NodeURI(cluster, node string) string { return "spiffe://" + cluster + "/node/" + node }
+
+// IssueNode is IssueServer for the routes of a node: the certificate is good for
+// both ends of a connection and carries NodeURI.
+//
+// Errors: as IssueServer.
+func (a *Authority) IssueNode(certFile, keyFile, cluster, node string, hosts []string, ttl time.Duration) error {
+	uri, err := url.Parse(NodeURI(cluster, node))
+	if err != nil {
+		return fmt.Errorf("%w: node %q of cluster %q: %w", ErrInvalid, node, cluster, err)
+	}
+	return a.issue(certFile, keyFile, hosts, ttl, func(c *x509.Certificate) {
+		c.Subject.CommonName = "signet node " + node
+		c.URIs = []*url.URL{uri}
+		c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	})
+}
+
+// RouteConfig returns the configuration of both ends of a route: TLS 1.3, the
+// certificate of r, and a certificate of a node of cluster demanded of the other
+// side, issued by the authorities in rootsFile. The roots are read once.
+//
+// Errors: ErrInvalid where rootsFile has no certificate, or r's is not of node; or
+// what the file system said.
+func (r *Reloader) RouteConfig(rootsFile, cluster, node string) (*tls.Config, error) {
+	text, err := os.ReadFile(rootsFile)
+	if err != nil {
+		return nil, fmt.Errorf("ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%w: %s has no certificate", ErrInvalid, rootsFile)
+	}
+	leaf := r.current.Load().Leaf
+	if name, err := NodeOf(leaf, cluster); err != nil || name != node {
+		return nil, fmt.Errorf("%w: %s is not of node %q of cluster %q: it needs the URI name %s", ErrInvalid, r.certFile, node, cluster, NodeURI(cluster, node))
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}, Intermediates: r.intermediates()}); err != nil {
+			return nil, fmt.Errorf("%w: %s would be refused by the other nodes: %w", ErrInvalid, r.certFile, err)
+		}
+	}
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: r.GetCertificate,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return r.GetCertificate(nil)
+		},
+		RootCAs: roots, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert,
+		SessionTicketsDisabled: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			_, err := NodeOf(cs.PeerCertificates[0], cluster) // there is one: both sides demand it
+			return err
+		},
+	}, nil
+}
+
+func (r *Reloader) intermediates() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, der := range r.current.Load().Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			pool.AddCert(c)
+		}
+	}
+	return pool
+}
+
+// NodeOf returns which node of cluster the certificate is for.
+//
+// Errors: ErrNode.
+func NodeOf(cert *x509.Certificate, cluster string) (node string, err error) {
+	prefix := NodeURI(cluster, "")
+	i := slices.IndexFunc(cert.URIs, func(u *url.URL) bool {
+		s := u.String()
+		return len(s) > len(prefix) && s[:len(prefix)] == prefix
+	})
+	if i < 0 {
+		return "", fmt.Errorf("%w: %q has no URI name %s…", ErrNode, cert.Subject.CommonName, prefix)
+	}
+	return cert.URIs[i].String()[len(prefix):], nil
+}

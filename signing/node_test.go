@@ -1,0 +1,55 @@
+package signing
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// TestNodeToken: only the key that the keyring gives a node makes a token for it.
+func TestNodeToken(t *testing.T) {
+	now := time.Now()
+	good, revoked, producer, foreign := testSigner(t, 21), testSigner(t, 22), testSigner(t, 23), testSigner(t, 24)
+	key := func(s *Signer, role, node string) keyring.Key {
+		return keyring.Key{
+			ID: s.KeyID(), Alg: keyring.AlgEd25519, Role: role, Principal: node,
+			NotBefore: now.Add(-time.Hour).Truncate(time.Second), NotAfter: now.Add(time.Hour).Truncate(time.Second),
+		}
+	}
+	gone := key(revoked, keyring.RoleBroker, "n2")
+	gone.RevokedAt = now.Add(-time.Minute).Truncate(time.Second)
+	ring, err := keyring.New(1, now.Add(-time.Hour), now.Add(time.Hour), []keyring.Key{
+		key(good, keyring.RoleBroker, "n1"), gone, key(producer, keyring.RoleBroker, "other"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := NodeToken(good, "prod", "n1")
+	if err := VerifyNodeToken(token, "prod", "n1", ring, now); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ token, cluster, node, why string }{
+		"another cluster":   {token, "lab", "n1", `belongs to the cluster "prod", this is "lab"`},
+		"renamed cluster":   {strings.Replace(token, ".prod.", ".lab.", 1), "lab", "n1", "signature does not match"},
+		"another node":      {token, "prod", "n2", "gives its key to"},
+		"revoked":           {NodeToken(revoked, "prod", "n2"), "prod", "n2", "not valid now"},
+		"not in the ring":   {NodeToken(foreign, "prod", "n1"), "prod", "n1", "not in the keyring"},
+		"key of another":    {NodeToken(producer, "prod", "n1"), "prod", "n1", "gives its key to"},
+		"signature changed": {token[:len(token)-4] + "AAAA", "prod", "n1", "signature does not match"},
+		"empty":             {"", "prod", "n1", "shows no token"},
+		"a password":        {"hunter2", "prod", "n1", "shows no token"},
+		"one part more":     {token + ".x", "prod", "n1", "shows no token"},
+		"cut":               {token[:len(token)-1], "prod", "n1", "signature does not match"},
+	} {
+		err := VerifyNodeToken(c.token, c.cluster, c.node, ring, now)
+		if !errors.Is(err, ErrNodeToken) || !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%s: got %v, want %q", name, err, c.why)
+		}
+	}
+	if err := VerifyNodeToken(token, "prod", "n1", ring, now.Add(2*time.Hour)); !errors.Is(err, ErrNodeToken) {
+		t.Errorf("after the key's end: %v", err)
+	}
+}
