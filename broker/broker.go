@@ -64,13 +64,11 @@ type Broker struct {
 	phase   atomic.Int32
 	started time.Time
 
+	storage
 	inForce
 	reload sync.Mutex // one Reload at a time
 
 	cert    *ca.Reloader
-	server  *embed.Server
-	barrier *store.Barrier // nil unless DurabilityBarrier
-	store   *store.Store
 	trail   *audit.Trail
 	letters *deadletter.Writer
 	admin   *admin.Service
@@ -80,6 +78,14 @@ type Broker struct {
 
 	parts []part // what Start has started, in order
 	done  chan struct{}
+}
+
+// storage is the embedded server and what is built on it.
+type storage struct {
+	server  *embed.Server
+	barrier *store.Barrier // nil unless DurabilityBarrier
+	store   *store.Store
+	nodes   *nodes // nil without a cluster
 }
 
 // inForce is what changes while the broker runs: what a reload replaces, and how
@@ -111,7 +117,7 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 func (b *Broker) Check(ctx context.Context) error {
 	m, err := loadMaterial(ctx, &b.cfg, time.Now())
 	if err == nil {
-		_, err = declaredAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
+		_, err = declaredAccounts(m.policy, &b.cfg)
 	}
 	_, certErr := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key)
 	return errors.Join(err, certErr)
@@ -149,11 +155,13 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 	}{
 		{"audit", up.startAudit},
 		{"server", up.startServer},
-		{"store", up.startStore},
+		{"store", up.openStore},
 		{"dead letters", up.startDeadLetters},
-		{"admin", up.startAdmin},
 		{"gate", func(_ context.Context, m *material) error { return makeGate(b, m) }},
 		{"operations port", up.startOps},
+		{"quorum", up.awaitQuorum},
+		{"streams", up.makeStreams},
+		{"admin", up.startAdmin},
 		{"gate", up.startGate},
 		{"file watch", up.startWatch},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},

@@ -66,6 +66,8 @@ type Config struct {
 	Storage StorageConfig `yaml:"storage"`
 	// Ops is the port for metrics and probes.
 	Ops OpsConfig `yaml:"ops"`
+	// Cluster makes the broker one node of several. Default: a broker by itself.
+	Cluster *ClusterConfig `yaml:"cluster,omitempty"`
 	// Log of the process.
 	Log LogConfig `yaml:"log"`
 	// Drain bounds the orderly shutdown after SIGTERM. Default DefaultDrain.
@@ -223,6 +225,13 @@ func (c *Config) resolve() {
 	for i := range c.Policy {
 		fields = append(fields, &c.Policy[i])
 	}
+	if c.Cluster != nil {
+		fields = append(fields, &c.Cluster.TLS.Certificate, &c.Cluster.TLS.Key, &c.Cluster.TLS.CA)
+		if c.Storage.Durability == DurabilityBarrier {
+			// One node's barrier says nothing of what its followers have on disk.
+			c.Storage.Durability = DurabilitySyncAlways
+		}
+	}
 	for _, p := range fields {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(c.dir, *p)
@@ -288,6 +297,9 @@ func (c *Config) Validate() error {
 	between("gate.maxSubscriptions", int64(c.Gate.MaxSubscriptions), 1, 100000)
 	between("gate.maxPayload", int64(c.Gate.MaxPayload), 1024, 8<<20)
 	between("storage.maxBytes", int64(c.Storage.MaxBytes), 16<<20, 1<<50)
+	if c.Cluster != nil {
+		c.Cluster.validate(c, fail)
+	}
 	between("drain (ms)", c.Drain.Milliseconds(), 100, 600_000)
 	return errors.Join(faults...)
 }

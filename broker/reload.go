@@ -16,15 +16,19 @@ import (
 
 // declaredAccounts sizes one account per tenant by what its policy declares, and
 // refuses a policy that promises more than the store has.
-func declaredAccounts(set *policy.Set, most int64) ([]embed.TenantAccount, error) {
+func declaredAccounts(set *policy.Set, cfg *Config) ([]embed.TenantAccount, error) {
 	var out []embed.TenantAccount
+	var faults []error
 	var sum int64
 	for _, t := range set.Tenants() {
-		n := store.AccountBytes(t)
-		out = append(out, embed.TenantAccount{Name: t.Name, MaxBytes: n})
-		sum += n
+		faults = append(faults, store.CheckReplicas(t, cfg.size()))
+		out = append(out, embed.TenantAccount{Name: t.Name, MaxBytes: store.AccountBytes(t, cfg.size())})
+		sum += store.NodeBytes(t)
 	}
-	if sum > most {
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	if most := int64(cfg.Storage.MaxBytes); sum > most {
 		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters), storage.maxBytes is %d", sum, most)
 	}
 	return out, nil
@@ -33,7 +37,7 @@ func declaredAccounts(set *policy.Set, most int64) ([]embed.TenantAccount, error
 // reservedAccounts is declaredAccounts that also counts what is stored already. A
 // tenant that is new to the server has nothing stored.
 func (b *Broker) reservedAccounts(ctx context.Context, set *policy.Set) ([]embed.TenantAccount, error) {
-	out, err := declaredAccounts(set, int64(b.cfg.Storage.MaxBytes))
+	out, err := declaredAccounts(set, &b.cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +150,9 @@ func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
 		if err := b.server.ReloadAccounts(m.accounts); err != nil {
 			return err
 		}
+	}
+	if err := b.nodes.awaitTenants(ctx, m.accounts); err != nil {
+		return err
 	}
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err

@@ -123,46 +123,15 @@ func (s Setup) keys(st *State) error {
 	if fresh(st.Keyring) {
 		return readRoot(st)
 	}
-	if _, err := os.Stat(st.Keyring); err == nil {
-		// A second root would silently disown everything that the first one signed.
-		if _, err := os.Stat(st.RootSeed); err != nil {
-			return fmt.Errorf("the keyring %s needs renewal and the root seed is not here: %w", st.Keyring, err)
-		}
-	}
-	root, err := seedFile(st.RootSeed, nkeys.CreateOperator)
-	if err != nil {
-		return err
-	}
 	nodeID, err := node.PublicKey()
 	if err != nil {
 		return err
 	}
 	now := time.Now()
-	ring, err := keyring.New(uint64(now.Unix()), now.Add(-time.Minute), now.Add(keyringTTL), []keyring.Key{{
+	return makeRing(st, []keyring.Key{{
 		ID: nodeID, Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: s.Name,
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(attestKeyTTL),
-	}})
-	if err != nil {
-		return err
-	}
-	seed, err := root.Seed()
-	if err != nil {
-		return err
-	}
-	doc, err := ring.Sign(seed)
-	if err != nil {
-		return err
-	}
-	rootID, err := root.PublicKey()
-	if err != nil {
-		return err
-	}
-	root.Wipe()
-	if err := write(rootFile(st), []byte(rootID+"\n"), 0o644); err != nil {
-		return err
-	}
-	st.Root = rootID
-	return write(st.Keyring, doc, 0o644)
+	}}, now)
 }
 
 // fresh reports whether the keyring exists and is younger than its renewal. Its
@@ -216,7 +185,7 @@ func (s Setup) config(st *State) error {
 		return err
 	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, map[string]string{"Name": s.Name, "Listen": s.Listen, "Root": st.Root}); err != nil {
+	if err := t.Execute(&out, map[string]any{"Name": s.Name, "Listen": s.Listen, "Root": st.Root}); err != nil {
 		return err
 	}
 	return keep(st.Config, out.Bytes(), 0o600)

@@ -45,11 +45,18 @@ func (b startup) startAudit(ctx context.Context, _ *material) error {
 }
 
 func (b startup) startServer(ctx context.Context, m *material) error {
-	accounts, err := declaredAccounts(m.policy, int64(b.cfg.Storage.MaxBytes))
+	accounts, err := declaredAccounts(m.policy, &b.cfg)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(b.cfg.State, 0o700); err != nil {
+		return err
+	}
+	if accounts, err = b.withRemembered(accounts); err != nil {
+		return err
+	}
+	cluster, err := b.clusterOptions()
+	if err != nil {
 		return err
 	}
 	if b.cfg.Storage.Durability == DurabilityBarrier {
@@ -64,7 +71,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	}
 	log := b.component("nats-server")
 	b.server, err = embed.Start(ctx, embed.Config{
-		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name,
+		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name, Cluster: cluster,
 		SyncAlways: b.Durability() == DurabilitySyncAlways,
 		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
 		Log: func(level, msg string) {
@@ -83,16 +90,21 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 		return err
 	}
 	b.running("server", b.server.Shutdown)
-	return nil
+	return b.joinNodes()
 }
 
-func (b startup) startStore(ctx context.Context, m *material) error {
+// openStore makes no request yet: a cluster may have no quorum.
+func (b startup) openStore(ctx context.Context, _ *material) error {
 	var err error
-	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier})
+	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier, Nodes: b.cfg.size()})
 	if err != nil {
 		return err
 	}
 	b.running("store", func(context.Context) error { return b.store.Close() })
+	return nil
+}
+
+func (b startup) makeStreams(ctx context.Context, m *material) error {
 	// What is stored may reserve more than the policy declares by now: a stream that
 	// was dropped from the policy keeps its data.
 	accounts, err := b.reservedAccounts(ctx, m.policy)
@@ -103,6 +115,9 @@ func (b startup) startStore(ctx context.Context, m *material) error {
 		return err
 	}
 	m.accounts = accounts
+	if err := b.nodes.awaitTenants(ctx, accounts); err != nil {
+		return err
+	}
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
 	}

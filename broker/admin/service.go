@@ -95,6 +95,9 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
+// queue is the group of all nodes; nats-server prefers a member on its own node.
+const queue = "signet-admin"
+
 // Serve answers the tenants of the policy; those that are served already stay.
 // Call it at start and after every change of policy.
 func (s *Service) Serve(set *policy.Set) error {
@@ -108,7 +111,8 @@ func (s *Service) Serve(set *policy.Set) error {
 		if err != nil {
 			return fmt.Errorf("admin: tenant %s: %w", t.Name, err)
 		}
-		sub, err := conn.Subscribe(wire.PrefixAdmin+">", func(m *nats.Msg) { s.accept(t.Name, m) })
+		// A queue group: in a cluster the node that took the request answers it.
+		sub, err := conn.QueueSubscribe(wire.PrefixAdmin+">", queue, func(m *nats.Msg) { s.accept(t.Name, m) })
 		if err == nil {
 			err = conn.Flush()
 		}

@@ -64,17 +64,7 @@ func New(tb testing.TB, o Options) *Broker {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	cfg.Ops.Listen = "127.0.0.1:0"
-	cfg.Drain = 5 * time.Second
-	cfg.Dev = o.Dev
-	// Tests come and go fast from one address.
-	cfg.Gate.ConnectionRate = 100000
-	if o.Durability != "" {
-		cfg.Storage.Durability = o.Durability
-	}
-	if o.Change != nil {
-		o.Change(&cfg)
-	}
+	o.settle(&cfg)
 	log := zerolog.Nop()
 	if o.Log != nil {
 		log = zerolog.New(o.Log)
@@ -100,6 +90,21 @@ func New(tb testing.TB, o Options) *Broker {
 		}
 	})
 	return t
+}
+
+// settle makes of a configuration one for tests.
+func (o *Options) settle(cfg *broker.Config) {
+	cfg.Ops.Listen = "127.0.0.1:0"
+	cfg.Drain = 5 * time.Second
+	cfg.Dev = o.Dev
+	// Tests come and go fast from one address.
+	cfg.Gate.ConnectionRate = 100000
+	if o.Durability != "" {
+		cfg.Storage.Durability = o.Durability
+	}
+	if o.Change != nil {
+		o.Change(cfg)
+	}
 }
 
 // URL returns the address for clients.
@@ -132,10 +137,15 @@ func (b *Broker) TLS() *tls.Config {
 // Client connects with the SDK as principal and closes the client with the test.
 func (b *Broker) Client(principal string, opts ...client.Option) *client.Client {
 	b.tb.Helper()
+	return b.connect(b.URL(), principal, opts...)
+}
+
+func (b *Broker) connect(urls, principal string, opts ...client.Option) *client.Client {
+	b.tb.Helper()
 	base := []client.Option{
 		client.WithNkeySeedFile(b.Cred(principal)), client.WithTLSRoots(b.State.CA), client.WithRoot(b.State.Root),
 	}
-	c, err := client.Connect(b.tb.Context(), b.URL(), append(base, opts...)...)
+	c, err := client.Connect(b.tb.Context(), urls, append(base, opts...)...)
 	if err != nil {
 		b.tb.Fatalf("connect as %s: %v", principal, err)
 	}
@@ -146,11 +156,16 @@ func (b *Broker) Client(principal string, opts ...client.Option) *client.Client 
 // NATS connects with plain, unmodified nats.go as principal.
 func (b *Broker) NATS(principal string, opts ...nats.Option) *nats.Conn {
 	b.tb.Helper()
+	return b.dial(b.URL(), principal, opts...)
+}
+
+func (b *Broker) dial(urls, principal string, opts ...nats.Option) *nats.Conn {
+	b.tb.Helper()
 	auth, err := nats.NkeyOptionFromSeed(b.Cred(principal))
 	if err != nil {
 		b.tb.Fatal(err)
 	}
-	nc, err := nats.Connect(b.URL(), append([]nats.Option{auth, nats.Secure(b.TLS()), nats.Name(fmt.Sprintf("test %s", principal))}, opts...)...)
+	nc, err := nats.Connect(urls, append([]nats.Option{auth, nats.Secure(b.TLS()), nats.Name(fmt.Sprintf("test %s", principal))}, opts...)...)
 	if err != nil {
 		b.tb.Fatalf("connect as %s: %v", principal, err)
 	}

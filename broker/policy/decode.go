@@ -91,7 +91,7 @@ func (r *docReader) duration(what string, to *time.Duration, least time.Duration
 }
 
 func (r *docReader) stream(_ int, n ast.Node) {
-	s := Stream{Replicas: 1, MaxAge: DefaultMaxAge, DuplicateWindow: DefaultDuplicateWindow, At: r.at(n)}
+	s := Stream{MaxAge: DefaultMaxAge, DuplicateWindow: DefaultDuplicateWindow, At: r.at(n)}
 	seen := r.object(n, "stream", fields{
 		"name": func(n ast.Node) { s.Name = parsed(&r.reader, n, "stream name", checkStream) },
 		"subjects": func(n ast.Node) {
@@ -107,10 +107,11 @@ func (r *docReader) stream(_ int, n ast.Node) {
 		"maxMsgSize":      func(n ast.Node) { s.MaxMsgSize = r.size(n, "maxMsgSize", 1) },
 		"duplicateWindow": r.duration("duplicateWindow", &s.DuplicateWindow, MinDuplicateWindow),
 		"replicas": func(n ast.Node) {
-			if s.Replicas = r.number(n, "replicas", 5); s.Replicas != 1 {
-				r.fault(n, "replicas: clusters are not in this release, only 1 works")
+			if s.Replicas = r.number(n, "replicas", 5); s.Replicas%2 == 0 {
+				r.fault(n, "replicas: 1, 3 or 5 is wanted")
 			}
 		},
+		"unsafeSingleReplica": func(n ast.Node) { s.UnsafeSingleReplica = r.bool(n, "unsafeSingleReplica") },
 		"retention": func(n ast.Node) {
 			if v, ok := r.text(n, "retention"); ok && v != "limits" {
 				r.fault(n, "retention: %q is not in this release, only limits is", v)
@@ -118,6 +119,9 @@ func (r *docReader) stream(_ int, n ast.Node) {
 		},
 	})
 	r.need(n, "stream", seen, "name", "subjects", "maxBytes")
+	if s.UnsafeSingleReplica && s.Replicas > 1 {
+		r.fault(n, "stream: unsafeSingleReplica and replicas %d exclude each other", s.Replicas)
+	}
 	if seen["maxAge"] && s.MaxAge < s.DuplicateWindow {
 		r.fault(n, "stream: maxAge %s is less than duplicateWindow %s", s.MaxAge, s.DuplicateWindow)
 	}

@@ -128,14 +128,17 @@ func findBucket(list []Bucket, name string) *Bucket {
 
 // Stream is one declared event stream.
 type Stream struct {
-	Name            string
-	Subjects        []string
-	MaxBytes        ByteSize
-	MaxAge          time.Duration // default 30 days
-	MaxMsgSize      ByteSize      // payload of one event; 0 is the gate's limit
-	Replicas        int           // 1 in this release
-	DuplicateWindow time.Duration // default and least 3 minutes
-	At              Position
+	Name       string
+	Subjects   []string
+	MaxBytes   ByteSize
+	MaxAge     time.Duration // default 30 days
+	MaxMsgSize ByteSize      // payload of one event; 0 is the gate's limit
+	Replicas   int           // copies: 1, 3 or 5; 0 is the broker's default, 3 in a cluster
+	// UnsafeSingleReplica keeps one copy in a cluster too: the stream is gone with its
+	// node. Without it one copy is refused there.
+	UnsafeSingleReplica bool
+	DuplicateWindow     time.Duration // default and least 3 minutes
+	At                  Position
 }
 
 // Bucket is one declared key-value or object bucket.

@@ -26,8 +26,14 @@ var (
 	ErrDrift = errors.New("store: a stream is not as declared")
 )
 
-// subjectOverlap is the server's error code for subjects of another stream.
-const subjectOverlap jetstream.ErrorCode = 10065
+// Error codes of the server.
+const (
+	subjectOverlap jetstream.ErrorCode = 10065 // subjects of another stream
+	noPeers        jetstream.ErrorCode = 10005 // nodes are missing that should hold a copy
+)
+
+// peersRetry is between two tries to make a stream while nodes are missing.
+const peersRetry = 250 * time.Millisecond
 
 // step is one stream that has to be made or changed.
 type step struct {
@@ -79,7 +85,7 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error) {
 	a, err := s.account(t.Name)
 	if errors.Is(err, ErrNoAccount) {
-		return AccountBytes(t), nil
+		return AccountBytes(t, s.nodes()), nil
 	}
 	if err != nil {
 		return 0, err
@@ -89,16 +95,16 @@ func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error
 		return 0, err
 	}
 	var sum int64
-	for _, cfg := range declared(t) {
-		bytes := cfg.MaxBytes
+	for _, cfg := range declared(t, s.nodes()) {
+		bytes := copies(&cfg)
 		if info, ok := infos[cfg.Name]; ok {
-			bytes = max(bytes, info.Config.MaxBytes)
+			bytes = max(bytes, copies(&info.Config))
 			delete(infos, cfg.Name)
 		}
 		sum = addSat(sum, bytes)
 	}
 	for _, info := range infos {
-		sum = addSat(sum, max(info.Config.MaxBytes, 0))
+		sum = addSat(sum, copies(&info.Config))
 	}
 	return sum, nil
 }
@@ -114,8 +120,8 @@ func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
 		return nil, err
 	}
 	var steps []step
-	var faults []error
-	for _, want := range declared(t) {
+	faults := []error{CheckReplicas(t, s.nodes())}
+	for _, want := range declared(t, s.nodes()) {
 		info, ok := infos[want.Name]
 		if !ok {
 			steps = append(steps, step{acc: a, want: want})
@@ -174,8 +180,8 @@ func (st *step) do(ctx context.Context) error {
 	if st.exists {
 		verb = "UPDATE"
 	}
-	var info jetstream.StreamInfo
-	if err := st.acc.request(ctx, "STREAM."+verb+"."+st.want.Name, &st.want, &info); err != nil {
+	info, err := st.request(ctx, verb)
+	if err != nil {
 		return fmt.Errorf("tenant %s: %w", st.acc.tenant, err)
 	}
 	// Fail closed: the server has adjusted configurations silently before.
@@ -183,6 +189,24 @@ func (st *step) do(ctx context.Context) error {
 		return fmt.Errorf("%w: tenant %s: stream %s: %s is %v, not %v", ErrDrift, st.acc.tenant, st.want.Name, d.field, d.have, d.want)
 	}
 	return nil
+}
+
+// request asks the server, again and again while too few nodes are there: a cluster
+// comes up node by node. ctx bounds it.
+func (st *step) request(ctx context.Context, verb string) (*jetstream.StreamInfo, error) {
+	for {
+		var info jetstream.StreamInfo
+		err := st.acc.request(ctx, "STREAM."+verb+"."+st.want.Name, &st.want, &info)
+		var api *jetstream.APIError
+		if err == nil || st.want.Replicas == 1 || !errors.As(err, &api) || api.ErrorCode != noPeers {
+			return &info, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(peersRetry):
+		}
+	}
 }
 
 // difference is one field that is not as declared.
@@ -215,13 +239,13 @@ func differences(have, want *jetstream.StreamConfig) []difference {
 }
 
 // mutable are the fields that may change without touching what is stored. The
-// server refuses some others; the rest (replicas, compression, sources, ...) no
-// policy of this release can ask for, so a difference is somebody else's doing.
+// server refuses some others; the rest (compression, sources, ...) no policy of this
+// release can ask for, so a difference is somebody else's doing.
 var mutable = map[string]bool{
 	"description": true, "subjects": true, "max_consumers": true, "max_msgs": true,
 	"discard": true, "discard_new_per_subject": true, "max_msg_size": true, "no_ack": true,
 	"duplicate_window": true, "allow_rollup_hdrs": true, "allow_direct": true, "mirror_direct": true,
-	"republish": true, "consumer_limits": true, "metadata": true, "allow_atomic": true, "allow_batched": true,
+	"republish": true, "consumer_limits": true, "metadata": true, "num_replicas": true, "allow_atomic": true, "allow_batched": true,
 }
 
 // check returns why the difference must not be removed, or nil.

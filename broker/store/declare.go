@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -24,15 +26,57 @@ const (
 	prefixObject = "OBJ_"
 )
 
-// AccountBytes is how many bytes the account of a tenant needs for everything that
-// the policy declares, the dead letter reserve included. See Store.Reservation for
-// a tenant that has streams already.
-func AccountBytes(t *policy.Tenant) int64 {
+// defaultReplicas is how many copies a cluster keeps if the policy does not say.
+const defaultReplicas = 3
+
+// ErrReplicas: the policy asks for copies that this broker cannot or must not make.
+var ErrReplicas = errors.New("store: replicas")
+
+// CheckReplicas says whether a broker of nodes nodes can keep what t declares.
+//
+// Errors: ErrReplicas, joined, with the place in the policy.
+func CheckReplicas(t *policy.Tenant, nodes int) error {
+	var faults []error
+	for i := range t.Streams {
+		s := &t.Streams[i]
+		switch {
+		case s.Replicas > nodes:
+			faults = append(faults, fmt.Errorf("%w: %s: stream %s wants %d copies, there are %d nodes", ErrReplicas, s.At, s.Name, s.Replicas, nodes))
+		case s.Replicas == 1 && nodes > 1 && !s.UnsafeSingleReplica:
+			faults = append(faults, fmt.Errorf("%w: %s: stream %s with one copy is lost with its node; leave replicas out, or say unsafeSingleReplica: true", ErrReplicas, s.At, s.Name))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// NodeBytes is how many bytes one node needs for everything that the policy declares
+// for a tenant, the dead letter reserve included.
+func NodeBytes(t *policy.Tenant) int64 {
 	var sum int64
-	for _, cfg := range declared(t) {
+	for _, cfg := range declared(t, 1) {
 		sum = addSat(sum, cfg.MaxBytes)
 	}
 	return sum
+}
+
+// AccountBytes is how many bytes the account of a tenant needs in a cluster of nodes
+// (1: no cluster), where every copy counts. See Store.Reservation for a tenant that
+// has streams already.
+func AccountBytes(t *policy.Tenant, nodes int) int64 {
+	var sum int64
+	for _, cfg := range declared(t, nodes) {
+		sum = addSat(sum, copies(&cfg))
+	}
+	return sum
+}
+
+// copies is what all copies of a stream reserve.
+func copies(cfg *jetstream.StreamConfig) int64 {
+	n := max(cfg.MaxBytes, 0)
+	if r := int64(max(cfg.Replicas, 1)); n <= math.MaxInt64/r {
+		return n * r
+	}
+	return math.MaxInt64
 }
 
 func addSat(a, b int64) int64 {
@@ -42,8 +86,9 @@ func addSat(a, b int64) int64 {
 	return a + b
 }
 
-// declared returns the stream configurations of everything that a tenant declares.
-func declared(t *policy.Tenant) []jetstream.StreamConfig {
+// declared returns the stream configurations of everything that a tenant declares,
+// for a cluster of nodes.
+func declared(t *policy.Tenant, nodes int) []jetstream.StreamConfig {
 	out := []jetstream.StreamConfig{deadLetterStream(t)}
 	for i := range t.Streams {
 		out = append(out, eventStream(&t.Streams[i]))
@@ -54,6 +99,11 @@ func declared(t *policy.Tenant) []jetstream.StreamConfig {
 	for i := range t.Objects {
 		out = append(out, objectStream(&t.Objects[i]))
 	}
+	for i := range out {
+		if out[i].Replicas == 0 {
+			out[i].Replicas = min(nodes, defaultReplicas)
+		}
+	}
 	return out
 }
 
@@ -63,7 +113,7 @@ func safe(name string, maxBytes policy.ByteSize, subjects ...string) jetstream.S
 	return jetstream.StreamConfig{
 		Name: name, Subjects: subjects, MaxBytes: int64(maxBytes),
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		Replicas: 1, MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
+		MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
 		DenyDelete: true,
 	}
 }
@@ -71,7 +121,10 @@ func safe(name string, maxBytes policy.ByteSize, subjects ...string) jetstream.S
 func eventStream(s *policy.Stream) jetstream.StreamConfig {
 	cfg := safe(s.Name, s.MaxBytes, s.Subjects...)
 	cfg.MaxAge, cfg.Duplicates = s.MaxAge, s.DuplicateWindow
-	cfg.Replicas = max(s.Replicas, 1)
+	cfg.Replicas = s.Replicas
+	if s.UnsafeSingleReplica {
+		cfg.Replicas = 1
+	}
 	cfg.DenyPurge, cfg.AllowDirect = true, true
 	if s.MaxMsgSize > 0 {
 		cfg.MaxMsgSize = int32(min(s.MaxMsgSize+headerBudget, math.MaxInt32))

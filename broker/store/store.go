@@ -32,6 +32,10 @@ var (
 // requestTimeout bounds a request whose context has no deadline.
 const requestTimeout = 10 * time.Second
 
+// askAgain is after how long a request in a cluster is taken for lost. A list takes
+// nats-server four seconds where a stream has no leader.
+const askAgain = 5 * time.Second
+
 // InProcess is the embedded server as the store sees it.
 type InProcess interface {
 	HasAccount(account string) bool
@@ -81,6 +85,8 @@ type Config struct {
 	// Barrier is waited for after the store's own writes. nil where the server
 	// syncs by itself (SyncAlways). The store does not close it.
 	Barrier *Barrier
+	// Nodes is the size of the cluster; 0 and 1 are no cluster.
+	Nodes int
 }
 
 // Store is the streams and buckets of all tenants.
@@ -98,7 +104,11 @@ type account struct {
 	tenant string
 	nc     *nats.Conn
 	js     jetstream.JetStream
+
+	clustered bool
 }
+
+func (s *Store) nodes() int { return max(s.cfg.Nodes, 1) }
 
 // Open makes a Store. It connects to nothing yet.
 //
@@ -151,7 +161,7 @@ func (s *Store) account(tenant string) (*account, error) {
 		nc.Close()
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	a := &account{tenant: tenant, nc: nc, js: js}
+	a := &account{tenant: tenant, nc: nc, js: js, clustered: s.nodes() > 1}
 	s.accounts[tenant] = a
 	return a, nil
 }
@@ -170,7 +180,7 @@ func (a *account) request(ctx context.Context, api string, in, out any) error {
 			return fmt.Errorf("store: %w", err)
 		}
 	}
-	m, err := a.nc.RequestWithContext(ctx, wire.PrefixJSAPI+api, body)
+	m, err := a.ask(ctx, api, body)
 	if err != nil {
 		return fmt.Errorf("store: %s: %w", api, err)
 	}
@@ -187,6 +197,32 @@ func (a *account) request(ctx context.Context, api string, in, out any) error {
 		return fmt.Errorf("store: answer to %s: %w", api, err)
 	}
 	return nil
+}
+
+// ask sends one request to the JetStream API. In a cluster requests get lost where a
+// leader changes or a node joins, so it asks again until ctx ends; everything that
+// the store asks for may be asked twice.
+func (a *account) ask(ctx context.Context, api string, body []byte) (*nats.Msg, error) {
+	if !a.clustered {
+		return a.nc.RequestWithContext(ctx, wire.PrefixJSAPI+api, body)
+	}
+	for {
+		once, cancel := context.WithTimeout(ctx, askAgain)
+		m, err := a.nc.RequestWithContext(once, wire.PrefixJSAPI+api, body)
+		cancel()
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return m, err
+		case errors.Is(err, nats.ErrNoResponders):
+			select {
+			case <-ctx.Done():
+				return nil, err
+			case <-time.After(peersRetry):
+			}
+		case !errors.Is(err, context.DeadlineExceeded):
+			return nil, err
+		}
+	}
 }
 
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -51,7 +51,7 @@ func newRig(t *testing.T, set *policy.Set, barrier *Barrier) *rig {
 	t.Helper()
 	var tenants []embed.TenantAccount
 	for _, tenant := range set.Tenants() {
-		tenants = append(tenants, embed.TenantAccount{Name: tenant.Name, MaxBytes: AccountBytes(tenant)})
+		tenants = append(tenants, embed.TenantAccount{Name: tenant.Name, MaxBytes: AccountBytes(tenant, 1)})
 	}
 	server, err := embed.Start(testContext(t), embed.Config{StoreDir: t.TempDir(), ServerName: "test", Tenants: tenants})
 	if err != nil {
@@ -364,11 +364,10 @@ func TestChangesThatAreRefused(t *testing.T) {
 		}
 	})
 	t.Run("fields that no policy can change", func(t *testing.T) {
-		base := eventStream(&policy.Stream{Name: "S", Subjects: []string{"s"}, MaxBytes: 1})
+		base := eventStream(&policy.Stream{Name: "S", Subjects: []string{"s"}, MaxBytes: 1, Replicas: 1})
 		for field, change := range map[string]func(*jetstream.StreamConfig){
 			"storage":       func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage },
 			"retention":     func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy },
-			"num_replicas":  func(c *jetstream.StreamConfig) { c.Replicas = 3 },
 			"sealed":        func(c *jetstream.StreamConfig) { c.Sealed = true },
 			"mirror":        func(c *jetstream.StreamConfig) { c.Mirror = &jetstream.StreamSource{Name: "X"} },
 			"sources":       func(c *jetstream.StreamConfig) { c.Sources = []*jetstream.StreamSource{{Name: "X"}} },

@@ -156,7 +156,8 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 	fields := map[string]reflect.Value{}
 	var names []string
 	for i := range v.NumField() {
-		if tag := v.Type().Field(i).Tag.Get("yaml"); tag != "" && tag != "-" {
+		tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		if tag != "" && tag != "-" {
 			fields[tag] = v.Field(i)
 			names = append(names, tag)
 		}

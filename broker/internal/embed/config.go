@@ -97,6 +97,8 @@ type Config struct {
 	Log func(level, msg string)
 	// Debug also passes on debug lines.
 	Debug bool
+	// Cluster makes the server a node of a cluster; nil is a server by itself.
+	Cluster *ClusterConfig
 }
 
 var (
@@ -127,6 +129,9 @@ func (c *Config) Validate() error {
 	}
 	if c.StartTimeout < 0 {
 		fault("StartTimeout %v is negative", c.StartTimeout)
+	}
+	if c.Cluster != nil {
+		c.Cluster.validate(c.ServerName, fault)
 	}
 	if err := checkTenants(c.Tenants); err != nil {
 		faults = append(faults, err)
@@ -219,7 +224,7 @@ func (l storeLimits) grow(accounts []TenantAccount) storeLimits {
 }
 
 // options parses the rendered text and adds what has no text form.
-func (c *Config) options(accounts []TenantAccount, l storeLimits, auth server.Authentication) (*server.Options, error) {
+func (c *Config) options(accounts []TenantAccount, l storeLimits, auth server.Authentication, routes *routeGate) (*server.Options, error) {
 	o := &server.Options{}
 	if err := o.ProcessConfigString(c.render(accounts, l)); err != nil {
 		return nil, fmt.Errorf("%w: rendered text: %w", ErrConfig, err)
@@ -227,5 +232,10 @@ func (c *Config) options(accounts []TenantAccount, l storeLimits, auth server.Au
 	o.NoSigs = true
 	o.DisableJetStreamBanner = true
 	o.CustomClientAuthentication = auth
+	if c.Cluster != nil {
+		if err := c.Cluster.apply(o, c.ServerName, routes); err != nil {
+			return nil, err
+		}
+	}
 	return o, nil
 }

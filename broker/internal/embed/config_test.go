@@ -35,7 +35,7 @@ func TestRender(t *testing.T) {
 			if got != string(want) {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
-			o, err := tc.config.options(tenants, limits, newTickets())
+			o, err := tc.config.options(tenants, limits, newTickets(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -56,7 +56,7 @@ func (s *Server) ReloadAccounts(tenants []TenantAccount) error {
 func (s *Server) reloadLocked(accounts map[string]TenantAccount) error {
 	list := slices.Collect(maps.Values(accounts))
 	limits := s.limits.grow(list)
-	opts, err := s.cfg.options(list, limits, s.tickets)
+	opts, err := s.cfg.options(list, limits, s.tickets, s.routes)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +32,7 @@ type Server struct {
 	ns      *server.Server
 	log     *logger
 	tickets *tickets
+	routes  *routeGate // nil without a cluster
 	lock    *dirLock
 	addr    *net.TCPAddr // written before Start returns
 
@@ -74,7 +77,10 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		s.accounts[t.Name] = t
 	}
 	s.limits = storeLimits{}.grow(cfg.Tenants)
-	opts, err := cfg.options(cfg.Tenants, s.limits, s.tickets)
+	if c := cfg.Cluster; c != nil {
+		s.routes = &routeGate{self: cfg.ServerName, admit: c.Admit, log: s.log}
+	}
+	opts, err := cfg.options(cfg.Tenants, s.limits, s.tickets, s.routes)
 	if err == nil {
 		s.ns, err = server.NewServer(opts)
 	}
@@ -136,6 +142,9 @@ func (s *Server) run(started chan<- struct{}) {
 	case fatal = <-s.log.fatal:
 	}
 	<-starting // nats-server does not expect a Shutdown inside Start
+	if s.cfg.Cluster != nil && fatal == nil {
+		s.ns.LameDuckShutdown() // hands leaders over first; the caller has drained the clients
+	}
 	s.ns.Shutdown()
 	s.ns.WaitForShutdown()
 	s.err = errors.Join(fatal, s.lock.release())
@@ -221,6 +230,13 @@ func (s *Server) Ticket(account string, publish, subscribe []string, local net.A
 	}
 	token = s.tickets.issue(account, from, permissions(publish, subscribe))
 	return token, func() { s.tickets.revoke(token) }
+}
+
+// Accounts lists the tenants' accounts, sorted by name.
+func (s *Server) Accounts() []TenantAccount {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Values(s.accounts), byName)
 }
 
 // HasAccount reports whether the server has the account of a tenant.

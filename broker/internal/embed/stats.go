@@ -81,10 +81,13 @@ func (s *Server) Stats() Stats {
 }
 
 // Health returns nil while the server, JetStream and every stream serve, else why
-// not, wrapping ErrUnhealthy.
+// not, wrapping ErrUnhealthy. In a cluster streams are not looked at, since one that
+// lags, or that a client broke, must not take a node out; that the node has a quorum
+// is (ErrNoQuorum).
 func (s *Server) Health() error {
-	if h := s.ns.Healthz(&server.HealthzOptions{}); h.Status != "ok" {
+	clustered := s.cfg.Cluster != nil
+	if h := s.ns.Healthz(&server.HealthzOptions{JSEnabledOnly: clustered}); h.Status != "ok" {
 		return fmt.Errorf("%w: %s", ErrUnhealthy, cmp.Or(h.Error, h.Status))
 	}
-	return nil
+	return s.Cluster().Quorum()
 }

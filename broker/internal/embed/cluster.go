@@ -1,0 +1,192 @@
+package embed
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// ErrNoQuorum: too few nodes of the cluster are in touch for it to decide anything.
+var ErrNoQuorum = errors.New("embed: the cluster has no quorum")
+
+const (
+	// routePing finds a dead route sooner than nats-server's two minutes.
+	routePing = 5 * time.Second
+	// lameDuckGrace is between transferring leaders and shutting JetStream down. The
+	// gate has drained by then, so nobody is left to wait for.
+	lameDuckGrace = 100 * time.Millisecond
+)
+
+// ClusterConfig makes the server one node of a cluster. Routes are mutual TLS, never
+// advertised to clients, and every node that joins has to show who it is.
+type ClusterConfig struct {
+	// Name of the cluster, the same on every node.
+	Name string
+	// Listen is host:port for routes.
+	Listen string
+	// Nodes are the addresses of all nodes by name, this one's included; others
+	// connect to it there. Their number is the size that a quorum is counted from.
+	Nodes map[string]string
+	// TLS is for both ends of a route.
+	TLS *tls.Config
+	// Token returns what this node shows to the others. It is asked at the start and at
+	// every reload.
+	Token func() string
+	// Admit judges a node that connects: the name and token that it shows, and its
+	// certificate, which TLS has verified. It may be called from many goroutines.
+	Admit func(node, token string, cert *x509.Certificate) error
+}
+
+func (c *ClusterConfig) validate(self string, fault func(string, ...any)) {
+	if c.Name == "" || c.TLS == nil || c.Admit == nil || c.Token == nil {
+		fault("Cluster lacks Name, TLS, Token or Admit")
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		fault("Cluster.Listen %q is not host:port", c.Listen)
+	}
+	if _, ok := c.Nodes[self]; !ok {
+		fault("Cluster.Nodes does not have this node, %q", self)
+	}
+	for name, addr := range c.Nodes {
+		if _, _, err := net.SplitHostPort(addr); err != nil || !serverName.MatchString(name) {
+			fault("Cluster.Nodes: %q at %q", name, addr)
+		}
+	}
+}
+
+// apply sets the options. They are not rendered: text may end up in a log, and the
+// token must not.
+func (c *ClusterConfig) apply(o *server.Options, self string, gate *routeGate) error {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return fmt.Errorf("%w: port of Cluster.Listen: %w", ErrConfig, err)
+	}
+	token := c.Token()
+	o.Cluster = server.ClusterOpts{
+		Name: c.Name, Host: host, Port: n, Advertise: c.Nodes[self], NoAdvertise: true,
+		Username: self, Password: token, TLSConfig: c.TLS, TLSTimeout: 5, AuthTimeout: 8,
+		ConnectRetries: 0, PingInterval: routePing, MaxPingsOut: maxPingsOut, WriteDeadline: writeDeadline,
+		Compression: server.CompressionOpts{Mode: server.CompressionOff},
+	}
+	o.CustomRouterAuthentication = gate
+	o.LameDuckDuration, o.LameDuckGracePeriod = time.Second, lameDuckGrace
+	for _, name := range slices.Sorted(maps.Keys(c.Nodes)) {
+		if name != self {
+			o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", User: url.UserPassword(self, token), Host: c.Nodes[name]})
+		}
+	}
+	return nil
+}
+
+// routeGate is what nats-server asks about every node that connects.
+type routeGate struct {
+	self  string
+	admit func(node, token string, cert *x509.Certificate) error
+	log   *logger
+}
+
+// Check admits a node, or says in the log why not: the other side only sees its
+// connection closed.
+func (g *routeGate) Check(c server.ClientAuthentication) bool {
+	o := c.GetOpts()
+	err := g.judge(c, o.Username, o.Password)
+	if err != nil {
+		g.log.Errorf("route from %v refused: %v", c.RemoteAddress(), err)
+	}
+	return err == nil
+}
+
+func (g *routeGate) judge(c server.ClientAuthentication, node, token string) error {
+	if c.Kind() != server.ROUTER {
+		return fmt.Errorf("%w: not a route", ErrConfig)
+	}
+	state := c.GetTLSConnectionState()
+	switch {
+	case state == nil || len(state.PeerCertificates) == 0:
+		return errors.New("it shows no certificate")
+	case node == g.self:
+		return fmt.Errorf("a second node calls itself %q: every node needs a name of its own", node)
+	}
+	return g.admit(node, token, state.PeerCertificates[0])
+}
+
+// ClusterPeer is one node as the leader of the cluster sees it, or as this node does
+// when it is not in touch with one.
+type ClusterPeer struct {
+	Name    string
+	Current bool          // has everything that was decided
+	Online  bool          // was heard of lately
+	Active  time.Duration // since it was heard of
+	Lag     uint64        // decisions behind
+}
+
+// ClusterState is this node's view of its cluster.
+type ClusterState struct {
+	Name   string
+	Self   string
+	Leader string // of the cluster's own log; empty: none is known
+	Size   int    // members by the cluster's log
+	Peers  []ClusterPeer
+
+	Nodes   int      // by the configuration
+	Missing []string // nodes of the configuration that are not connected
+	Current bool     // a leader is known, and what it has decided is here
+}
+
+// Cluster returns this node's view; nil on a server by itself.
+func (s *Server) Cluster() *ClusterState {
+	if s.cfg.Cluster == nil {
+		return nil
+	}
+	c := s.cfg.Cluster
+	st := &ClusterState{
+		Name: c.Name, Self: s.cfg.ServerName, Nodes: len(c.Nodes),
+		Current: s.ns.JetStreamIsLeader() || s.ns.JetStreamIsCurrent(),
+	}
+	js, err := s.ns.Jsz(&server.JSzOptions{})
+	if err == nil && js.Meta != nil {
+		st.Leader, st.Size = js.Meta.Leader, js.Meta.Size
+		for _, p := range js.Meta.Replicas {
+			st.Peers = append(st.Peers, ClusterPeer{Name: p.Name, Current: p.Current, Online: !p.Offline, Active: p.Active, Lag: p.Lag})
+		}
+	}
+	connected := map[string]bool{st.Self: true}
+	if z, err := s.ns.Routez(nil); err == nil {
+		for _, r := range z.Routes {
+			connected[r.RemoteName] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Nodes)) {
+		if !connected[name] {
+			st.Missing = append(st.Missing, name)
+		}
+	}
+	slices.SortFunc(st.Peers, func(a, b ClusterPeer) int { return cmp.Compare(a.Name, b.Name) })
+	return st
+}
+
+// Quorum returns nil while the node can take part in decisions: it is by itself (a nil
+// state), or it knows a leader and has what that leader has decided.
+//
+// Errors: ErrNoQuorum, with who is missing.
+func (c *ClusterState) Quorum() error {
+	if c == nil || c.Current {
+		return nil
+	}
+	return fmt.Errorf("%w: %d of %d nodes are in touch, missing: %v, leader: %q", ErrNoQuorum,
+		c.Nodes-len(c.Missing), c.Nodes, c.Missing, c.Leader)
+}
