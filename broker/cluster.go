@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/broker/gate"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/wire"
@@ -89,6 +90,15 @@ func (b *Broker) admitNode(node, token string, cert *x509.Certificate) error {
 		return fmt.Errorf("broker: %q is not one of cluster.nodes", node)
 	}
 	return signing.VerifyNodeToken(token, c.Name, node, b.material.Load().ring, time.Now())
+}
+
+// ownerTTL is how long the gate remembers whose a consumer is. Another node may have
+// deleted it and made one of the same name for somebody else meanwhile.
+func (b *Broker) ownerTTL() time.Duration {
+	if b.cfg.Cluster == nil {
+		return gate.DefaultOwnerTTL
+	}
+	return time.Second
 }
 
 // systemDoor lets connections into the system account, and into no other.
@@ -262,6 +272,43 @@ func lacking(infos []nodeInfo, want []embed.TenantAccount) []string {
 		}
 	}
 	return out
+}
+
+// handOver waits until every stream keeps its quorum without this node, at most for
+// half of the time to drain: a node that stops while another one is still catching up
+// would stop the streams of both. It still serves meanwhile.
+func (b *Broker) handOver(ctx context.Context) {
+	if b.nodes == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Drain/2)
+	defer cancel()
+	poll := time.NewTicker(4 * quorumPoll)
+	defer poll.Stop()
+	for {
+		loses, err := b.losesQuorum(ctx)
+		if err == nil && len(loses) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			b.log.Warn().Strs("streams", loses).AnErr("error", err).Msg("stopping although streams lose their quorum")
+			return
+		case <-poll.C:
+		}
+	}
+}
+
+func (b *Broker) losesQuorum(ctx context.Context) ([]string, error) {
+	var out []string
+	for _, t := range b.Policy().Tenants() {
+		more, err := b.store.LosesQuorum(ctx, t.Name, b.cfg.Name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
+	}
+	return out, nil
 }
 
 // rememberTenants writes down every account that there is, so that none is missing at

@@ -213,7 +213,7 @@ func makeGate(b *Broker, m *material) error {
 		},
 		// Few clients leave by themselves when they are told (there is nowhere else to
 		// go before there is a cluster): waiting longer would only delay the stop.
-		Timeouts: gate.Timeouts{Drain: min(b.cfg.Drain/4, 3*time.Second)},
+		Timeouts: gate.Timeouts{Drain: min(b.cfg.Drain/4, 3*time.Second), OwnerTTL: b.ownerTTL()},
 	}, deps)
 	return err
 }

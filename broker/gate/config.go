@@ -28,6 +28,7 @@ const (
 	DefaultWriteDeadline    = 10 * time.Second
 	DefaultWaitMax          = 250 * time.Millisecond
 	DefaultOwnerTimeout     = 2 * time.Second
+	DefaultOwnerTTL         = time.Minute
 	DefaultSniff            = 50 * time.Millisecond
 	DefaultDrain            = 10 * time.Second
 )
@@ -107,6 +108,7 @@ type Timeouts struct {
 	WaitMax   time.Duration // how long one batch may be held for a limit that says wait; default 250 ms
 	HandedTTL time.Duration // how long an inbox that was handed to a connection may be answered; default 10 min
 	Owner     time.Duration // for looking up who owns a consumer; default 2 s
+	OwnerTTL  time.Duration // how long that is remembered, while another node may change it; default 1 min
 	Sniff     time.Duration // for the first byte in HandshakeAuto; default 50 ms
 	Drain     time.Duration // for clients to leave by themselves in Drain; default 10 s
 }
@@ -154,6 +156,7 @@ func (c Config) withDefaults() Config {
 	orTime(&t.WaitMax, DefaultWaitMax)
 	orTime(&t.HandedTTL, DefaultHandedTTL)
 	orTime(&t.Owner, DefaultOwnerTimeout)
+	orTime(&t.OwnerTTL, DefaultOwnerTTL)
 	orTime(&t.Sniff, DefaultSniff)
 	orTime(&t.Drain, DefaultDrain)
 	return c

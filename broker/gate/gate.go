@@ -57,7 +57,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 		g.sink = nobody{}
 	}
 	g.policy.Store(deps.Policy)
-	g.owners.source, g.owners.timeout = deps.Owners, g.cfg.Timeouts.Owner
+	g.owners.source, g.owners.timeout, g.owners.ttl = deps.Owners, g.cfg.Timeouts.Owner, g.cfg.Timeouts.OwnerTTL
 	g.door = newDoorman(g.cfg.Limits.PerIPRate, g.cfg.Limits.PerIPBurst)
 	g.hard, g.kill = context.WithCancel(context.Background())
 	return g, nil

@@ -12,8 +12,6 @@ import (
 type ownerKey struct{ tenant, stream, consumer string }
 
 const (
-	// ownerTTL bounds how long another node's change can go unseen.
-	ownerTTL = time.Minute
 	// ownerUnsettled is how long after a create or delete was forwarded an answer
 	// may still be from before it; such an answer is kept for ownerBrief only.
 	ownerUnsettled = 5 * time.Second
@@ -29,6 +27,7 @@ const (
 type ownerCache struct {
 	source  Owners
 	timeout time.Duration // for one question to source
+	ttl     time.Duration // bounds how long another node's change can go unseen
 
 	mu       sync.Mutex
 	now, old map[ownerKey]ownerEntry
@@ -73,9 +72,9 @@ func (o *ownerCache) put(k ownerKey, owner string, began time.Time) {
 	if e.changed.After(began) {
 		return // the answer may be older than the change
 	}
-	ttl := ownerTTL
+	ttl := o.ttl
 	if began.Sub(e.changed) < ownerUnsettled {
-		ttl = ownerBrief
+		ttl = min(ttl, ownerBrief)
 	}
 	o.storeLocked(k, ownerEntry{owner: owner, expires: began.Add(ttl), changed: e.changed})
 }

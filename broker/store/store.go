@@ -32,9 +32,13 @@ var (
 // requestTimeout bounds a request whose context has no deadline.
 const requestTimeout = 10 * time.Second
 
-// askAgain is after how long a request in a cluster is taken for lost. A list takes
+// After askFirst a request in a cluster is taken for lost, then after twice that, and
+// so on to askLast: a node that has just joined loses some, and a list takes
 // nats-server four seconds where a stream has no leader.
-const askAgain = 5 * time.Second
+const (
+	askFirst = 500 * time.Millisecond
+	askLast  = 5 * time.Second
+)
 
 // InProcess is the embedded server as the store sees it.
 type InProcess interface {
@@ -206,8 +210,8 @@ func (a *account) ask(ctx context.Context, api string, body []byte) (*nats.Msg, 
 	if !a.clustered {
 		return a.nc.RequestWithContext(ctx, wire.PrefixJSAPI+api, body)
 	}
-	for {
-		once, cancel := context.WithTimeout(ctx, askAgain)
+	for wait := askFirst; ; wait = min(2*wait, askLast) {
+		once, cancel := context.WithTimeout(ctx, wait)
 		m, err := a.nc.RequestWithContext(once, wire.PrefixJSAPI+api, body)
 		cancel()
 		switch {

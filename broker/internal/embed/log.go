@@ -3,6 +3,8 @@ package embed
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
+	"time"
 	"unicode"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -18,7 +20,13 @@ type logger struct {
 	sink  func(level, msg string)
 	debug bool
 	fatal chan error // buffered, 1: the first fatal error
+
+	unreached atomic.Int64 // unix nanoseconds of the last line about a route that could not be dialled
 }
+
+// unreachedEvery is between two lines about routes that cannot be dialled: nats-server
+// writes several a second while a node is down.
+const unreachedEvery = 10 * time.Second
 
 // quoting lists the lines, known by text, that quote a client after where.
 var quoting = []struct{ text, where string }{
@@ -37,7 +45,15 @@ func newLogger(sink func(level, msg string), debug bool) *logger {
 
 func (l *logger) Noticef(format string, v ...any) { l.sink(LevelInfo, line(format, v)) }
 func (l *logger) Warnf(format string, v ...any)   { l.sink(LevelWarn, line(format, v)) }
-func (l *logger) Errorf(format string, v ...any)  { l.sink(LevelError, line(format, v)) }
+func (l *logger) Errorf(format string, v ...any) {
+	if strings.HasPrefix(format, "Error trying to connect to route") {
+		now, last := time.Now().UnixNano(), l.unreached.Load()
+		if now-last < int64(unreachedEvery) || !l.unreached.CompareAndSwap(last, now) {
+			return
+		}
+	}
+	l.sink(LevelError, line(format, v))
+}
 
 // Fatalf keeps the first error for Start or for the goroutine that watches the
 // server; the process is not ours to end.
