@@ -30,10 +30,10 @@ const (
 	// system account, which no client can enter.
 	nodeSubject = "SIGNET.NODE."
 	tenantsFile = "tenants.json"
+	// hearLimit is how long a node that knows the tenants from before listens for new
+	// ones. One that does not listens until it has heard enough.
+	hearLimit = 2 * time.Second
 )
-
-// errNewTenant: a tenant of the cluster was not known here before.
-var errNewTenant = errors.New("broker: the cluster has a tenant that this node did not know")
 
 // nodeInfo is what nodes tell each other.
 type nodeInfo struct {
@@ -50,8 +50,9 @@ type nodeInfo struct {
 // nodes is this node among the others: it answers what they ask, and asks them. nil
 // on a broker by itself.
 type nodes struct {
-	b  *Broker
-	nc *nats.Conn
+	b      *Broker
+	nc     *nats.Conn
+	server *embed.Server
 }
 
 // clusterOptions returns what makes the embedded server a node; nil without a cluster.
@@ -106,30 +107,25 @@ type systemDoor struct{ *embed.Server }
 
 func (systemDoor) HasAccount(account string) bool { return account == wire.SystemAccount }
 
-// joinNodes opens this node's connection to the others.
-func (b *Broker) joinNodes() error {
-	if b.cfg.Cluster == nil {
-		return nil
-	}
-	nc, err := store.Internal(systemDoor{b.server})(wire.SystemAccount)
+// joinNodes opens this node's connection to the others, over the given server.
+func (b *Broker) joinNodes(server *embed.Server) (*nodes, error) {
+	nc, err := store.Internal(systemDoor{server})(wire.SystemAccount)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n := &nodes{b: b, nc: nc}
+	n := &nodes{b: b, nc: nc, server: server}
 	if _, err := nc.Subscribe(nodeSubject+b.cfg.Name, n.answer); err != nil {
 		nc.Close()
-		return fmt.Errorf("broker: %w", err)
+		return nil, fmt.Errorf("broker: %w", err)
 	}
-	b.nodes = n
-	b.running("nodes", func(context.Context) error { nc.Close(); return nil })
-	return nil
+	return n, nil
 }
 
 func (n *nodes) answer(m *nats.Msg) {
 	mat := n.b.material.Load()
 	info := nodeInfo{
 		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseNames[n.b.phase.Load()], Started: n.b.started,
-		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: n.b.server.Accounts(),
+		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: n.server.Accounts(),
 	}
 	data, err := json.Marshal(&info)
 	if err == nil {
@@ -184,7 +180,7 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 	for {
 		err := b.server.Cluster().Quorum()
 		if err == nil {
-			return b.nodes.learn(ctx)
+			return nil
 		}
 		if time.Since(told) > quorumTell {
 			told = time.Now()
@@ -200,29 +196,56 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 	}
 }
 
-// learn compares the tenants of the other nodes with those of this one. The replica
-// of a stream whose account was missing when the server started stays dead until the
-// server starts with that account (measured on nats-server 2.15), so what is new is
-// written down and the start ends: the next one knows it.
-func (n *nodes) learn(ctx context.Context) error {
-	all := n.b.server.Accounts()
-	var fresh []string
-	for _, info := range n.ask(ctx) {
-		for _, t := range info.Tenants {
-			if !hasAccount(all, t.Name) {
-				all = append(all, t)
-				fresh = append(fresh, t.Name)
+// hearTenants returns the accounts of cfg and those that the other nodes have beside
+// them. A server that starts without the account of a stream which has a copy on it
+// leaves that copy dead, and makes the cluster delete the stream if it is younger than
+// five seconds (nats-server 2.15.2; seen with a node whose volume was new and whose
+// policy was old). So the accounts must be known before the store starts. It listens with a server that has no store. Whoever has made a stream of a
+// tenant was in touch with a majority that knew the tenant; so hearing half of the
+// nodes besides this one is enough. What was heard is written down.
+func (b startup) hearTenants(ctx context.Context, cfg embed.Config) (_ []embed.TenantAccount, err error) {
+	all := cfg.Tenants
+	_, statErr := os.Stat(filepath.Join(b.cfg.State, tenantsFile))
+	cfg.NoStore = true
+	server, err := embed.Start(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, server.Shutdown(context.WithoutCancel(ctx))) }()
+	n, err := b.joinNodes(server)
+	if err != nil {
+		return nil, err
+	}
+	defer n.nc.Close()
+	poll := time.NewTicker(quorumPoll)
+	defer poll.Stop()
+	began := time.Now()
+	for told := began; ; {
+		infos := n.ask(ctx)
+		for _, info := range infos {
+			for _, t := range info.Tenants {
+				if !hasAccount(all, t.Name) {
+					b.log.Warn().Str("tenant", t.Name).Str("node", info.Node).Msg("another node has a tenant that the policy here does not have")
+					all = append(all, t)
+				}
 			}
+			n.compare(&info)
 		}
-		n.compare(&info)
+		if len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit {
+			return all, b.rememberTenants(all)
+		}
+		if time.Since(told) > quorumTell {
+			told = time.Now()
+			b.log.Warn().Int("heard of", len(infos)).Msg("waiting for the other nodes: this one starts for the first time and has to hear of their tenants")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-server.Done():
+			return nil, errors.Join(ErrServerEnded, server.Err())
+		case <-poll.C:
+		}
 	}
-	if len(fresh) == 0 {
-		return nil
-	}
-	if err := n.b.rememberTenants(all); err != nil {
-		return err
-	}
-	return fmt.Errorf("%w: %v; it is written down, start again, and give this node the policy of the others", errNewTenant, fresh)
 }
 
 func hasAccount(list []embed.TenantAccount, name string) bool {

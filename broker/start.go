@@ -69,8 +69,29 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 			b.running("barrier", func(context.Context) error { return b.barrier.Close() })
 		}
 	}
+	cfg := b.serverConfig(accounts, cluster)
+	if cluster != nil {
+		if cfg.Tenants, err = b.hearTenants(ctx, cfg); err != nil {
+			return err
+		}
+	}
+	if b.server, err = embed.Start(ctx, cfg); err != nil {
+		return err
+	}
+	b.running("server", b.server.Shutdown)
+	if cluster == nil {
+		return nil
+	}
+	if b.nodes, err = b.joinNodes(b.server); err != nil {
+		return err
+	}
+	b.running("nodes", func(context.Context) error { b.nodes.nc.Close(); return nil })
+	return nil
+}
+
+func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.ClusterConfig) embed.Config {
 	log := b.component("nats-server")
-	b.server, err = embed.Start(ctx, embed.Config{
+	return embed.Config{
 		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name, Cluster: cluster,
 		SyncAlways: b.Durability() == DurabilitySyncAlways,
 		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
@@ -85,12 +106,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 				log.Debug().Msg(msg)
 			}
 		},
-	})
-	if err != nil {
-		return err
 	}
-	b.running("server", b.server.Shutdown)
-	return b.joinNodes()
 }
 
 // openStore makes no request yet: a cluster may have no quorum.

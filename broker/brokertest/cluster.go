@@ -36,7 +36,7 @@ func NewCluster(tb testing.TB, n int, o Options) *Cluster {
 	var wg sync.WaitGroup
 	faults := make([]error, n)
 	for i := range c.Nodes {
-		wg.Go(func() { faults[i] = c.start(i) })
+		wg.Go(func() { faults[i] = c.TryStart(i) })
 	}
 	wg.Wait()
 	for i, err := range faults {
@@ -104,12 +104,13 @@ func freeAddrs(tb testing.TB, n int) []string {
 // ready.
 func (c *Cluster) Start(i int) {
 	c.tb.Helper()
-	if err := c.start(i); err != nil {
+	if err := c.TryStart(i); err != nil {
 		c.tb.Fatalf("node %d: %v", i+1, err)
 	}
 }
 
-func (c *Cluster) start(i int) error {
+// TryStart is Start for a node that may not start.
+func (c *Cluster) TryStart(i int) error {
 	n := c.Nodes[i]
 	cfg, err := broker.LoadConfig(n.State.Config, nil)
 	if err != nil {

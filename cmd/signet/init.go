@@ -19,6 +19,8 @@ type initVerb struct {
 	*app
 	name, listen string
 	hosts        []string
+	cluster      string
+	nodes        []string
 }
 
 func initCommand(a *app) *cobra.Command {
@@ -29,8 +31,13 @@ func initCommand(a *app) *cobra.Command {
 root key and a keyring, the node's attestation key, a credential for an operator,
 a first policy and the configuration. Nothing that exists is ever overwritten; in
 a folder that signet init made, what is missing is made again and what expires
-within a month is renewed.`,
-		Example: "  signet init /etc/signet --host bus.example.org\n  signet init ./node-1 --name node-1 --host 10.0.0.7 --listen 10.0.0.7:4222",
+within a month is renewed.
+
+With --cluster it makes the state of a cluster of 3 or 5 nodes, one --node each: in
+DIR what they share, the root key and the authority among it, and in DIR/nodes/NAME
+all that one node needs, to be taken to its machine.`,
+		Example: "  signet init /etc/signet --host bus.example.org\n  signet init ./node-1 --name node-1 --host 10.0.0.7 --listen 10.0.0.7:4222\n" +
+			"  signet init ./prod --cluster prod --node n1=10.0.0.1 --node n2=10.0.0.2 --node n3=10.0.0.3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := ""
 			for _, name := range []string{"name", "host", "listen"} {
@@ -38,12 +45,20 @@ within a month is renewed.`,
 					given = name
 				}
 			}
+			if v.cluster != "" || len(v.nodes) > 0 {
+				if given == "name" || given == "host" {
+					return withCommand(&usageError{msg: "--" + given + " is for a broker by itself", fix: "--node NAME=HOST names the nodes of a cluster"}, cmd)
+				}
+				return withCommand(v.runCluster(args[0]), cmd)
+			}
 			return withCommand(v.run(args[0], given), cmd)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&v.name, "name", "", "name of the node (default: the host name)")
 	f.StringArrayVar(&v.hosts, "host", nil, "DNS name or address that clients use, for the certificate; repeat it (localhost is always in)")
+	f.StringVar(&v.cluster, "cluster", "", "name of a cluster to make")
+	f.StringArrayVar(&v.nodes, "node", nil, "node of the cluster: NAME=HOST, or NAME=HOST:CLIENTPORT:ROUTEPORT (4222 and 6222); repeat it")
 	f.StringVar(&v.listen, "listen", "0.0.0.0:4222", "host:port for clients")
 	return cmd
 }

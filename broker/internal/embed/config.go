@@ -99,6 +99,9 @@ type Config struct {
 	Debug bool
 	// Cluster makes the server a node of a cluster; nil is a server by itself.
 	Cluster *ClusterConfig
+	// NoStore leaves JetStream off: a node that only listens to what the others say,
+	// before it starts with the accounts that they have.
+	NoStore bool
 }
 
 var (
@@ -187,21 +190,27 @@ func (c *Config) render(accounts []TenantAccount, l storeLimits) string {
 	line("ping_interval: %q", pingInterval)
 	line("ping_max: %d", maxPingsOut)
 	line("write_deadline: %q", writeDeadline)
-	line("jetstream {")
-	line("  store_dir: %q", filepath.ToSlash(c.StoreDir))
-	line("  max_file: %d", l.file)
-	line("  max_mem: %d", l.memory)
-	if c.SyncAlways {
-		line("  sync_interval: always")
-	} else {
-		line("  sync_interval: %q", LazySyncInterval)
+	if !c.NoStore {
+		line("jetstream {")
+		line("  store_dir: %q", filepath.ToSlash(c.StoreDir))
+		line("  max_file: %d", l.file)
+		line("  max_mem: %d", l.memory)
+		if c.SyncAlways {
+			line("  sync_interval: always")
+		} else {
+			line("  sync_interval: %q", LazySyncInterval)
+		}
+		line("  strict: true")
+		line("}")
 	}
-	line("  strict: true")
-	line("}")
 	line("system_account: %q", wire.SystemAccount)
 	line("accounts {")
 	line("  %q: {}", wire.SystemAccount)
 	for _, a := range slices.SortedFunc(slices.Values(accounts), byName) {
+		if c.NoStore {
+			line("  %q: {}", a.Name)
+			continue
+		}
 		line("  %q: {jetstream: {max_file: %d, max_mem: %d, max_bytes_required: true}}", a.Name, a.MaxBytes, accountMemory)
 	}
 	line("}")

@@ -119,6 +119,9 @@ func (s *Server) serve(ctx context.Context) error {
 		return fmt.Errorf("%w: it listens on %v", ErrNotReady, s.ns.Addr())
 	}
 	s.addr = addr
+	if s.cfg.NoStore {
+		return nil
+	}
 	if !s.ns.JetStreamEnabled() {
 		return fmt.Errorf("%w: JetStream is off", ErrNotReady)
 	}
@@ -142,7 +145,7 @@ func (s *Server) run(started chan<- struct{}) {
 	case fatal = <-s.log.fatal:
 	}
 	<-starting // nats-server does not expect a Shutdown inside Start
-	if s.cfg.Cluster != nil && fatal == nil {
+	if s.cfg.Cluster != nil && !s.cfg.NoStore && fatal == nil {
 		s.ns.LameDuckShutdown() // hands leaders over first; the caller has drained the clients
 	}
 	s.ns.Shutdown()
