@@ -239,7 +239,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		return ErrNotReady
 	}
 	b.log.Info().Msg("draining")
-	b.handOver(ctx)
+	b.nodes.handOver(ctx)
 	err := b.stopParts(ctx)
 	b.phase.Store(int32(phaseStopped))
 	close(b.done)

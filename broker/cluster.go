@@ -56,7 +56,7 @@ type nodes struct {
 }
 
 // clusterOptions returns what makes the embedded server a node; nil without a cluster.
-func (b *Broker) clusterOptions() (*embed.ClusterConfig, error) {
+func (b startup) clusterOptions() (*embed.ClusterConfig, error) {
 	c := b.cfg.Cluster
 	if c == nil {
 		return nil, nil //nolint:nilnil // a broker by itself is no fault
@@ -79,7 +79,7 @@ func (b *Broker) clusterOptions() (*embed.ClusterConfig, error) {
 }
 
 // admitNode judges a node that wants a route to this one.
-func (b *Broker) admitNode(node, token string, cert *x509.Certificate) error {
+func (b startup) admitNode(node, token string, cert *x509.Certificate) error {
 	c := b.cfg.Cluster
 	name, err := ca.NodeOf(cert, c.Name)
 	switch {
@@ -95,8 +95,8 @@ func (b *Broker) admitNode(node, token string, cert *x509.Certificate) error {
 
 // ownerTTL is how long the gate remembers whose a consumer is. Another node may have
 // deleted it and made one of the same name for somebody else meanwhile.
-func (b *Broker) ownerTTL() time.Duration {
-	if b.cfg.Cluster == nil {
+func (c *Config) ownerTTL() time.Duration {
+	if c.Cluster == nil {
 		return gate.DefaultOwnerTTL
 	}
 	return time.Second
@@ -232,7 +232,7 @@ func (b startup) hearTenants(ctx context.Context, cfg embed.Config) (_ []embed.T
 			n.compare(&info)
 		}
 		if len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit {
-			return all, b.rememberTenants(all)
+			return all, rememberTenants(b.cfg.State, all)
 		}
 		if time.Since(told) > quorumTell {
 			told = time.Now()
@@ -300,32 +300,32 @@ func lacking(infos []nodeInfo, want []embed.TenantAccount) []string {
 // handOver waits until every stream keeps its quorum without this node, at most for
 // half of the time to drain: a node that stops while another one is still catching up
 // would stop the streams of both. It still serves meanwhile.
-func (b *Broker) handOver(ctx context.Context) {
-	if b.nodes == nil {
+func (n *nodes) handOver(ctx context.Context) {
+	if n == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.cfg.Drain/2)
+	ctx, cancel := context.WithTimeout(ctx, n.b.cfg.Drain/2)
 	defer cancel()
 	poll := time.NewTicker(4 * quorumPoll)
 	defer poll.Stop()
 	for {
-		loses, err := b.losesQuorum(ctx)
+		loses, err := n.losesQuorum(ctx)
 		if err == nil && len(loses) == 0 {
 			return
 		}
 		select {
 		case <-ctx.Done():
-			b.log.Warn().Strs("streams", loses).AnErr("error", err).Msg("stopping although streams lose their quorum")
+			n.b.log.Warn().Strs("streams", loses).AnErr("error", err).Msg("stopping although streams lose their quorum")
 			return
 		case <-poll.C:
 		}
 	}
 }
 
-func (b *Broker) losesQuorum(ctx context.Context) ([]string, error) {
+func (n *nodes) losesQuorum(ctx context.Context) ([]string, error) {
 	var out []string
-	for _, t := range b.Policy().Tenants() {
-		more, err := b.store.LosesQuorum(ctx, t.Name, b.cfg.Name)
+	for _, t := range n.b.Policy().Tenants() {
+		more, err := n.b.store.LosesQuorum(ctx, t.Name, n.b.cfg.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -336,17 +336,17 @@ func (b *Broker) losesQuorum(ctx context.Context) ([]string, error) {
 
 // rememberTenants writes down every account that there is, so that none is missing at
 // the next start, whatever the policy here says then.
-func (b *Broker) rememberTenants(all []embed.TenantAccount) error {
+func rememberTenants(dir string, all []embed.TenantAccount) error {
 	data, err := json.Marshal(all)
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
-	return write(filepath.Join(b.cfg.State, tenantsFile), data, 0o600)
+	return write(filepath.Join(dir, tenantsFile), data, 0o600)
 }
 
 // withRemembered adds the accounts that were written down.
-func (b *Broker) withRemembered(accounts []embed.TenantAccount) ([]embed.TenantAccount, error) {
-	file := filepath.Join(b.cfg.State, tenantsFile)
+func withRemembered(dir string, accounts []embed.TenantAccount) ([]embed.TenantAccount, error) {
+	file := filepath.Join(dir, tenantsFile)
 	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return accounts, nil

@@ -52,7 +52,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	if err := os.MkdirAll(b.cfg.State, 0o700); err != nil {
 		return err
 	}
-	if accounts, err = b.withRemembered(accounts); err != nil {
+	if accounts, err = withRemembered(b.cfg.State, accounts); err != nil {
 		return err
 	}
 	cluster, err := b.clusterOptions()
@@ -229,7 +229,7 @@ func makeGate(b *Broker, m *material) error {
 		},
 		// Few clients leave by themselves when they are told (there is nowhere else to
 		// go before there is a cluster): waiting longer would only delay the stop.
-		Timeouts: gate.Timeouts{Drain: min(b.cfg.Drain/4, 3*time.Second), OwnerTTL: b.ownerTTL()},
+		Timeouts: gate.Timeouts{Drain: min(b.cfg.Drain/4, 3*time.Second), OwnerTTL: b.cfg.ownerTTL()},
 	}, deps)
 	return err
 }
