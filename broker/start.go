@@ -62,11 +62,17 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 			b.running("barrier", func(context.Context) error { return b.barrier.Close() })
 		}
 	}
+	atRest, err := b.cfg.Storage.Encryption.load()
+	if err != nil {
+		return err
+	}
+	defer atRest.Wipe()
 	log := b.component("nats-server")
 	b.server, err = embed.Start(ctx, embed.Config{
 		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name,
 		SyncAlways: b.Durability() == DurabilitySyncAlways,
 		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
+		Encryption: atRest,
 		Log: func(level, msg string) {
 			// The server is chatty at info about its own start; that is debug to us.
 			switch level {
@@ -83,6 +89,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 		return err
 	}
 	b.running("server", b.server.Shutdown)
+	b.logAtRest()
 	return nil
 }
 

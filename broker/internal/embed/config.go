@@ -97,6 +97,10 @@ type Config struct {
 	Log func(level, msg string)
 	// Debug also passes on debug lines.
 	Debug bool
+	// Encryption of what is stored. nil means none. Start does not keep it.
+	Encryption *Encryption
+
+	atRest *atRest // of Start, for every set of options; behind a pointer, which %+v does not follow
 }
 
 var (
@@ -128,9 +132,7 @@ func (c *Config) Validate() error {
 	if c.StartTimeout < 0 {
 		fault("StartTimeout %v is negative", c.StartTimeout)
 	}
-	if err := checkTenants(c.Tenants); err != nil {
-		faults = append(faults, err)
-	}
+	faults = append(faults, checkTenants(c.Tenants), c.Encryption.validate())
 	return errors.Join(faults...)
 }
 
@@ -227,5 +229,6 @@ func (c *Config) options(accounts []TenantAccount, l storeLimits, auth server.Au
 	o.NoSigs = true
 	o.DisableJetStreamBanner = true
 	o.CustomClientAuthentication = auth
+	c.atRest.apply(o)
 	return o, nil
 }

@@ -50,7 +50,7 @@ type Server struct {
 // it cannot be stopped within ten seconds does it end behind the caller's back,
 // still holding the lock of the directory.
 //
-// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, or ctx's.
+// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, those of CheckEncryption, or ctx's.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -65,6 +65,10 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.atRest, err = unlock(cfg.StoreDir, cfg.Encryption); err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	cfg.Encryption = nil
 	s := &Server{
 		cfg: cfg, lock: lock, log: newLogger(cfg.Log, cfg.Debug), tickets: newTickets(),
 		accounts: make(map[string]TenantAccount, len(cfg.Tenants)),
