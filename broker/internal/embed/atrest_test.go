@@ -342,37 +342,60 @@ func TestKeyChangeCutInTheMiddle(t *testing.T) {
 	}
 }
 
-// Every bit of a sealed key counts.
+// Every bit of a sealed key counts: what is changed does not open, or means the
+// same to JSON (the case of a name).
 func TestSealedKeyTakesNoChange(t *testing.T) {
-	sealing := newKey(t)
-	text, err := seal(storeKey{key: newKey(t), cipher: CipherAES}, sealing)
+	sealing, key := newKey(t), storeKey{key: newKey(t), cipher: CipherAES}
+	text, err := seal(key, sealing)
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := &sealed{text: text}
-	if good.bad = good.parse(); good.bad != nil {
-		t.Fatal(good.bad)
+	if !opens(t, text, sealing, key) {
+		t.Fatal("it does not open as it is")
 	}
-	want, err := good.open(sealing)
-	if err != nil {
-		t.Fatal(err)
-	}
+	refused := 0
 	for i := range text[:len(text)-1] {
 		for bit := range 8 {
-			s := &sealed{text: bytes.Clone(text)}
-			s.text[i] ^= 1 << bit
-			s.bad = s.parse()
-			// A few changes mean the same to JSON: case of a name.
-			if k, err := s.open(sealing); err == nil && (!bytes.Equal(k.key, want.key) || k.cipher != want.cipher) {
-				t.Fatalf("byte %d bit %d: another key", i, bit)
+			changed := bytes.Clone(text)
+			changed[i] ^= 1 << bit
+			if !opens(t, changed, sealing, key) {
+				refused++
 			}
 		}
 	}
-	exchanged := &sealed{text: bytes.Replace(text, []byte(CipherAES), []byte(CipherChaCha), 1)}
-	exchanged.bad = exchanged.parse()
-	if _, err := exchanged.open(sealing); err == nil {
+	if all := 8 * (len(text) - 1); refused < all*9/10 {
+		t.Errorf("%d of %d changes refused", refused, all)
+	}
+	if opens(t, bytes.Replace(text, []byte(CipherAES), []byte(CipherChaCha), 1), sealing, key) {
 		t.Error("the cipher was exchanged")
 	}
+}
+
+// opens reports whether text opens, and fails the test when it opens as another key.
+func opens(t *testing.T, text, sealing []byte, want storeKey) bool {
+	t.Helper()
+	s := &sealed{text: text}
+	s.bad = s.parse()
+	k, err := s.open(sealing)
+	if err != nil {
+		return false
+	}
+	if !bytes.Equal(k.key, want.key) || k.cipher != want.cipher {
+		t.Fatalf("%q opens as another key", text)
+	}
+	return true
+}
+
+func FuzzSealedKey(f *testing.F) {
+	sealing, key := bytes.Repeat([]byte("k3y"), 11), storeKey{key: bytes.Repeat([]byte{7}, storeKeyBytes), cipher: CipherAES}
+	text, err := seal(key, sealing)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(`{"format":"signet-store-key/1","cipher":"aes-256","salt":"","nonce":"","key":""}`))
+	f.Add([]byte(`{`))
+	f.Fuzz(func(t *testing.T, text []byte) { opens(t, text, sealing, key) })
 }
 
 func TestAtRestSurvivesReloads(t *testing.T) {
