@@ -160,6 +160,9 @@ func look(dir string, e *Encryption) (opened, error) {
 	if err := e.validate(); err != nil {
 		return opened{}, err
 	}
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return opened{}, fmt.Errorf("%w: %s is a file, and the store needs a folder", ErrConfig, dir)
+	}
 	copies := readStoreKey(dir)
 	if len(copies) == 0 {
 		return opened{}, lookUnsealed(dir, e != nil)

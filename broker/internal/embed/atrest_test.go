@@ -245,6 +245,15 @@ func TestAtRestRefusals(t *testing.T) {
 			}
 		})
 	}
+	unread := t.TempDir()
+	for _, name := range []string{storeKeyFile, storeKeyCopy} { // unlike a mode, this holds for root too
+		if err := os.Mkdir(filepath.Join(unread, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := CheckEncryption(unread, &Encryption{Key: right}); err == nil || errors.Is(err, ErrWrongKey) || !strings.Contains(err.Error(), "read the sealed store key") {
+		t.Errorf("files that cannot be read: %v", err)
+	}
 	// Nothing was lost by any of it.
 	for dir, e := range map[string]*Encryption{sealedDir: {Key: right}, plainDir: nil} {
 		s := mustStart(t, dir, e)

@@ -146,6 +146,16 @@ func readStoreKey(dir string) (out []*sealed) {
 // key, one sealed with each sealing key.
 func openCopies(copies []*sealed, e *Encryption) (opened, error) {
 	var faults []string
+	var unread []error
+	for _, c := range copies {
+		var io *fs.PathError
+		if errors.As(c.bad, &io) {
+			unread = append(unread, c.bad)
+		}
+	}
+	if len(unread) == len(copies) {
+		return opened{}, fmt.Errorf("embed: read the sealed store key: %w", errors.Join(unread...))
+	}
 	for i, key := range [][]byte{e.Key, e.PreviousKey} {
 		if len(key) == 0 {
 			continue
