@@ -51,6 +51,9 @@ type ServerConfig struct {
 	Listen string
 	// Policy is the text of broker.Setup, for Signet.
 	Policy string
+	// KeyFile and PreviousKeyFile are those of broker.EncryptionConfig, for Signet.
+	// Empty means that the store is not encrypted, as that of Raw is not.
+	KeyFile, PreviousKeyFile string
 }
 
 // Address is how clients reach a server.
@@ -185,6 +188,7 @@ func startSignet(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, er
 	if cfg.Store != "" {
 		c.State = filepath.Join(cfg.Store, "signet")
 	}
+	c.Storage.Encryption = broker.EncryptionConfig{KeyFile: cfg.KeyFile, PreviousKeyFile: cfg.PreviousKeyFile}
 	c.Ops.Listen = "off"
 	c.Drain = stopWait / 2
 	c.Gate.ConnectionRate = 100000 // the driver is one address

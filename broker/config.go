@@ -119,6 +119,8 @@ type StorageConfig struct {
 	// Durability: barrier, sync-always or unsafe-lazy-sync. Default barrier on
 	// Linux, sync-always elsewhere.
 	Durability Durability `yaml:"durability"`
+	// Encryption of what is stored. Default: none.
+	Encryption EncryptionConfig `yaml:"encryption"`
 }
 
 // OpsConfig is the operations port.
@@ -222,6 +224,7 @@ func (c *Config) resolve() {
 		c.Gate.MaxConnectionsPerPrincipal = max(c.Gate.MaxConnections/2, 1)
 	}
 	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring}
+	fields = append(fields, c.Storage.Encryption.files()...)
 	for i := range c.Policy {
 		fields = append(fields, &c.Policy[i])
 	}
@@ -241,7 +244,7 @@ func (c *Config) resolve() {
 
 // Validate reports everything that is wrong with c, joined.
 func (c *Config) Validate() error {
-	var faults []error
+	faults := []error{c.Storage.Encryption.validate()}
 	fail := func(format string, args ...any) { faults = append(faults, fmt.Errorf("broker: "+format, args...)) }
 	for key, v := range map[string]string{
 		"state": c.State, "tls.certificate": c.TLS.Certificate, "tls.key": c.TLS.Key,

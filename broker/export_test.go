@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/signetbus/signet/broker/internal/embed"
 )
 
 // Inside returns the broker's own connection to a tenant's account, which sees and
@@ -23,3 +25,6 @@ func Recheck(ctx context.Context, b *Broker) error {
 	defer b.reload.Unlock()
 	return revokeConsumers(ctx, b, b.Policy())
 }
+
+// LoadStoreKey is what a start reads for the encryption of the store.
+func LoadStoreKey(cfg *Config) (*embed.Encryption, error) { return cfg.Storage.Encryption.load() }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/wire"
@@ -68,7 +69,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	g := b.gate.Stats()
 	out := adminapi.Status{
 		Server: adminapi.ServerStatus{
-			Name: b.cfg.Name, Version: b.version, NATSVersion: b.server.ServerVersion(),
+			Name: b.cfg.Name, Version: b.version, NATSVersion: embed.Version,
 			Started: b.started, Durability: string(b.Durability()),
 		},
 		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Loaded: m.loaded},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 )
 
@@ -150,7 +151,13 @@ func TestPropertyDeniedBytesNeverArrive(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	grants := make([]readGrants, len(readers))
-	b := newBroker(t, func(o *brokertest.Options) { o.Policy = propertyPolicy(grants) })
+	b := newBroker(t, func(o *brokertest.Options) {
+		o.Policy = propertyPolicy(grants)
+		o.Change = func(c *broker.Config) {
+			quickDrain(c)
+			c.Gate.APIRate, c.Gate.APIReadRate = 1_000_000, 1_000_000 // it asks fast
+		}
+	})
 	sources := []*peer{connect(t, b, "source-red"), connect(t, b, "source-blue")}
 	peers := make([]*peer, len(readers))
 	for i, p := range readers {

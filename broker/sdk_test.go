@@ -78,13 +78,14 @@ func TestAlteredStore(t *testing.T) {
 	}
 }
 
-// forge writes into the stream with a plain server on the store, and returns the
-// sequences of what it wrote.
+// forge writes into the stream with a plain server on the store, as somebody who has
+// the key of the store can, and returns the sequences of what it wrote.
 func forge(t *testing.T, cfg broker.Config) (seqs []uint64) {
 	t.Helper()
 	ctx := within(t)
 	server, err := embed.Start(ctx, embed.Config{
-		StoreDir: cfg.State, ServerName: cfg.Name, Tenants: []embed.TenantAccount{{Name: "shop", MaxBytes: 1 << 30}, {Name: "mill", MaxBytes: 1 << 30}},
+		Encryption: must(broker.LoadStoreKey(&cfg))(t),
+		StoreDir:   cfg.State, ServerName: cfg.Name, Tenants: []embed.TenantAccount{{Name: "shop", MaxBytes: 1 << 30}, {Name: "mill", MaxBytes: 1 << 30}},
 	})
 	check(t, err)
 	defer func() { check(t, server.Shutdown(ctx)) }()

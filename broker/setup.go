@@ -64,6 +64,7 @@ type State struct {
 	Root      string            // public key of the root
 	NodeSeed  string            // attestation key of this node
 	Keyring   string            // signed keyring
+	StoreKey  string            // key of encryption at rest
 	Creds     map[string]string // principal name -> nkey seed file
 }
 
@@ -73,7 +74,8 @@ func layout(dir string) *State {
 		Dir: dir, Config: at("signet.yaml"), Policy: at("policy.yaml"),
 		CADir: at("ca"), CA: at("ca", ca.CACertFile), Cert: at("tls", "server.pem"), Key: at("tls", "server.key"),
 		RootSeed: at("keys", "root.seed"), NodeSeed: at("keys", "node.seed"), Keyring: at("keys", "keyring.json"),
-		Creds: map[string]string{},
+		StoreKey: at("keys", "store.key"),
+		Creds:    map[string]string{},
 	}
 }
 
@@ -180,6 +182,9 @@ func (s Setup) policy(st *State) error {
 }
 
 func (s Setup) config(st *State) error {
+	if err := s.storeKey(st); err != nil {
+		return err
+	}
 	t, err := template.New("config").Parse(initConfig)
 	if err != nil {
 		return err

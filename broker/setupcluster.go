@@ -207,6 +207,9 @@ func (s ClusterSetup) fill(top *State, states []*State) error {
 		}); err != nil {
 			return err
 		}
+		if err := (Setup{}).storeKey(st); err != nil {
+			return err
+		}
 		if err := keep(st.Config, out.Bytes(), 0o600); err != nil {
 			return err
 		}

@@ -69,7 +69,12 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 			b.running("barrier", func(context.Context) error { return b.barrier.Close() })
 		}
 	}
-	cfg := b.serverConfig(accounts, cluster)
+	atRest, err := b.cfg.Storage.Encryption.load()
+	if err != nil {
+		return err
+	}
+	defer atRest.Wipe()
+	cfg := b.serverConfig(accounts, cluster, atRest)
 	if cluster != nil {
 		if cfg.Tenants, err = b.hearTenants(ctx, cfg); err != nil {
 			return err
@@ -79,6 +84,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 		return err
 	}
 	b.running("server", b.server.Shutdown)
+	b.logAtRest()
 	if cluster == nil {
 		return nil
 	}
@@ -89,12 +95,13 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	return nil
 }
 
-func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.ClusterConfig) embed.Config {
+func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.ClusterConfig, atRest *embed.Encryption) embed.Config {
 	log := b.component("nats-server")
 	return embed.Config{
 		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name, Cluster: cluster,
 		SyncAlways: b.Durability() == DurabilitySyncAlways,
 		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
+		Encryption: atRest,
 		Log: func(level, msg string) {
 			// The server is chatty at info about its own start; that is debug to us.
 			switch level {
@@ -220,7 +227,7 @@ func makeGate(b *Broker, m *material) error {
 	}
 	b.gate, err = gate.New(gate.Config{
 		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.cert.Config(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
-		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: b.server.ServerVersion(), ExplainToCaller: b.cfg.Dev,
+		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: embed.Version, ExplainToCaller: b.cfg.Dev,
 		Limits: gate.Limits{
 			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,
 			Payload: int(b.cfg.Gate.MaxPayload), HeaderBudget: headerBudget, Subscriptions: b.cfg.Gate.MaxSubscriptions,

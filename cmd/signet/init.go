@@ -28,8 +28,8 @@ func initCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "init DIR", Short: "make keys, certificates, policy and configuration", Args: exactly("DIR"),
 		Long: `Makes the state of a broker in a new folder: a CA and a server certificate, the
-root key and a keyring, the node's attestation key, a credential for an operator,
-a first policy and the configuration. Nothing that exists is ever overwritten; in
+root key and a keyring, the node's attestation key, the key that encrypts what is
+stored, a credential for an operator, a first policy and the configuration. Nothing that exists is ever overwritten; in
 a folder that signet init made, what is missing is made again and what expires
 within a month is renewed.
 
@@ -99,7 +99,7 @@ func (v *initVerb) run(dir, given string) error {
 	if v.jsonOut() {
 		return v.printJSON(map[string]any{
 			"dir": st.Dir, "config": st.Config, "policy": st.Policy, "ca": st.CA, "root": st.Root,
-			"rootSeed": st.RootSeed, "keyring": st.Keyring, "credentials": st.Creds, "existed": exists,
+			"rootSeed": st.RootSeed, "storeKey": st.StoreKey, "keyring": st.Keyring, "credentials": st.Creds, "existed": exists,
 		})
 	}
 	v.next(st, exists)
@@ -120,7 +120,8 @@ func (v *initVerb) next(st *broker.State, exists bool) {
 		return file
 	}
 	facts(w, "  ", rel(st.Config), "configuration", rel(st.Policy), "who may do what; edit it", rel(st.CA), "certificate authority, for clients",
-		rel(st.Keyring), "which keys are trusted, signed by the root", rel(st.Creds["operator"]), "SECRET of the operator: signs in to look after the broker", rel(st.RootSeed), "SECRET of the root: belongs offline")
+		rel(st.Keyring), "which keys are trusted, signed by the root", rel(st.Creds["operator"]), "SECRET of the operator: signs in to look after the broker", rel(st.RootSeed), "SECRET of the root: belongs offline",
+		rel(st.StoreKey), "SECRET of the store: what is stored cannot be read without it; keep a copy in another place")
 	host := "localhost"
 	if len(v.hosts) > 0 {
 		host = v.hosts[0]

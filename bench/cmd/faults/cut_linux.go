@@ -47,7 +47,8 @@ func cutInNamespace(ctx context.Context, n int, o options) error {
 	if err != nil {
 		return err
 	}
-	c := exec.CommandContext(ctx, self, "-kills", "0", "-cuts", strconv.Itoa(n), "-dir", o.dir, "-load", o.load.String())
+	c := exec.CommandContext(ctx, self, "-kills", "0", "-cuts", strconv.Itoa(n), "-dir", o.dir, "-load", o.load.String(),
+		"-encrypted="+strconv.FormatBool(o.keyFile != ""))
 	c.Env = append(os.Environ(), namespaceEnv+"=1")
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
@@ -97,6 +98,7 @@ func cutRun(ctx context.Context, n int, o options, name string, sync bench.Sync)
 	defer func() { err = errors.Join(err, vol.close()) }()
 	b := &subject{cfg: bench.ServerConfig{
 		Kind: bench.Signet, Sync: sync, Dir: filepath.Join(o.dir, name, "etc"), Store: vol.mount, Policy: policy,
+		KeyFile: o.keyFile,
 	}}
 	defer b.kill() // before the volume goes
 	begin := time.Now()
@@ -137,7 +139,7 @@ func cutRun(ctx context.Context, n int, o options, name string, sync bench.Sync)
 			break
 		}
 	}
-	return v, nil
+	return v, unreadable(&b.cfg)
 }
 
 // volume is an ext4 file system on a loop device over an image file.

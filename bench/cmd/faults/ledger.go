@@ -14,6 +14,9 @@ import (
 const policy = `tenant: faults
 streams:
   - {name: FAULTS, subjects: [faults.>], maxBytes: 3GiB}
+kv:
+  - {bucket: churn, maxBytes: 256MiB}
+  - {bucket: aged, maxBytes: 256MiB, ttl: 5s}
 schemas:
   - {name: entry, version: 1, text: '{"type": "object", "required": ["publisher", "number", "pad"]}'}
 subjects:
@@ -22,6 +25,7 @@ principals:
   - name: publisher
     identities: [{nkey: {{nkey "publisher"}}}]
     publish: [faults.>]
+    kv: {read: [churn, aged], write: [churn, aged]}
   - name: reader
     identities: [{nkey: {{nkey "reader"}}}]
     subscribe: [faults.>]

@@ -1,6 +1,6 @@
 // Command faults takes the broker's promise by its word: an event that was
-// acknowledged is there, once, in order and attested, after kill -9 and after a
-// power cut under load. Exit codes: 0 all held, 1 something was lost or failed, 2
+// acknowledged is there, once, in order and attested, after kill -9, after a power
+// cut under load and after changes of the key of an encrypted store. Exit codes: 0 all held, 1 something was lost or failed, 2
 // wrong flags.
 //
 // The broker runs as a child process with real TLS and its default durability.
@@ -34,6 +34,7 @@ func main() {
 // options are what both kinds of fault share.
 type options struct {
 	dir     string
+	keyFile string        // of encryption at rest; empty: none
 	load    time.Duration // under load before a fault, plus up to as much again
 	readers time.Duration // bound of reading everything back
 }
@@ -41,11 +42,13 @@ type options struct {
 func run() int {
 	kills := flag.Int("kills", 20, "kill -9 cycles; 0 for none")
 	cuts := flag.Int("cuts", 5, "power cuts; 0 for none (they need root on Linux)")
+	changes := flag.Int("keychange", 0, "cycles of key changes, kills, restarts and wrong keys with an encrypted store; 0 for none")
+	encrypted := flag.Bool("encrypted", false, "encrypt the store in the kill -9 cycles and the power cuts")
 	dir := flag.String("dir", "", "folder for state and disk images (default: the system's for temporary files)")
 	load := flag.Duration("load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
 	limit := flag.Duration("limit", 15*time.Minute, "bound of the whole run")
 	flag.Parse()
-	if flag.NArg() > 0 || *kills < 0 || *cuts < 0 {
+	if flag.NArg() > 0 || *kills < 0 || *cuts < 0 || *changes < 0 {
 		flag.Usage()
 		return 2
 	}
@@ -53,7 +56,7 @@ func run() int {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := faults(ctx, *kills, *cuts, options{dir: *dir, load: *load, readers: 2 * time.Minute}); err != nil {
+	if err := faults(ctx, counts{*kills, *cuts, *changes}, *encrypted, options{dir: *dir, load: *load, readers: 2 * time.Minute}); err != nil {
 		fmt.Fprintln(os.Stderr, "faults: FAILED:", err)
 		return 1
 	}
@@ -64,8 +67,11 @@ func run() int {
 	return 0
 }
 
-func faults(ctx context.Context, kills, cuts int, o options) (err error) {
-	if cuts > 0 && !insideNamespace() {
+// counts is how many faults of each kind.
+type counts struct{ kills, cuts, changes int }
+
+func faults(ctx context.Context, n counts, encrypted bool, o options) (err error) {
+	if n.cuts > 0 && !insideNamespace() {
 		// Before the long part: somebody who asked for power cuts wants to know.
 		if err := canCut(); err != nil {
 			return fmt.Errorf("POWER CUTS ARE NOT POSSIBLE HERE, nothing was tested; -cuts 0 leaves them out: %w", err)
@@ -75,25 +81,36 @@ func faults(ctx context.Context, kills, cuts int, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
-	if kills > 0 {
-		if err := killCycles(ctx, kills, o); err != nil {
+	if encrypted {
+		if o.keyFile, err = newKeyFile(o.dir, "faults.key"); err != nil {
+			return err
+		}
+		fmt.Println("the store is encrypted")
+	}
+	if n.kills > 0 {
+		if err := killCycles(ctx, n.kills, o); err != nil {
 			return fmt.Errorf("kill -9: %w", err)
 		}
 	}
+	if n.changes > 0 {
+		if err := keyChanges(ctx, n.changes, o); err != nil {
+			return fmt.Errorf("key changes: %w", err)
+		}
+	}
 	switch {
-	case cuts == 0:
+	case n.cuts == 0:
 		fmt.Println("power cuts: not asked for (-cuts 0)")
 	case insideNamespace():
-		return powerCuts(ctx, cuts, o)
+		return powerCuts(ctx, n.cuts, o)
 	default:
-		return cutInNamespace(ctx, cuts, o)
+		return cutInNamespace(ctx, n.cuts, o)
 	}
 	return nil
 }
 
 // killCycles kills the broker under load again and again and then reads all back.
 func killCycles(ctx context.Context, n int, o options) (err error) {
-	cfg := bench.ServerConfig{Kind: bench.Signet, Sync: bench.Durable, Dir: filepath.Join(o.dir, "kill"), Policy: policy}
+	cfg := bench.ServerConfig{Kind: bench.Signet, Sync: bench.Durable, Dir: filepath.Join(o.dir, "kill"), Policy: policy, KeyFile: o.keyFile}
 	l := newLedger()
 	begin := time.Now()
 	b := &subject{cfg: cfg}
@@ -126,7 +143,7 @@ func killCycles(ctx context.Context, n int, o options) (err error) {
 		return err
 	}
 	v.print("kill -9", n)
-	return v.err()
+	return errors.Join(v.err(), unreadable(&b.cfg))
 }
 
 func row(cells ...any) {

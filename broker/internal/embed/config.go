@@ -102,6 +102,10 @@ type Config struct {
 	// NoStore leaves JetStream off: a node that only listens to what the others say,
 	// before it starts with the accounts that they have.
 	NoStore bool
+	// Encryption of what is stored. nil means none. Start does not keep it.
+	Encryption *Encryption
+
+	atRest *atRest // of Start, for every set of options; behind a pointer, which %+v does not follow
 }
 
 var (
@@ -136,9 +140,7 @@ func (c *Config) Validate() error {
 	if c.Cluster != nil {
 		c.Cluster.validate(c.ServerName, fault)
 	}
-	if err := checkTenants(c.Tenants); err != nil {
-		faults = append(faults, err)
-	}
+	faults = append(faults, checkTenants(c.Tenants), c.Encryption.validate())
 	return errors.Join(faults...)
 }
 
@@ -246,5 +248,6 @@ func (c *Config) options(accounts []TenantAccount, l storeLimits, auth server.Au
 			return nil, err
 		}
 	}
+	c.atRest.apply(o)
 	return o, nil
 }

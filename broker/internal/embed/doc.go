@@ -25,7 +25,9 @@
 //
 // StoreDir/jetstream belongs to nats-server. StoreDir/signet.lock is held locked
 // (flock) while the server runs, because two servers on one directory destroy it
-// and nats-server itself does not look.
+// and nats-server itself does not look. StoreDir/store-key.json and its copy hold
+// the key of an encrypted store, sealed ([Encryption]); Start reads them under the
+// lock and before nats-server sees the store.
 //
 // # Concurrency
 //

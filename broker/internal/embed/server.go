@@ -24,6 +24,9 @@ var (
 	ErrReload = errors.New("embed: reload failed")
 )
 
+// Version is nats-server's version.
+const Version = server.VERSION
+
 const startGrace = 10 * time.Second
 
 // Server is one running nats-server. Make it with Start.
@@ -53,7 +56,7 @@ type Server struct {
 // it cannot be stopped within ten seconds does it end behind the caller's back,
 // still holding the lock of the directory.
 //
-// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, or ctx's.
+// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, those of CheckEncryption, or ctx's.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -68,6 +71,10 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.atRest, err = unlock(cfg.StoreDir, cfg.Encryption); err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	cfg.Encryption = nil
 	s := &Server{
 		cfg: cfg, lock: lock, log: newLogger(cfg.Log, cfg.Debug), tickets: newTickets(),
 		accounts: make(map[string]TenantAccount, len(cfg.Tenants)),
@@ -184,9 +191,6 @@ func (s *Server) Err() error {
 
 // Addr is the address that Dial dials, on 127.0.0.1.
 func (s *Server) Addr() net.Addr { return s.addr }
-
-// ServerVersion is nats-server's version.
-func (s *Server) ServerVersion() string { return server.VERSION }
 
 // Dial opens an upstream connection over loopback TCP, at which the server has
 // sent or will send INFO. It reads nothing. One source address has about 28,000
