@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/signetbus/signet/broker/diskguard"
 )
 
 // Inside returns the broker's own connection to a tenant's account, which sees and
@@ -23,3 +25,6 @@ func Recheck(ctx context.Context, b *Broker) error {
 	defer b.reload.Unlock()
 	return revokeConsumers(ctx, b, b.Policy())
 }
+
+// SetVolume makes a broker of c ask stat about the volume of its store.
+func SetVolume(c *Config, stat diskguard.Stat) { c.Storage.testOnlyVolume = stat }

@@ -69,6 +69,8 @@ func New(tb testing.TB, o Options) *Broker {
 	cfg.Dev = o.Dev
 	// Tests come and go fast from one address.
 	cfg.Gate.ConnectionRate = 100000
+	// How full the disk of a developer is, is not what tests are about.
+	cfg.Storage.SoftWatermark, cfg.Storage.HardWatermark = 97, 98
 	if o.Durability != "" {
 		cfg.Storage.Durability = o.Durability
 	}
