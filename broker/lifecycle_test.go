@@ -277,7 +277,7 @@ func TestRefusesToStart(t *testing.T) {
 		"client port in use":  {func(_ *testing.T, cfg *broker.Config, _ *broker.State) { cfg.Listen = busy.Addr().String() }, "gate", false},
 		"ops port in use":     {func(_ *testing.T, cfg *broker.Config, _ *broker.State) { cfg.Ops.Listen = busy.Addr().String() }, "operations port", false},
 		"state is a file":     {func(t *testing.T, cfg *broker.Config, _ *broker.State) { check(t, os.WriteFile(cfg.State, nil, 0o600)) }, "guards", false},
-		"state of another":    {lockState, "guards", false},
+		"state of another":    {lockState, "server", false},
 		"expired certificate": {expire, "server.pem", true},
 	} {
 		t.Run(name, func(t *testing.T) {
