@@ -51,6 +51,8 @@ type ServerConfig struct {
 	Listen string
 	// Policy is the text of broker.Setup, for Signet.
 	Policy string
+	// MaxBytes is storage.maxBytes, for Signet. 0 means its default.
+	MaxBytes int64
 }
 
 // Address is how clients reach a server.
@@ -63,6 +65,9 @@ type Address struct {
 
 // Cred is the principal that both kinds of server know in the measurements.
 const Cred = "bench"
+
+// ExitAgain is the exit code of a Signet that wants to be started anew.
+const ExitAgain = 75
 
 const (
 	serveFlag = "-serve-one"
@@ -191,6 +196,9 @@ func startSignet(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, er
 	if cfg.Sync == Lazy {
 		c.Storage.Durability = broker.DurabilityUnsafeLazy
 	}
+	if cfg.MaxBytes > 0 {
+		c.Storage.MaxBytes = broker.ByteSize(cfg.MaxBytes)
+	}
 	log := zerolog.New(os.Stderr).Level(zerolog.ErrorLevel)
 	b, err := broker.New(c, "bench", log)
 	if err != nil {
@@ -199,5 +207,11 @@ func startSignet(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, er
 	if err := b.Start(ctx); err != nil {
 		return nil, nil, err
 	}
+	go func() {
+		// As signet serve does; the end of the process ends this goroutine.
+		if <-b.Done(); errors.Is(b.Err(), broker.ErrSpaceBack) {
+			os.Exit(ExitAgain)
+		}
+	}()
 	return &Address{URL: "tls://" + b.Addr().String(), CA: st.CA, Creds: st.Creds, Root: st.Root}, b.Shutdown, nil
 }

@@ -14,7 +14,10 @@ import (
 
 // storeEvery is how often the store is asked how it is. The volume is looked at more
 // often where it is nearly full (diskguard.Reading.LookAgain).
-const storeEvery = time.Second
+const (
+	storeEvery   = time.Second
+	starvedEvery = storeEvery / 4 // while it waits for space
+)
 
 // storeWatch looks at the volume and at the store, and decides what admission refuses.
 // Its fields belong to its goroutine.
@@ -62,7 +65,12 @@ func (w *storeWatch) look(now time.Time) time.Duration {
 		w.worst = max(w.worst, r.Level)
 		next = min(next, r.LookAgain)
 	}
-	if now.Sub(w.checked) >= storeEvery {
+	every := storeEvery
+	if g.starved.Load() {
+		every = starvedEvery
+		next = min(next, every)
+	}
+	if now.Sub(w.checked) >= every {
 		w.checked = now
 		w.check()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -14,6 +15,7 @@ import (
 const policy = `tenant: faults
 streams:
   - {name: FAULTS, subjects: [faults.>], maxBytes: 3GiB}
+deadLetter: {maxBytes: 1MiB}
 schemas:
   - {name: entry, version: 1, text: '{"type": "object", "required": ["publisher", "number", "pad"]}'}
 subjects:
@@ -26,6 +28,11 @@ principals:
     identities: [{nkey: {{nkey "reader"}}}]
     subscribe: [faults.>]
 `
+
+// policyWith is policy for a smaller volume: at most 80 % of one may be reserved.
+func policyWith(maxBytes string) string {
+	return strings.Replace(policy, "3GiB", maxBytes, 1)
+}
 
 const (
 	stream    = "FAULTS"
