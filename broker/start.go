@@ -210,7 +210,8 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 	return nil
 }
 
-// startWatch reloads when a file changes, and once a minute sweeps idle token buckets and checks the consumers.
+// startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
+// checks the consumers, and says which limits turned connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -226,7 +227,7 @@ func (b startup) startWatch(context.Context, *material) error {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		t := time.NewTicker(time.Minute)
+		t, door := time.NewTicker(time.Minute), doorLog{}
 		defer t.Stop()
 		for {
 			select {
@@ -235,6 +236,7 @@ func (b startup) startWatch(context.Context, *material) error {
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
 				recheckConsumers(life, b.Broker)
+				door.report(b.log, b.gate.Stats().TurnedAway)
 			}
 		}
 	}()

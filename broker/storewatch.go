@@ -125,7 +125,7 @@ func (w *storeWatch) check() {
 	}
 	if !g.starved.Load() {
 		// Whether it lasts shows at the next check.
-		g.starved.Store(outOfSpace(err, w.worst))
+		g.starved.Store(!w.server.JetStreamEnabled() || outOfSpace(err, w.worst))
 		return
 	}
 	if phase(w.phase.Load()) != phaseReady || g.spaceBack() || !w.spaceForAll() {
@@ -135,8 +135,8 @@ func (w *storeWatch) check() {
 	close(g.back)
 }
 
-// outOfSpace tells a store without space from one that is broken otherwise. JetStream
-// that has shut itself off does not say why, so the volume tells.
+// outOfSpace tells a store without space from one that is broken otherwise: by its own
+// words, or by the volume, since a failed sync does not say why.
 func outOfSpace(err error, worst diskguard.Level) bool {
 	return worst >= diskguard.Hard || strings.Contains(err.Error(), syscall.ENOSPC.Error())
 }

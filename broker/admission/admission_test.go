@@ -112,6 +112,7 @@ func newFixture(t testing.TB) *fixture {
 	chain, err := NewChain(Config{
 		Signer: signer, Buckets: new(ratelimit.Table), Explain: true,
 		NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour),
+		Shortage:  func() *Shortage { return nil },
 		Validator: func(d *policy.SchemaDoc) schema.Validator { return validators[d] },
 	})
 	if err != nil {
