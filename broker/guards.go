@@ -115,7 +115,7 @@ func (b startup) startGuards(ctx context.Context, m *material) error {
 // fitVolume compares the volume with what the broker is to keep on it, and lowers a
 // storage.maxBytes that nobody has chosen.
 func (b startup) fitVolume(m *material, r diskguard.Reading) error {
-	size, most := r.Volume.Size, ByteSize(r.Volume.Size/100*MaxStoreShare) //nolint:gosec // no volume is that large
+	size, most := r.Volume.Size, ByteSize(r.Volume.Size/100*MaxStoreShare)
 	if r.Level >= diskguard.Hard {
 		return fmt.Errorf("%w %s is %s used (%s of %s free), storage.hardWatermark is %d %%: free space or enlarge the volume, then start again; nothing that is stored is lost or was touched",
 			ErrVolume, b.cfg.State, percent(r.Volume), gib(r.Volume.Free), gib(size), b.guards.marks.Hard)
@@ -245,16 +245,16 @@ func (g *guards) metrics() []ops.Source {
 
 // letterStore writes dead letters as long as there is any room at all: they pass the
 // hard watermark, and stop before they are what fills the volume.
-type letterStore struct{ *Broker }
+type letterStore struct{ b *Broker }
 
 var _ deadletter.Store = letterStore{}
 
 // PublishDLQ implements deadletter.Store.
 func (l letterStore) PublishDLQ(ctx context.Context, tenant, subject string, header nats.Header, data []byte) (uint64, error) {
-	if r := l.guards.reading(); r.Level == diskguard.Full {
+	if r := l.b.guards.reading(); r.Level == diskguard.Full {
 		return 0, fmt.Errorf("%w: the volume of the store is %s used", store.ErrFull, percent(r.Volume))
 	}
-	return l.store.PublishDLQ(ctx, tenant, subject, header, data)
+	return l.b.store.PublishDLQ(ctx, tenant, subject, header, data)
 }
 
 // guardFaults checks the settings of the guards.

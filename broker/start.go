@@ -107,7 +107,7 @@ func (b startup) startStore(ctx context.Context, m *material) error {
 
 func (b startup) startDeadLetters(ctx context.Context, _ *material) error {
 	b.letters = deadletter.New(deadletter.Config{
-		Store: letterStore{b.Broker}, Log: b.component("deadletter"),
+		Store: letterStore{b: b.Broker}, Log: b.component("deadletter"),
 		Dropped: func(tenant string, cause deadletter.Cause, count uint64) {
 			b.trail.Event("dead-letters-dropped", tenant, "", "", fmt.Sprintf("%d dropped: %s", count, cause))
 		},

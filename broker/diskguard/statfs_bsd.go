@@ -20,5 +20,5 @@ func Statfs(dir string) (Volume, error) {
 		return Volume{}, fmt.Errorf("diskguard: statfs %s: %w", dir, err)
 	}
 	// FreeBSD counts below zero when the superuser's reserve is in use.
-	return volume(uint64(s.Bsize), s.Blocks, s.Bfree, uint64(max(int64(s.Bavail), 0)), s.Files, uint64(max(int64(s.Ffree), 0))), nil //nolint:gosec,unconvert // not negative; the types differ between systems
+	return volume(uint64(s.Bsize), s.Blocks, s.Bfree, uint64(max(int64(s.Bavail), 0)), s.Files, uint64(max(int64(s.Ffree), 0))), nil //nolint:unconvert // not negative; the types differ between systems
 }

@@ -90,7 +90,7 @@ func (g *Guard) look(now time.Time) {
 	if n := value(g.samples[2]); n != g.cycles {
 		g.cycles, g.collected = n, now
 	}
-	inUse := int64(min(value(g.samples[0])+value(g.samples[1]), math.MaxInt64)) //nolint:gosec // bounded
+	inUse := int64(min(value(g.samples[0])+value(g.samples[1]), math.MaxInt64))
 	over := g.most > 0 && inUse > g.most
 	g.inUse.Store(inUse)
 	if g.over.Swap(over) != over && g.changed != nil {

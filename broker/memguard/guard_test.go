@@ -101,14 +101,15 @@ func TestOverFollowsTheHeap(t *testing.T) {
 	if g.Over() != nil {
 		t.Fatal(g.Over())
 	}
-	ballast := make([]byte, 128<<20)
-	runtime.GC()
-	expect(t, said, true)
-	if g.Over() == nil {
-		t.Error("over, and no error")
-	}
-	runtime.KeepAlive(ballast)
-	ballast = nil
+	func() {
+		ballast := make([]byte, 128<<20)
+		runtime.GC()
+		expect(t, said, true)
+		if g.Over() == nil {
+			t.Error("over, and no error")
+		}
+		runtime.KeepAlive(ballast)
+	}()
 	// Nobody collects but the guard itself.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
