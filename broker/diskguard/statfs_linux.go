@@ -19,9 +19,9 @@ func Statfs(dir string) (Volume, error) {
 	}
 	// Blocks are counted in fragments; Bsize is the best size of a write, which is
 	// another one on some network and FUSE file systems.
-	block := uint64(s.Frsize) //nolint:unconvert // 32 bits on some systems
+	block := uint64(s.Frsize)
 	if block == 0 {
-		block = uint64(s.Bsize) //nolint:unconvert // the same
+		block = uint64(s.Bsize)
 	}
 	return volume(block, s.Blocks, s.Bfree, s.Bavail, s.Files, s.Ffree), nil
 }
