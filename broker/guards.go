@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -106,7 +107,11 @@ func (b startup) startGuards(ctx context.Context, m *material) error {
 			b.log.Info().Int64("bytes", inUse).Msg("there is memory again: new connections are let in")
 		}
 	})
-	b.log.Info().Int64("gate.maxMemory", most).Int64("runtime", debug.SetMemoryLimit(-1)).Msg("memory limits")
+	runtime := debug.SetMemoryLimit(-1)
+	if runtime == math.MaxInt64 {
+		runtime = 0
+	}
+	b.log.Info().Int64("gate.maxMemory", most).Int64("runtime", runtime).Msg("memory limits in bytes, 0 for none")
 	g.memory.Start(ctx)
 	b.running("guards", g.memory.Shutdown)
 	return nil
@@ -115,21 +120,21 @@ func (b startup) startGuards(ctx context.Context, m *material) error {
 // fitVolume compares the volume with what the broker is to keep on it, and lowers a
 // storage.maxBytes that nobody has chosen.
 func (b startup) fitVolume(m *material, r diskguard.Reading) error {
-	size, most := r.Volume.Size, ByteSize(r.Volume.Size/100*MaxStoreShare)
+	whole, most := r.Volume.Size, ByteSize(r.Volume.Size/100*MaxStoreShare)
 	if r.Level >= diskguard.Hard {
-		return fmt.Errorf("%w %s is %s used (%s of %s free), storage.hardWatermark is %d %%: free space or enlarge the volume, then start again; nothing that is stored is lost or was touched",
-			ErrVolume, b.cfg.State, percent(r.Volume), gib(r.Volume.Free), gib(size), b.guards.marks.Hard)
+		return fmt.Errorf("%w (%s) is %s used (%s of %s free), storage.hardWatermark is %d %%: free space or enlarge the volume, then start again; nothing that is stored is lost or was touched",
+			ErrVolume, b.cfg.State, percent(r.Volume), size(r.Volume.Free), size(whole), b.guards.marks.Hard)
 	}
 	if b.cfg.Storage.MaxBytes <= most {
 		return nil
 	}
 	if !b.cfg.Dev && b.cfg.Storage.MaxBytes != DefaultStoreBytes {
-		return fmt.Errorf("%w %s has %s, of which %d %% (%s) may be reserved, storage.maxBytes is %s: enlarge the volume, or lower storage.maxBytes to %d or less",
-			ErrVolume, b.cfg.State, gib(size), MaxStoreShare, gib(uint64(most)), gib(uint64(b.cfg.Storage.MaxBytes)), most)
+		return fmt.Errorf("%w (%s) has %s, of which %d %% (%s) may be reserved, storage.maxBytes is %s: enlarge the volume, or lower storage.maxBytes to %d or less",
+			ErrVolume, b.cfg.State, size(whole), MaxStoreShare, size(uint64(most)), size(uint64(b.cfg.Storage.MaxBytes)), most)
 	}
 	if _, err := declaredAccounts(m.policy, int64(most)); err != nil {
-		return fmt.Errorf("%w %s has %s, of which %d %% (%s) may be reserved: enlarge the volume, or lower maxBytes of streams, buckets and deadLetter in the policy: %w",
-			ErrVolume, b.cfg.State, gib(size), MaxStoreShare, gib(uint64(most)), err)
+		return fmt.Errorf("%w (%s) has %s, of which %d %% (%s) may be reserved: enlarge the volume, or lower maxBytes of streams, buckets and deadLetter in the policy: %w",
+			ErrVolume, b.cfg.State, size(whole), MaxStoreShare, size(uint64(most)), err)
 	}
 	b.log.Warn().Int64("storage.maxBytes", int64(most)).Int64("default", int64(b.cfg.Storage.MaxBytes)).Str("state", b.cfg.State).
 		Msgf("storage.maxBytes is lowered to %d %% of the volume", MaxStoreShare)
@@ -140,7 +145,12 @@ func (b startup) fitVolume(m *material, r diskguard.Reading) error {
 // percent rounds down, so that it never reads as a mark that is not reached.
 func percent(v diskguard.Volume) string { return fmt.Sprintf("%d %%", int(100*v.Used())) }
 
-func gib(n uint64) string { return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30)) }
+func size(n uint64) string {
+	if n < 10<<30 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
 
 // short is what is refused now. It returns the value in force where that has not
 // changed, so that nothing is made anew at each look.
@@ -219,7 +229,7 @@ func (g *guards) volumeHealth() error {
 	var level error
 	if r.Level > diskguard.OK {
 		level = fmt.Errorf("the volume of the store is %s used (%s free), level %s; watermarks: soft %d %%, hard %d %%",
-			percent(r.Volume), gib(r.Volume.Free), r.Level, g.marks.Soft, g.marks.Hard)
+			percent(r.Volume), size(r.Volume.Free), r.Level, g.marks.Soft, g.marks.Hard)
 	}
 	return errors.Join(level, r.Err)
 }

@@ -174,14 +174,14 @@ func TestVolumeAtTheStart(t *testing.T) {
 	}{
 		"room":                      {size: 1 << 40, used: 50},
 		"above the soft watermark":  {size: 1 << 40, used: 90},
-		"full":                      {size: 1 << 40, used: 92, want: []string{"92 % used", "storage.hardWatermark is 92 %", "81.92 GiB of 1024.00 GiB free", "nothing that is stored is lost"}},
+		"full":                      {size: 1 << 40, used: 92, want: []string{"92 % used", "storage.hardWatermark is 92 %", "81.9 GiB of 1024.0 GiB free", "nothing that is stored is lost"}},
 		"a default that is lowered": {size: 1 << 30, used: 10, log: `"storage.maxBytes":858993440`},
 		"the same in dev":           {size: 1 << 30, used: 10, change: func(c *broker.Config) { c.Dev, c.Storage.MaxBytes = true, 2<<30 }, log: `"storage.maxBytes":858993440`},
 		"chosen and too large": {
 			size: 1 << 30, used: 10, change: func(c *broker.Config) { c.Storage.MaxBytes = 2 << 30 },
-			want: []string{"has 1.00 GiB", "80 % (0.80 GiB)", "storage.maxBytes is 2.00 GiB", "lower storage.maxBytes to 858993440 or less"},
+			want: []string{"has 1024 MiB", "80 % (819 MiB)", "storage.maxBytes is 2048 MiB", "lower storage.maxBytes to 858993440 or less"},
 		},
-		"too small for the policy": {size: 64 << 20, used: 10, want: []string{"has 0.06 GiB", "the policy reserves", "maxBytes of streams"}},
+		"too small for the policy": {size: 64 << 20, used: 10, want: []string{"has 64 MiB", "the policy reserves", "maxBytes of streams"}},
 		"nothing is known":         {fail: broken, want: []string{broken.Error()}},
 		"no guard on this system":  {fail: diskguard.ErrUnsupported, log: "no guard of the volume here"},
 	} {
