@@ -40,9 +40,9 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 	$(GO) run ./bench/cmd/bench -out bench/RESULTS.md
 
-test-faults: ## the long suite: 20 kill -9 cycles and 5 power cuts under load (power cuts need root on Linux), then the same shorter with encryption, and 15 key changes
+test-faults: ## the long suite: kill -9, power cuts and full disks under load (the last two need root on Linux), the same shorter with encryption, key changes
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt
-	($(GO) run ./bench/cmd/faults -kills 20 -cuts 5 && $(GO) run ./bench/cmd/faults -encrypted -kills 10 -cuts 3 -keychange 15) >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
+	($(GO) run ./bench/cmd/faults -kills 20 -cuts 5 -disk 6 && $(GO) run ./bench/cmd/faults -encrypted -kills 10 -cuts 3 -keychange 15) >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
 
 clean: ## remove what was built
 	rm -rf $(BIN)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,9 @@ type Server struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	read *json.Decoder
+
+	ended sync.Once
+	err   error // of the process; of ended
 }
 
 // ErrServer wraps what a server process said.
@@ -115,13 +119,28 @@ func (s *Server) Stop() error {
 	_ = s.in.Close()
 	late := time.AfterFunc(2*stopWait, func() { _ = s.cmd.Process.Kill() })
 	defer late.Stop()
-	return s.cmd.Wait()
+	return s.wait()
 }
 
 // Kill ends the server with SIGKILL and waits until it is gone.
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
+	_ = s.wait()
+}
+
+// wait waits for the end of the process; all callers get the same answer.
+func (s *Server) wait() error {
+	s.ended.Do(func() { s.err = s.cmd.Wait() })
+	return s.err
+}
+
+// End waits until the process has ended by itself and returns its exit code, -1 for a
+// signal. Nothing else may be asked of the server meanwhile; Kill may be called.
+func (s *Server) End() int {
+	var last answer
+	_ = s.read.Decode(&last) // an error: the process has closed its end
+	_ = s.wait()
+	return s.cmd.ProcessState.ExitCode()
 }
 
 // Connect connects with plain nats.go as principal.

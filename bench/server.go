@@ -54,6 +54,8 @@ type ServerConfig struct {
 	// KeyFile and PreviousKeyFile are those of broker.EncryptionConfig, for Signet.
 	// Empty means that the store is not encrypted, as that of Raw is not.
 	KeyFile, PreviousKeyFile string
+	// MaxBytes is storage.maxBytes, for Signet. 0 means its default.
+	MaxBytes int64
 }
 
 // Address is how clients reach a server.
@@ -66,6 +68,9 @@ type Address struct {
 
 // Cred is the principal that both kinds of server know in the measurements.
 const Cred = "bench"
+
+// ExitAgain is the exit code of a Signet that wants to be started anew.
+const ExitAgain = 75
 
 const (
 	serveFlag = "-serve-one"
@@ -195,6 +200,9 @@ func startSignet(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, er
 	if cfg.Sync == Lazy {
 		c.Storage.Durability = broker.DurabilityUnsafeLazy
 	}
+	if cfg.MaxBytes > 0 {
+		c.Storage.MaxBytes = broker.ByteSize(cfg.MaxBytes)
+	}
 	log := zerolog.New(os.Stderr).Level(zerolog.ErrorLevel)
 	b, err := broker.New(c, "bench", log)
 	if err != nil {
@@ -203,5 +211,11 @@ func startSignet(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, er
 	if err := b.Start(ctx); err != nil {
 		return nil, nil, err
 	}
+	go func() {
+		// As signet serve does; the end of the process ends this goroutine.
+		if <-b.Done(); errors.Is(b.Err(), broker.ErrSpaceBack) {
+			os.Exit(ExitAgain)
+		}
+	}()
 	return &Address{URL: "tls://" + b.Addr().String(), CA: st.CA, Creds: st.Creds, Root: st.Root}, b.Shutdown, nil
 }

@@ -40,6 +40,11 @@ var (
 	ErrNotReady = errors.New("broker: not ready")
 	// ErrServerEnded: the embedded server ended during the start.
 	ErrServerEnded = errors.New("broker: the embedded server ended")
+	// ErrVolume: the volume of the store is full or too small. Nothing was touched.
+	ErrVolume = errors.New("broker: the volume of the store")
+	// ErrSpaceBack: the store had failed for want of space, there is space again, and
+	// the broker has stopped so that it can be started anew, which repairs it.
+	ErrSpaceBack = errors.New("broker: the volume of the store has space again, the broker must start anew")
 )
 
 // phase is where a broker is in its life.
@@ -93,7 +98,7 @@ type storage struct {
 type inForce struct {
 	material atomic.Pointer[material]
 	chain    atomic.Pointer[admission.Chain]
-	down     atomic.Bool           // the store takes nothing; looked at once a second
+	guards   *guards               // of the volume, the memory and the store
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
 }
 
@@ -109,7 +114,7 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{})}, nil
+	return &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{}), inForce: inForce{guards: newGuards()}}, nil
 }
 
 // Check does what a start does before it touches the store or a port: it reads
@@ -155,6 +160,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		do   func(context.Context, *material) error
 	}{
 		{"audit", up.startAudit},
+		{"guards", up.startGuards},
 		{"server", up.startServer},
 		{"store", up.openStore},
 		{"dead letters", up.startDeadLetters},
@@ -164,6 +170,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"streams", up.makeStreams},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},
+		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {
@@ -219,13 +226,16 @@ func (b *Broker) Durability() Durability {
 // Policy returns the policy in force.
 func (b *Broker) Policy() *policy.Set { return b.material.Load().policy }
 
-// Done is closed when the broker has stopped, by Shutdown or by a failure of the
-// embedded server, which Err then tells.
+// Done is closed when the broker has stopped, by Shutdown or by itself; Err then
+// tells why.
 func (b *Broker) Done() <-chan struct{} { return b.done }
 
-// Err returns why the embedded server ended by itself, nil while it runs and after
-// an orderly end.
+// Err returns why the broker ended by itself: what the embedded server said, or
+// ErrSpaceBack. It is nil while it runs and after an orderly end.
 func (b *Broker) Err() error {
+	if b.guards.spaceBack() {
+		return ErrSpaceBack
+	}
 	if b.server == nil {
 		return nil
 	}

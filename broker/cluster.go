@@ -125,7 +125,7 @@ func (n *nodes) answer(m *nats.Msg) {
 	mat := n.b.material.Load()
 	info := nodeInfo{
 		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseNames[n.b.phase.Load()], Started: n.b.started,
-		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: n.server.Accounts(),
+		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: accountsOf(n.server),
 	}
 	data, err := json.Marshal(&info)
 	if err == nil {
@@ -246,6 +246,15 @@ func (b startup) hearTenants(ctx context.Context, cfg embed.Config) (_ []embed.T
 		case <-poll.C:
 		}
 	}
+}
+
+// accountsOf lists the accounts of a server.
+func accountsOf(s *embed.Server) []embed.TenantAccount {
+	var out []embed.TenantAccount
+	for _, t := range s.Stats().JetStream.Tenants {
+		out = append(out, embed.TenantAccount{Name: t.Name, MaxBytes: int64(t.LimitBytes)})
+	}
+	return out
 }
 
 func hasAccount(list []embed.TenantAccount, name string) bool {

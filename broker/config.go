@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/internal/strictyaml"
 )
 
@@ -110,6 +111,10 @@ type GateConfig struct {
 	APIRate     int      `yaml:"apiRate"`
 	APIReadRate int      `yaml:"apiReadRate"`
 	MaxPayload  ByteSize `yaml:"maxPayload"` // default DefaultMaxPayloadBytes, at most 8 MiB
+	// MaxMemory is the heap and stack in use above which no new connection is let in, at
+	// least 64 MiB. Default 0: 75 % of the control group's or the machine's memory; no
+	// limit where neither is known.
+	MaxMemory ByteSize `yaml:"maxMemory"`
 }
 
 // StorageConfig says where acknowledgements come from.
@@ -121,6 +126,13 @@ type StorageConfig struct {
 	Durability Durability `yaml:"durability"`
 	// Encryption of what is stored. Default: none.
 	Encryption EncryptionConfig `yaml:"encryption"`
+	// SoftWatermark and HardWatermark, in percent of the volume that is used, are where
+	// large and where all stored publishes are refused. Default diskguard.DefaultSoft
+	// and diskguard.DefaultHard; soft < hard <= 98.
+	SoftWatermark int `yaml:"softWatermark"`
+	HardWatermark int `yaml:"hardWatermark"`
+
+	testOnlyVolume diskguard.Stat // nil: the real one
 }
 
 // OpsConfig is the operations port.
@@ -178,7 +190,7 @@ func DefaultConfig() Config {
 			MaxSubscriptions: DefaultMaxSubscriptions, MaxPayload: DefaultMaxPayloadBytes,
 			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate,
 		},
-		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability},
+		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability, SoftWatermark: diskguard.DefaultSoft, HardWatermark: diskguard.DefaultHard},
 		Ops:     OpsConfig{Listen: DefaultOpsListen},
 		Log:     LogConfig{Level: "info", Format: "json"},
 	}
@@ -303,6 +315,7 @@ func (c *Config) Validate() error {
 	if c.Cluster != nil {
 		c.Cluster.validate(c, fail)
 	}
+	faults = append(faults, c.guardFaults()...)
 	between("drain (ms)", c.Drain.Milliseconds(), 100, 600_000)
 	return errors.Join(faults...)
 }

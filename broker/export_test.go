@@ -5,6 +5,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/internal/embed"
 )
 
@@ -28,3 +29,6 @@ func Recheck(ctx context.Context, b *Broker) error {
 
 // LoadStoreKey is what a start reads for the encryption of the store.
 func LoadStoreKey(cfg *Config) (*embed.Encryption, error) { return cfg.Storage.Encryption.load() }
+
+// SetVolume makes a broker of c ask stat about the volume of its store.
+func SetVolume(c *Config, stat diskguard.Stat) { c.Storage.testOnlyVolume = stat }

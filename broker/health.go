@@ -17,9 +17,21 @@ import (
 // view reads the state of a broker, for probes, metrics and status.get.
 type view struct{ *Broker }
 
-// live says whether a restart would help: only a store that reported a failed
-// sync is beyond repair from within.
+// live says whether a restart would help: only a store that reported a failed sync is
+// beyond repair from within, or one that had no space and has it again. While there is
+// no space a restart would only fail.
 func (b view) live() error {
+	switch {
+	case b.guards.spaceBack():
+		return ErrSpaceBack
+	case b.guards.starved.Load():
+		return b.server.Err()
+	}
+	return b.storage()
+}
+
+// storage says whether acknowledgements can be given.
+func (b view) storage() error {
 	if b.barrier != nil && b.barrier.Stats().Failed {
 		return errors.New("stable storage reported an error: nothing more is acknowledged until a restart")
 	}
@@ -31,7 +43,7 @@ func (b view) ready() error {
 	if p := phase(b.phase.Load()); p != phaseReady {
 		return errors.New(phaseNames[p])
 	}
-	return errors.Join(b.live(), b.server.Health(), b.keyringHealth())
+	return errors.Join(b.storage(), b.server.Health(), b.keyringHealth(), b.guards.ready())
 }
 
 func (b view) keyringHealth() error {
@@ -40,17 +52,6 @@ func (b view) keyringHealth() error {
 		return fmt.Errorf("the attestation key is valid from %s to %s: events are refused", from.Format(time.RFC3339), until.Format(time.RFC3339))
 	}
 	return nil
-}
-
-// watchStore notes whether the store takes anything, and says when that changes.
-func (b startup) watchStore() {
-	err := errors.Join(view(b).live(), b.server.Health())
-	switch was := b.down.Swap(err != nil); {
-	case err != nil && !was:
-		b.log.Error().Err(err).Msg("the store takes nothing: publishes are refused")
-	case err == nil && was:
-		b.log.Info().Msg("the store takes publishes again")
-	}
 }
 
 // reloadHealth says whether what is on disk is what is in force. It does not make
@@ -105,7 +106,8 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		})
 	}
 	for part, check := range map[string]func() error{
-		"storage": b.live, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
+		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
+		"volume": b.guards.volumeHealth, "memory": b.guards.memory.Over,
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
@@ -138,7 +140,11 @@ func (b view) metrics() []ops.Source {
 	out := []ops.Source{
 		one("signet_gate_connections", "Client connections open now.", ops.Gauge, func() float64 { return float64(b.gate.Stats().Connections) }),
 		one("signet_gate_messages_total", "Publishes that were let in.", ops.Counter, func() float64 { return float64(b.gate.Stats().Messages) }),
-		one("signet_gate_turned_away_total", "Connections refused before they could say anything.", ops.Counter, func() float64 { return float64(b.gate.Stats().TurnedAway) }),
+		{Name: "signet_gate_turned_away_total", Help: "Connections that were not let in, by the setting that is the limit.", Kind: ops.Counter, Labels: []string{"limit"}, Read: func(emit func(float64, ...string)) {
+			for limit, n := range b.gate.Stats().TurnedAway {
+				emit(float64(n), limit)
+			}
+		}},
 		one("signet_gate_panics_total", "Connections that a fault of the broker has ended.", ops.Counter, func() float64 { return float64(b.gate.Stats().Panics) }),
 		one("signet_gate_read_bytes_total", "Bytes read from clients.", ops.Counter, func() float64 { return float64(b.gate.Stats().BytesIn) }),
 		one("signet_gate_written_bytes_total", "Bytes written to clients.", ops.Counter, func() float64 { return float64(b.gate.Stats().BytesOut) }),
@@ -174,6 +180,7 @@ func (b view) metrics() []ops.Source {
 		}},
 		one("signet_server_slow_consumers_total", "Connections cut because they read too slowly.", ops.Counter, func() float64 { return float64(b.server.Stats().SlowConsumers) }),
 	}
+	out = append(out, b.guards.metrics()...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

@@ -276,7 +276,7 @@ func TestRefusesToStart(t *testing.T) {
 		"more than there is": {func(_ *testing.T, cfg *broker.Config, _ *broker.State) { cfg.Storage.MaxBytes = 16 << 20 }, "storage.maxBytes", true},
 		"client port in use": {func(_ *testing.T, cfg *broker.Config, _ *broker.State) { cfg.Listen = busy.Addr().String() }, "gate", false},
 		"ops port in use":    {func(_ *testing.T, cfg *broker.Config, _ *broker.State) { cfg.Ops.Listen = busy.Addr().String() }, "operations port", false},
-		"state is a file":    {func(t *testing.T, cfg *broker.Config, _ *broker.State) { check(t, os.WriteFile(cfg.State, nil, 0o600)) }, "start server", true},
+		"state is a file":    {func(t *testing.T, cfg *broker.Config, _ *broker.State) { check(t, os.WriteFile(cfg.State, nil, 0o600)) }, "guards", true},
 		"no store key":       {func(t *testing.T, _ *broker.Config, st *broker.State) { check(t, os.Remove(st.StoreKey)) }, "storage.encryption.keyFile", true},
 		"open store key":     {func(t *testing.T, _ *broker.Config, st *broker.State) { check(t, os.Chmod(st.StoreKey, 0o604)) }, "mode 0604", true},
 		"no random store key": {func(t *testing.T, _ *broker.Config, st *broker.State) {

@@ -131,6 +131,9 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 	if err := m.ring.Replaces(old.ring); err != nil {
 		return nil, nil, err
 	}
+	if err := b.guards.roomForStreams(m.policy, old.policy); err != nil {
+		return nil, nil, err
+	}
 	if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
 		return nil, nil, err
 	}

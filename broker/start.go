@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -47,9 +46,6 @@ func (b startup) startAudit(ctx context.Context, _ *material) error {
 func (b startup) startServer(ctx context.Context, m *material) error {
 	accounts, err := declaredAccounts(m.policy, &b.cfg)
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(b.cfg.State, 0o700); err != nil {
 		return err
 	}
 	if accounts, err = withRemembered(b.cfg.State, accounts); err != nil {
@@ -149,7 +145,7 @@ func (b startup) makeStreams(ctx context.Context, m *material) error {
 
 func (b startup) startDeadLetters(ctx context.Context, _ *material) error {
 	b.letters = deadletter.New(deadletter.Config{
-		Store: b.store, Log: b.component("deadletter"),
+		Store: letterStore{b: b.Broker}, Log: b.component("deadletter"),
 		Dropped: func(tenant string, cause deadletter.Cause, count uint64) {
 			b.trail.Event("dead-letters-dropped", tenant, "", "", fmt.Sprintf("%d dropped: %s", count, cause))
 		},
@@ -203,8 +199,8 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	from, until := m.attests()
 	return admission.NewChain(admission.Config{
 		NotBefore: from, NotAfter: until,
-		Available: func() bool { return !b.down.Load() },
-		Signer:    m.signer, Buckets: &b.buckets, Validator: m.validator,
+		Shortage: b.guards.shortage.Load,
+		Signer:   m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
 	})
 }
@@ -220,6 +216,7 @@ func makeGate(b *Broker, m *material) error {
 	deps := gate.Deps{
 		Upstream: b.server, Owners: b.store, Authenticate: identity.Nkey, Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
 		Admission: func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
+		Memory:    b.guards.memory.Over,
 		Sink:      &sink{log: b.component("gate"), trail: b.trail, letters: b.letters, policy: b.Policy},
 	}
 	if b.barrier != nil {
@@ -251,8 +248,8 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 	return nil
 }
 
-// startWatch reloads when a file changes, looks at the store once a second, and once
-// a minute sweeps idle token buckets and checks the consumers.
+// startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
+// checks the consumers, and says which limits turned connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -268,18 +265,16 @@ func (b startup) startWatch(context.Context, *material) error {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		t, health := time.NewTicker(time.Minute), time.NewTicker(time.Second)
+		t, door := time.NewTicker(time.Minute), doorLog{}
 		defer t.Stop()
-		defer health.Stop()
 		for {
 			select {
 			case <-life.Done():
 				return
-			case <-health.C:
-				b.watchStore()
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
 				recheckConsumers(life, b.Broker)
+				door.report(b.log, b.gate.Stats().TurnedAway)
 			}
 		}
 	}()
@@ -291,8 +286,9 @@ func (b startup) startWatch(context.Context, *material) error {
 	return nil
 }
 
-// guardServer shuts the broker down when the embedded server ends by itself: a gate
-// without a server only turns clients away, and a supervisor can start a new one.
+// guardServer shuts the broker down when the embedded server ends by itself, or when
+// only a new one can make use of the space that is back: a gate without a server only
+// turns clients away, and a supervisor can start a new one.
 func guardServer(b *Broker) {
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -301,8 +297,9 @@ func guardServer(b *Broker) {
 		case <-stop:
 			return
 		case <-b.server.Done():
+			b.log.Error().AnErr("error", b.server.Err()).Msg("the embedded server ended, shutting down")
+		case <-b.guards.back:
 		}
-		b.log.Error().AnErr("error", b.server.Err()).Msg("the embedded server ended, shutting down")
 		ctx, cancel := context.WithTimeout(context.Background(), b.cfg.Drain)
 		defer cancel()
 		_ = b.Shutdown(ctx) // it logs its error; ErrNotReady: somebody else is at it
@@ -312,6 +309,7 @@ func guardServer(b *Broker) {
 		select {
 		case <-ended:
 		case <-b.server.Done(): // it may be the goroutine itself that waits here
+		case <-b.guards.back: // the same
 		}
 		return nil
 	})

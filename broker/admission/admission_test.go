@@ -112,6 +112,7 @@ func newFixture(t testing.TB) *fixture {
 	chain, err := NewChain(Config{
 		Signer: signer, Buckets: new(ratelimit.Table), Explain: true,
 		NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour),
+		Shortage:  func() *Shortage { return nil },
 		Validator: func(d *policy.SchemaDoc) schema.Validator { return validators[d] },
 	})
 	if err != nil {
@@ -407,26 +408,41 @@ func TestNoEventOutsideTheKeysValidity(t *testing.T) {
 	}
 }
 
-// A store that is down answers nobody, so the refusal must come from here.
-func TestRefusesAtOnceWhileTheStoreIsDown(t *testing.T) {
+// A store that takes nothing answers nobody, so the refusal must come from here.
+func TestRefusesAtOnceWhatTheStoreDoesNotTake(t *testing.T) {
 	f := newFixture(t)
-	cfg, down := f.chain.cfg, true
-	cfg.Available = func() bool { return !down }
+	cfg := f.chain.cfg
+	var now *Shortage
+	cfg.Shortage = func() *Shortage { return now }
 	chain, err := NewChain(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.session = chain.Session(f.session.Principal())
-	for _, subject := range []string{"orders.a", "$KV.config.k", "$O.files.C.x"} {
-		if r, _ := f.one(subject, "x"); r == nil || r.Code != wire.CodeUnavailable || r.Rule != "storage" {
-			t.Errorf("%s: got %v, want a refusal", subject, r)
+	stored := []string{"orders.a", "$KV.config.k", "$O.files.C.x"}
+	now = &Shortage{Rule: "storage", Detail: "why", RetryAfter: time.Second, Most: NoPayload}
+	for _, subject := range stored {
+		for _, payload := range []string{"", "x"} {
+			r, _ := f.one(subject, payload)
+			if r == nil || r.Code != wire.CodeUnavailable || r.Rule != "storage" || r.Detail != "why" || r.RetryAfter != time.Second {
+				t.Errorf("%s %q: got %v, want a refusal", subject, payload, r)
+			}
 		}
 	}
 	if r, _ := f.one("telemetry.cpu", "x"); r != nil {
 		t.Errorf("an ephemeral event needs no store: %v", r)
 	}
-	down = false
-	if r, _ := f.one("orders.a", "x"); r != nil {
+	now = &Shortage{Rule: "large", Most: 4}
+	for _, subject := range stored {
+		if r, _ := f.one(subject, "four"); r != nil {
+			t.Errorf("%s: a small one: %v", subject, r)
+		}
+		if r, _ := f.one(subject, "fives"); r == nil || r.Rule != "large" {
+			t.Errorf("%s: a large one: %v", subject, r)
+		}
+	}
+	now = nil
+	if r, _ := f.one("orders.a", "large again"); r != nil {
 		t.Errorf("the store is back: %v", r)
 	}
 }

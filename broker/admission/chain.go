@@ -37,10 +37,35 @@ type Config struct {
 	// by the keyring that readers have. Outside of it events are refused: they would
 	// be stored and acknowledged, and no reader would accept them. Required.
 	NotBefore, NotAfter time.Time
-	// Available reports whether the store can take anything. While it says no, what
-	// would be stored is refused at once, instead of waiting for an answer that never
-	// comes. It must not block. Nil: always.
-	Available func() bool
+	// Shortage says what the store does not take now; nil: it takes everything. What
+	// it does not take is refused at once, instead of waiting for an answer that never
+	// comes. It is asked for each publish that would be stored: it must not block and
+	// must not allocate, and what it returns must not change. No function: no shortage.
+	Shortage func() *Shortage
+}
+
+// Shortage is what the store does not take, and what the sender is told.
+type Shortage struct {
+	// Rule and Detail are those of the refusal, which is 40900 Unavailable.
+	Rule, Detail string
+	// RetryAfter is when it is worth to try again.
+	RetryAfter time.Duration
+	// Most is the largest payload, in bytes, that is taken nevertheless; NoPayload for
+	// none at all.
+	Most int
+}
+
+// NoPayload as Shortage.Most refuses empty payloads too.
+const NoPayload = -1
+
+// refusal is nil for a payload that is taken.
+func (s *Shortage) refusal(payload int) *wire.Refusal {
+	if s == nil || payload <= s.Most {
+		return nil
+	}
+	r := wire.Refuse(wire.CodeUnavailable, s.Rule, s.Detail)
+	r.RetryAfter = s.RetryAfter
+	return r
 }
 
 // Chain makes sessions over one policy snapshot. It is immutable and safe for
@@ -240,8 +265,10 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	if r := s.take(rt, len(p.Header)+len(p.Payload)); r != nil {
 		return r
 	}
-	if available := s.chain.cfg.Available; available != nil && rt.stored() && !available() {
-		return wire.Refuse(wire.CodeUnavailable, "storage", "the store takes nothing now")
+	if shortage := s.chain.cfg.Shortage; shortage != nil && rt.stored() {
+		if r := shortage().refusal(len(p.Payload)); r != nil {
+			return r
+		}
 	}
 	if rt.class != acl.ClassEvent && rt.class != acl.ClassEphemeral {
 		if r := s.checkSchema(rt, s.mediaType(rt), p.Payload); r != nil {

@@ -17,9 +17,11 @@ var (
 	errAuthorization = errors.New("Authorization Violation")
 	errAuthTimeout   = errors.New("Authentication Timeout")
 	errUnavailable   = errors.New("Service Unavailable")
-	errConnections   = errors.New("maximum connections exceeded")
-	errRevoked       = errors.New("User Authentication Revoked")
-	errStale         = errors.New("Stale Connection")
+	errMemory        = errors.New("Service Unavailable: memory is short (gate.maxMemory)")
+	// Its text is that of nats-server, which client libraries compare as a whole.
+	errConnections = errors.New("maximum connections exceeded")
+	errRevoked     = errors.New("User Authentication Revoked")
+	errStale       = errors.New("Stale Connection")
 )
 
 // connectOptions are the options of CONNECT that the gate honours.

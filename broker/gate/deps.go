@@ -91,7 +91,10 @@ type Deps struct {
 	Guard     *jsapi.Guard
 	Policy    *policy.Set
 	Barrier   Barrier // nil: acknowledgements are not held
-	Sink      Sink    // nil: nobody is told
+	// Memory says why no new connection may be let in, nil while there is memory. It
+	// must not block. No function: there always is.
+	Memory func() error
+	Sink   Sink // nil: nobody is told
 }
 
 func (d *Deps) validate() error {

@@ -122,7 +122,7 @@ const acceptPause = 5 * time.Millisecond
 // welcome starts a connection, unless there are too many.
 func (g *Gate) welcome(raw net.Conn) {
 	if !g.door.admit(raw.RemoteAddr(), time.Now()) {
-		g.counters.turnedAway.Add(1)
+		g.counters.turnedAway[awayRate].Add(1)
 		_ = raw.Close() // no answer: it would cost what the limit saves
 		return
 	}
@@ -131,7 +131,11 @@ func (g *Gate) welcome(raw net.Conn) {
 	full := len(g.conns) >= g.cfg.Limits.Connections
 	if full || g.draining {
 		g.mu.Unlock()
-		g.counters.turnedAway.Add(1)
+		why := awayDrain
+		if full {
+			why = awayFull
+		}
+		g.counters.turnedAway[why].Add(1)
 		c.life.end()
 		if full && g.cfg.TLS == nil {
 			_ = c.session.down.write(appendErr(nil, errConnections.Error()))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -54,8 +55,8 @@ func (h *handshake) run() error {
 	if refusal := c.access.authenticate(ctx); refusal != nil {
 		return &fatal{err: errAuthorization, refusal: refusal}
 	}
-	if who := c.access.principal.Load().FullName(); !c.gate.enroll(c, who) {
-		return &fatal{err: errConnections, refusal: wire.Refuse(wire.CodeConnectionLimited, "gate.maxConnectionsPerPrincipal", "")}
+	if err := h.enroll(); err != nil {
+		return err
 	}
 	c.greeting.account = c.access.principal.Load().Tenant.Name
 	if err := h.openUpstream(ctx); err != nil {
@@ -69,6 +70,24 @@ func (h *handshake) run() error {
 		}
 	}
 	c.session.down.readWithin(0)
+	return nil
+}
+
+// enroll lets the client in as one of its principal's connections, if there is memory
+// for one more. It comes after the authentication: who may not enter is told nothing.
+func (h *handshake) enroll() error {
+	c, g := h.c, h.c.gate
+	if short := g.deps.Memory; short != nil {
+		if err := short(); err != nil {
+			g.counters.turnedAway[awayMemory].Add(1)
+			return &fatal{err: errMemory, refusal: wire.Refuse(wire.CodeUnavailable, awayNames[awayMemory], err.Error())}
+		}
+	}
+	if !g.enroll(c, c.access.principal.Load().FullName()) {
+		g.counters.turnedAway[awayShare].Add(1)
+		detail := fmt.Sprintf("the principal has its %d connections", g.cfg.Limits.PrincipalConnections)
+		return &fatal{err: errConnections, refusal: wire.Refuse(wire.CodeConnectionLimited, awayNames[awayShare], detail)}
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -32,6 +33,9 @@ func TestPrincipalConnectionsAreAShare(t *testing.T) {
 		}
 	}
 	check(t, w.connect("reader").Flush())
+	if got := w.gate.Stats().TurnedAway; got["gate.maxConnectionsPerPrincipal"] != 3 || len(got) != int(aways) {
+		t.Errorf("turned away: %v", got)
+	}
 	open[0].Close()
 	w.until("the share is given back", func() bool {
 		nc, err := w.tryConnect("writer")
@@ -50,6 +54,38 @@ func TestPrincipalConnectionsAreAShare(t *testing.T) {
 	if want := wire.CodeConnectionLimited.String() + " connect"; len(w.sink.refused) < 3 || w.sink.refused[0] != want {
 		t.Errorf("audit: %q", w.sink.refused)
 	}
+}
+
+// TestShortMemoryRefusesNewConnections: whoever is in stays in and is served, whoever
+// is not is told which limit it is, and is let in when there is memory again.
+func TestShortMemoryRefusesNewConnections(t *testing.T) {
+	var short atomic.Bool
+	w := newWorld(t, func(_ *Config, d *Deps) {
+		d.Memory = func() error {
+			if short.Load() {
+				return errors.New("9 of 8 MiB in use")
+			}
+			return nil
+		}
+	})
+	early := w.connect("writer")
+	short.Store(true)
+	for range 2 {
+		if _, err := w.tryConnect("reader"); err == nil || !strings.Contains(err.Error(), "gate.maxMemory") {
+			t.Fatalf("while memory is short: %v", err)
+		}
+	}
+	check(t, early.Flush())
+	if got := w.gate.Stats().TurnedAway; got["gate.maxMemory"] != 2 || got["gate.maxConnections"] != 0 {
+		t.Errorf("turned away: %v", got)
+	}
+	w.sink.mu.Lock()
+	if want := wire.CodeUnavailable.String() + " connect"; len(w.sink.refused) != 2 || w.sink.refused[0] != want {
+		t.Errorf("audit: %q", w.sink.refused)
+	}
+	w.sink.mu.Unlock()
+	short.Store(false)
+	check(t, w.connect("reader").Flush())
 }
 
 // TestAPIRateIsPerPrincipal: requests to the JetStream API spend a bucket that all

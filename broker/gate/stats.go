@@ -14,12 +14,27 @@ const (
 	codeCount = 1000
 )
 
+// away is why a connection was not let in, as an index.
+type away int
+
+const (
+	awayRate   away = iota // too many new ones from one address
+	awayFull               // all connections are taken
+	awayDrain              // the gate is closing
+	awayShare              // the principal has its share
+	awayMemory             // memory is short
+	aways
+)
+
+// awayNames are the limits, as the configuration calls them.
+var awayNames = [aways]string{"gate.connectionRate", "gate.maxConnections", "draining", "gate.maxConnectionsPerPrincipal", "gate.maxMemory"}
+
 // counters are the live numbers behind Stats.
 type counters struct {
 	connections   atomic.Int64
 	subscriptions atomic.Int64 // kept by the tables of the connections
 	accepted      counter
-	turnedAway    counter
+	turnedAway    [aways]counter
 	messages      counter
 	bytesIn       counter
 	bytesOut      counter
@@ -44,7 +59,7 @@ type Stats struct {
 	Connections   int64                // open now, with those that are not authenticated yet
 	Subscriptions int64                // of clients, open now over all connections
 	Accepted      uint64               // connections that were let in
-	TurnedAway    uint64               // connections that were refused before CONNECT was read
+	TurnedAway    map[string]uint64    // connections that were not let in, by the setting that is the limit, or "draining"; with the zeros
 	Messages      uint64               // publishes that were forwarded
 	Frames        uint64               // frames from the server
 	BytesIn       uint64               // read from clients
@@ -59,10 +74,13 @@ type Stats struct {
 func (g *Gate) Stats() Stats {
 	c := &g.counters
 	s := Stats{
-		Connections: c.connections.Load(), Subscriptions: c.subscriptions.Load(), Accepted: c.accepted.Load(), TurnedAway: c.turnedAway.Load(),
+		Connections: c.connections.Load(), Subscriptions: c.subscriptions.Load(), Accepted: c.accepted.Load(), TurnedAway: make(map[string]uint64, aways),
 		Messages: c.messages.Load(), Frames: c.frames.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), BytesUp: c.bytesUp.Load(),
 		HeldAcks: c.held.Load(), Panics: c.panics.Load(), Refused: map[wire.Code]uint64{},
+	}
+	for i, name := range awayNames {
+		s.TurnedAway[name] = c.turnedAway[i].Load()
 	}
 	for i := range c.refused {
 		if n := c.refused[i].Load(); n > 0 {

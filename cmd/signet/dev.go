@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/client"
 )
 
@@ -111,6 +112,10 @@ func (d *devVerb) config(st *broker.State) (broker.Config, error) {
 	}
 	if d.opsGiven || d.getenv("SIGNET_OPS_LISTEN") == "" {
 		cfg.Ops.Listen = d.ops
+	}
+	if cfg.Storage.SoftWatermark == diskguard.DefaultSoft && cfg.Storage.HardWatermark == diskguard.DefaultHard {
+		// The disk of a workstation is fuller than the volume of a server may be.
+		cfg.Storage.SoftWatermark, cfg.Storage.HardWatermark = 97, 98
 	}
 	if d.durability != "" {
 		cfg.Storage.Durability = broker.Durability(d.durability)

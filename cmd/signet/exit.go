@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing/keyring"
@@ -18,6 +19,7 @@ const (
 	exitUsage       = 2
 	exitRefused     = 3
 	exitUnreachable = 4
+	exitAgain       = 75 // EX_TEMPFAIL of sysexits.h
 	exitInterrupted = 130
 )
 
@@ -30,6 +32,8 @@ const exitCodesText = `Exit codes of every command:
   3    refused by the broker or its policy (credential, grant, schema, signature,
        rate, size), the answer is no, or an event does not verify
   4    the broker cannot be reached, or did not answer in time
+  75   serve and dev: the store had failed for want of space, and there is space
+       again; started anew, the broker serves
   130  interrupted by SIGINT or SIGTERM (dev and serve: by the second one; the
        first drains and ends with 0)`
 
@@ -86,6 +90,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &exit):
 		return exit.code
+	case errors.Is(err, broker.ErrSpaceBack):
+		return exitAgain
 	case errors.Is(err, errInterrupted):
 		return exitInterrupted
 	case errors.As(err, &usage), errors.Is(err, client.ErrInvalidOption), errors.Is(err, client.ErrNoRoot), errors.Is(err, keyring.ErrRootKey):

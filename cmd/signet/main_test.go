@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nkeys"
 	"github.com/spf13/cobra"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing/keyring"
@@ -226,6 +227,7 @@ func TestExitCodes(t *testing.T) {
 		{"internal", refusal(wire.ClassInternal, 40990), 1},
 		{"unavailable", refusal(wire.ClassUnavailable, 40900), 4},
 		{"wrong root", &client.Error{Class: string(wire.ClassUnavailable), Err: fmt.Errorf("%w: %w", client.ErrKeyring, keyring.ErrBadSignature)}, 3},
+		{"space is back", fmt.Errorf("x: %w", broker.ErrSpaceBack), 75},
 		{"interrupted", fmt.Errorf("x: %w", errInterrupted), 130},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/broker/memguard"
 )
 
 // newLog makes the process log. level is one that Config.Validate has accepted.
@@ -32,6 +34,7 @@ func runBroker(ctx context.Context, a *app, b *broker.Broker, drain time.Duratio
 	sig := make(chan os.Signal, 4)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(sig)
+	memguard.SetLimit(memguard.ReadLimits("/"), a.getenv) // the broker logs what is in force
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	started := make(chan error, 1)
@@ -62,6 +65,9 @@ func runBroker(ctx context.Context, a *app, b *broker.Broker, drain time.Duratio
 			}
 			return shutdown(b, drain, sig, nil)
 		case <-b.Done():
+			if err := b.Err(); errors.Is(err, broker.ErrSpaceBack) {
+				return err
+			}
 			return &exitError{code: exitFailed, err: errStopped}
 		}
 	}

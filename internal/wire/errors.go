@@ -88,7 +88,7 @@ type Refusal struct {
 	Principal  string        // tenant/name, empty before authentication
 	Detail     string        // one line for the caller; no payload bytes, no policy internals
 	Ref        string        // identifier under which the audit record is found
-	RetryAfter time.Duration // for ClassRateLimited: when the same request would pass
+	RetryAfter time.Duration // for ClassRateLimited: when the same request would pass; for ClassUnavailable: when it is worth to try
 	Violations []Violation
 	Truncated  bool // more violations exist than are listed
 

@@ -21,7 +21,7 @@ import (
 // mount ends with its last mount.
 const (
 	namespaceEnv = "SIGNET_FAULTS_NAMESPACE"
-	imageBytes   = 2 << 30 // sparse
+	cutImage     = 2 << 30 // bytes, sparse
 )
 
 func insideNamespace() bool { return os.Getenv(namespaceEnv) != "" }
@@ -42,13 +42,14 @@ func canCut() error {
 	return nil
 }
 
-func cutInNamespace(ctx context.Context, n int, o options) error {
+// inNamespace runs this program again with args, where it may mount.
+func inNamespace(ctx context.Context, o options, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	c := exec.CommandContext(ctx, self, "-kills", "0", "-cuts", strconv.Itoa(n), "-dir", o.dir, "-load", o.load.String(),
-		"-encrypted="+strconv.FormatBool(o.keyFile != ""))
+	c := exec.CommandContext(ctx, self, append(args, "-dir", o.dir, "-load", o.load.String(),
+		"-encrypted="+strconv.FormatBool(o.keyFile != ""))...)
 	c.Env = append(os.Environ(), namespaceEnv+"=1")
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
@@ -91,13 +92,13 @@ var errNoRestart = errors.New("no restart after the cut")
 
 // cutRun loads a broker on a volume of its own and cuts its power n times.
 func cutRun(ctx context.Context, n int, o options, name string, sync bench.Sync) (v *verdict, err error) {
-	vol, err := newVolume(filepath.Join(o.dir, name))
+	vol, err := newVolume(filepath.Join(o.dir, name), cutImage)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, vol.close()) }()
 	b := &subject{cfg: bench.ServerConfig{
-		Kind: bench.Signet, Sync: sync, Dir: filepath.Join(o.dir, name, "etc"), Store: vol.mount, Policy: policy,
+		Kind: bench.Signet, Sync: sync, Dir: filepath.Join(o.dir, name, "etc"), Store: vol.mount, Policy: policyWith("1GiB"),
 		KeyFile: o.keyFile,
 	}}
 	defer b.kill() // before the volume goes
@@ -149,7 +150,7 @@ type volume struct {
 	mounted           bool
 }
 
-func newVolume(dir string) (*volume, error) {
+func newVolume(dir string, bytes int64) (*volume, error) {
 	v := &volume{dir: dir, image: filepath.Join(dir, "0.img"), mount: filepath.Join(dir, "volume")}
 	if err := os.MkdirAll(v.mount, 0o700); err != nil {
 		return nil, err
@@ -158,10 +159,10 @@ func newVolume(dir string) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(f.Truncate(imageBytes), f.Close()); err != nil {
+	if err := errors.Join(f.Truncate(bytes), f.Close()); err != nil {
 		return nil, err
 	}
-	if err := tool("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", v.image); err != nil {
+	if err := tool("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", v.image); err != nil {
 		return nil, err
 	}
 	return v, v.attach()

@@ -11,6 +11,8 @@ func insideNamespace() bool { return false }
 
 func canCut() error { return errors.New("power cuts need Linux") }
 
-func cutInNamespace(context.Context, int, options) error { return canCut() }
+func inNamespace(context.Context, options, ...string) error { return canCut() }
 
 func powerCuts(context.Context, int, options) error { return canCut() }
+
+func fullDisks(context.Context, int, options) error { return canCut() }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -17,6 +18,7 @@ streams:
 kv:
   - {bucket: churn, maxBytes: 256MiB}
   - {bucket: aged, maxBytes: 256MiB, ttl: 5s}
+deadLetter: {maxBytes: 1MiB}
 schemas:
   - {name: entry, version: 1, text: '{"type": "object", "required": ["publisher", "number", "pad"]}'}
 subjects:
@@ -30,6 +32,11 @@ principals:
     identities: [{nkey: {{nkey "reader"}}}]
     subscribe: [faults.>]
 `
+
+// policyWith is policy for a smaller volume: at most 80 % of one may be reserved.
+func policyWith(maxBytes string) string {
+	return strings.Replace(policy, "3GiB", maxBytes, 1)
+}
 
 const (
 	stream    = "FAULTS"

@@ -1,9 +1,17 @@
 // Command faults takes the broker's promise by its word: an event that was
-// acknowledged is there, once, in order and attested, after kill -9, after a power
-// cut under load and after changes of the key of an encrypted store. Exit codes: 0 all held, 1 something was lost or failed, 2
+// acknowledged is there, once, in order and attested, after kill -9, after a
+// power cut under load, after changes of the key of an encrypted store, and after a
+// full disk, from which the broker comes back by itself. Exit codes: 0 all held, 1
+// something was lost or failed, 2
 // wrong flags.
 //
 // The broker runs as a child process with real TLS and its default durability.
+// A full disk is a small ext4 volume that another writer fills: in turn up to just below
+// the hard watermark, so that the load itself reaches it, and to the last block at
+// once, so that the store may fail. Every publisher must be told; then the writer goes,
+// and the time until the first acknowledgement is printed. Where the broker asks to
+// be started anew (exit code 75) the command does what a service manager would.
+//
 // Power cuts are Linux only and need root: the store lies on an ext4 image behind
 // a loop device that commits every 300 s; after SIGKILL the image file is copied,
 // which has what reached the device and nothing that was still in memory, and the
@@ -20,6 +28,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -44,11 +53,12 @@ func run() int {
 	cuts := flag.Int("cuts", 5, "power cuts; 0 for none (they need root on Linux)")
 	changes := flag.Int("keychange", 0, "cycles of key changes, kills, restarts and wrong keys with an encrypted store; 0 for none")
 	encrypted := flag.Bool("encrypted", false, "encrypt the store in the kill -9 cycles and the power cuts")
+	disk := flag.Int("disk", 0, "times that the disk is filled under load, at most 20 (needs root on Linux)")
 	dir := flag.String("dir", "", "folder for state and disk images (default: the system's for temporary files)")
 	load := flag.Duration("load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
 	limit := flag.Duration("limit", 15*time.Minute, "bound of the whole run")
 	flag.Parse()
-	if flag.NArg() > 0 || *kills < 0 || *cuts < 0 || *changes < 0 {
+	if flag.NArg() > 0 || *kills < 0 || *cuts < 0 || *changes < 0 || *disk < 0 || *disk > 20 {
 		flag.Usage()
 		return 2
 	}
@@ -56,7 +66,7 @@ func run() int {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := faults(ctx, counts{*kills, *cuts, *changes}, *encrypted, options{dir: *dir, load: *load, readers: 2 * time.Minute}); err != nil {
+	if err := faults(ctx, times{*kills, *cuts, *disk, *changes}, *encrypted, options{dir: *dir, load: *load, readers: 2 * time.Minute}); err != nil {
 		fmt.Fprintln(os.Stderr, "faults: FAILED:", err)
 		return 1
 	}
@@ -67,14 +77,15 @@ func run() int {
 	return 0
 }
 
-// counts is how many faults of each kind.
-type counts struct{ kills, cuts, changes int }
+// times is how often each fault happens.
+type times struct{ kills, cuts, disk, changes int }
 
-func faults(ctx context.Context, n counts, encrypted bool, o options) (err error) {
-	if n.cuts > 0 && !insideNamespace() {
-		// Before the long part: somebody who asked for power cuts wants to know.
+func faults(ctx context.Context, n times, encrypted bool, o options) (err error) {
+	volumes := n.cuts > 0 || n.disk > 0
+	if volumes && !insideNamespace() {
+		// Before the long part: somebody who asked for it wants to know.
 		if err := canCut(); err != nil {
-			return fmt.Errorf("POWER CUTS ARE NOT POSSIBLE HERE, nothing was tested; -cuts 0 leaves them out: %w", err)
+			return fmt.Errorf("POWER CUTS AND FULL DISKS ARE NOT POSSIBLE HERE, nothing was tested; -cuts 0 -disk 0 leaves them out: %w", err)
 		}
 	}
 	if o.dir, err = os.MkdirTemp(o.dir, "signet-faults-"); err != nil {
@@ -97,13 +108,19 @@ func faults(ctx context.Context, n counts, encrypted bool, o options) (err error
 			return fmt.Errorf("key changes: %w", err)
 		}
 	}
-	switch {
-	case n.cuts == 0:
+	if n.cuts == 0 && !insideNamespace() {
 		fmt.Println("power cuts: not asked for (-cuts 0)")
-	case insideNamespace():
-		return powerCuts(ctx, n.cuts, o)
-	default:
-		return cutInNamespace(ctx, n.cuts, o)
+	}
+	if volumes && !insideNamespace() {
+		return inNamespace(ctx, o, "-kills", "0", "-cuts", strconv.Itoa(n.cuts), "-disk", strconv.Itoa(n.disk))
+	}
+	if n.cuts > 0 {
+		if err := powerCuts(ctx, n.cuts, o); err != nil {
+			return err
+		}
+	}
+	if n.disk > 0 {
+		return fullDisks(ctx, n.disk, o)
 	}
 	return nil
 }

@@ -598,6 +598,21 @@ func TestStateSurvivesRestart(t *testing.T) {
 	}
 }
 
+// TestJetStreamThatIsOff: what nats-server does to itself without space shows, and is
+// no health.
+func TestJetStreamThatIsOff(t *testing.T) {
+	s := start(t, nil)
+	if err := s.Health(); err != nil || !s.JetStreamEnabled() {
+		t.Fatalf("from the start: %v, on: %v", err, s.JetStreamEnabled())
+	}
+	if err := s.ns.ShutdownJetStream(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Health(); !errors.Is(err, ErrUnhealthy) || s.JetStreamEnabled() {
+		t.Errorf("off: %v, on: %v", err, s.JetStreamEnabled())
+	}
+}
+
 func TestShutdown(t *testing.T) {
 	s := start(t, nil)
 	if err := s.Err(); err != nil {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -237,13 +235,6 @@ func (s *Server) Ticket(account string, publish, subscribe []string, local net.A
 	}
 	token = s.tickets.issue(account, from, permissions(publish, subscribe))
 	return token, func() { s.tickets.revoke(token) }
-}
-
-// Accounts lists the tenants' accounts, sorted by name.
-func (s *Server) Accounts() []TenantAccount {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.SortedFunc(maps.Values(s.accounts), byName)
 }
 
 // HasAccount reports whether the server has the account of a tenant.

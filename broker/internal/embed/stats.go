@@ -60,7 +60,7 @@ func (s *Server) Stats() Stats {
 		SlowConsumers: v.SlowConsumers, StaleConnections: v.StaleConnections,
 		Tickets: s.tickets.len(), TicketsRefused: s.tickets.refused.Load(),
 	}
-	st.JetStream.Enabled = s.ns.JetStreamEnabled()
+	st.JetStream.Enabled = s.JetStreamEnabled()
 	if js := v.JetStream.Stats; js != nil {
 		st.JetStream.StoredBytes, st.JetStream.ReservedBytes = js.Store, js.ReservedStore
 		st.JetStream.APIRequests, st.JetStream.APIErrors = js.API.Total, js.API.Errors
@@ -79,6 +79,10 @@ func (s *Server) Stats() Stats {
 	}
 	return st
 }
+
+// JetStreamEnabled reports whether JetStream runs. It shuts itself off when it has no
+// space or may not write, and only a new server has it again.
+func (s *Server) JetStreamEnabled() bool { return s.ns.JetStreamEnabled() }
 
 // Health returns nil while the server, JetStream and every stream serve, else why
 // not, wrapping ErrUnhealthy. In a cluster streams are not looked at, since one that
