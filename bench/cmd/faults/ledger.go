@@ -35,7 +35,8 @@ principals:
 
 // policyWith is policy for a smaller volume: at most 80 % of one may be reserved.
 func policyWith(maxBytes string) string {
-	return strings.Replace(policy, "3GiB", maxBytes, 1)
+	// The buckets are for the key changes, which do not come here.
+	return strings.NewReplacer("3GiB", maxBytes, "256MiB", "8MiB").Replace(policy)
 }
 
 const (
