@@ -89,6 +89,7 @@ type inForce struct {
 	chain    atomic.Pointer[admission.Chain]
 	down     atomic.Bool           // the store takes nothing; looked at once a second
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
+	damage   damageState
 }
 
 // part is something that was started and must be stopped.
@@ -156,6 +157,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"operations port", up.startOps},
 		{"gate", up.startGate},
 		{"file watch", up.startWatch},
+		{"scrubber", up.startScrub},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {
 		if err := step.do(ctx, m); err != nil {

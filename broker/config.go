@@ -74,6 +74,9 @@ type Config struct {
 	// Dev is set by `signet dev` only: refusals explain themselves to the caller.
 	// It cannot be set from a file, and it is refused on any address but loopback.
 	Dev bool `yaml:"-"`
+	// AcceptDamage and FullCheck are set by flags of `signet serve` only (integrity.go).
+	AcceptDamage []string `yaml:"-"`
+	FullCheck    bool     `yaml:"-"`
 	// dir is what relative paths are relative to.
 	dir string
 }
@@ -117,6 +120,8 @@ type StorageConfig struct {
 	// Durability: barrier, sync-always or unsafe-lazy-sync. Default barrier on
 	// Linux, sync-always elsewhere.
 	Durability Durability `yaml:"durability"`
+	// Scrub verifies what is stored, over and over.
+	Scrub ScrubConfig `yaml:"scrub"`
 }
 
 // OpsConfig is the operations port.
@@ -174,7 +179,7 @@ func DefaultConfig() Config {
 			MaxSubscriptions: DefaultMaxSubscriptions, MaxPayload: DefaultMaxPayloadBytes,
 			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate,
 		},
-		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability},
+		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability, Scrub: defaultScrub},
 		Ops:     OpsConfig{Listen: DefaultOpsListen},
 		Log:     LogConfig{Level: "info", Format: "json"},
 	}
@@ -288,6 +293,7 @@ func (c *Config) Validate() error {
 	between("gate.maxSubscriptions", int64(c.Gate.MaxSubscriptions), 1, 100000)
 	between("gate.maxPayload", int64(c.Gate.MaxPayload), 1024, 8<<20)
 	between("storage.maxBytes", int64(c.Storage.MaxBytes), 16<<20, 1<<50)
+	c.validateIntegrity(fail)
 	between("drain (ms)", c.Drain.Milliseconds(), 100, 600_000)
 	return errors.Join(faults...)
 }

@@ -67,6 +67,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name,
 		SyncAlways: b.Durability() == DurabilitySyncAlways,
 		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
+		Inspect:    b.inspectStore, Stopped: b.sealStore,
 		Log: func(level, msg string) {
 			// The server is chatty at info about its own start; that is debug to us.
 			switch level {

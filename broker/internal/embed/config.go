@@ -2,6 +2,7 @@ package embed
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -97,6 +98,11 @@ type Config struct {
 	Log func(level, msg string)
 	// Debug also passes on debug lines.
 	Debug bool
+	// Inspect is called with the lock of StoreDir held, before the server looks at it;
+	// an error ends Start. Stopped is called when the server is gone and the lock still
+	// held, also after a failed start.
+	Inspect func(context.Context) error
+	Stopped func()
 }
 
 var (

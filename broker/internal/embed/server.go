@@ -50,7 +50,7 @@ type Server struct {
 // it cannot be stopped within ten seconds does it end behind the caller's back,
 // still holding the lock of the directory.
 //
-// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, or ctx's.
+// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, Inspect's, or ctx's.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -64,6 +64,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	lock, err := lockDir(cfg.StoreDir)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Inspect != nil {
+		if err := cfg.Inspect(ctx); err != nil {
+			return nil, errors.Join(err, lock.release())
+		}
 	}
 	s := &Server{
 		cfg: cfg, lock: lock, log: newLogger(cfg.Log, cfg.Debug), tickets: newTickets(),
@@ -138,6 +143,9 @@ func (s *Server) run(started chan<- struct{}) {
 	<-starting // nats-server does not expect a Shutdown inside Start
 	s.ns.Shutdown()
 	s.ns.WaitForShutdown()
+	if s.cfg.Stopped != nil {
+		s.cfg.Stopped()
+	}
 	s.err = errors.Join(fatal, s.lock.release())
 	close(s.done)
 }

@@ -72,6 +72,7 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 		}
 		c.report.Replicas = append(c.report.Replicas, *r)
 	}
+	compareSnapshots(c.report.Replicas)
 	o.Ledger.keep(folders)
 	c.report.Read, c.report.Trusted = c.read.Load(), c.trusted.Load()
 	return &c.report, nil
@@ -234,6 +235,7 @@ func (c *check) forgive(r *Replica) {
 	for _, d := range r.Damage {
 		if d.From > 0 && c.Ledger.covered(r.Owner(), d.From) {
 			r.note("accepted earlier: %s", d)
+			r.Holes += max(d.To, d.From) - d.From + 1
 			continue
 		}
 		kept = append(kept, d)

@@ -92,9 +92,15 @@ type Replica struct {
 	FirstSeq, LastSeq uint64 // on disk; messages past their age may still be there
 	Messages          uint64 // records on disk, those that were deleted logically included
 
+	// Holes counts sequences that are missing for a reason that is known: accepted by
+	// the operator, or never acknowledged.
+	Holes uint64
+
 	Damage []Damage
 	More   int      // damages beyond those in Damage
 	Notes  []string // what is odd and harmless, for the log
+
+	snapshotLast uint64 // of the group of a stream: its last sequence at the latest snapshot
 }
 
 // ID names the replica in logs and quarantine: account/stream, or the group's name.

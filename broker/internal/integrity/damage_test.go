@@ -63,12 +63,12 @@ func harms() []harm {
 	}
 	return append(list,
 		harm{name: "truncation inside a middle block", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			file := filepath.Join(msgs, "2.blk")
+			file := filepath.Join(msgs, mustBlocks(t, msgs)[1].name)
 			raw := read(t, file)
 			return truncate(t, file, 1+r.IntN(len(raw)-1))
 		}},
 		harm{name: "truncation of a middle block by whole records", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			file := filepath.Join(msgs, "2.blk")
+			file := filepath.Join(msgs, mustBlocks(t, msgs)[1].name)
 			recs := offsets(t, read(t, file))
 			return truncate(t, file, recs[r.IntN(len(recs))])
 		}},
@@ -89,11 +89,12 @@ func harms() []harm {
 			return fmt.Sprintf("%s page at %d", filepath.Base(file), at)
 		}},
 		harm{name: "swapped blocks", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			a, b := filepath.Join(msgs, "1.blk"), filepath.Join(msgs, "3.blk")
+			blocks := mustBlocks(t, msgs)
+			a, b := filepath.Join(msgs, blocks[0].name), filepath.Join(msgs, blocks[2].name)
 			ra, rb := read(t, a), read(t, b)
 			write(t, a, rb)
 			write(t, b, ra)
-			return "1.blk and 3.blk"
+			return blocks[0].name + " and " + blocks[2].name
 		}},
 		harm{name: "index and last block removed", do: func(t *testing.T, r *rand.Rand, msgs string) string {
 			if err := os.Remove(filepath.Join(msgs, "index.db")); err != nil {

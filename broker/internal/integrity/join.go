@@ -102,6 +102,7 @@ func (j *join) seam(e *examined, skipped bool) {
 // made by the server itself, where it moved on from a tail that was never acknowledged.
 func (j *join) hole(d Damage, closed bool) {
 	if closed {
+		j.r.Holes += d.To - d.From + 1
 		j.r.note("sequences %d to %d are empty: the server has moved on over them after an abrupt end", d.From, d.To)
 		return
 	}

@@ -3,6 +3,7 @@ package integrity
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -169,7 +170,50 @@ func checkSnapshots(r *Replica, dir, group string) error {
 		_, _ = h.Write(body)
 		if len(raw) < 28 || !bytes.Equal(h.Sum(nil), raw[len(body):]) {
 			r.damage(Damage{Kind: KindSnapshot, File: path.Join("snapshots", e.Name()), Detail: "it does not match its checksum"})
+			continue
 		}
+		r.snapshotLast = max(r.snapshotLast, snapshotLast(body))
 	}
 	return nil
+}
+
+// snapshotLast reads from the snapshot of a stream's Raft group (term, index, length
+// and bytes of the peers, state) the last sequence that the stream had. It is 0 for
+// other snapshots.
+func snapshotLast(b []byte) uint64 {
+	const head, magic = 20, 42
+	peers := uint64(binary.LittleEndian.Uint32(b[16:]))
+	if peers > uint64(len(b)-head) {
+		return 0
+	}
+	state := b[head+peers:]
+	if len(state) < 2 || state[0] != magic {
+		return 0
+	}
+	r := cursor{b: state[2:]}
+	r.uint() // messages
+	r.uint() // bytes
+	r.uint() // first sequence
+	last := r.uint()
+	if r.bad {
+		return 0
+	}
+	return last
+}
+
+// compareSnapshots holds streams against the snapshots of their Raft groups. The server
+// syncs a stream before it writes its snapshot and throws the log away behind it, so a
+// stream that ends before its snapshot has lost something that no replay brings back.
+func compareSnapshots(replicas []Replica) {
+	for i := range replicas {
+		group := &replicas[i]
+		if group.Group == "" || group.Consumer != "" || group.snapshotLast == 0 {
+			continue
+		}
+		for k := range replicas {
+			if s := &replicas[k]; s.Group == "" && s.Owner() == group.Owner() && s.Unreadable == "" && s.LastSeq < group.snapshotLast {
+				s.damage(Damage{Kind: KindTail, File: "msgs", From: s.LastSeq + 1, To: group.snapshotLast, Detail: "the Raft snapshot has seen them"})
+			}
+		}
+	}
 }
