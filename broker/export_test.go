@@ -23,3 +23,6 @@ func Recheck(ctx context.Context, b *Broker) error {
 	defer b.reload.Unlock()
 	return revokeConsumers(ctx, b, b.Policy())
 }
+
+// EndForRepair is what a node with peers does when the scrubber finds damage.
+func EndForRepair(b *Broker) { endForRepair(b) }

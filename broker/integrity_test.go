@@ -24,7 +24,7 @@ func smallBlocks(t *testing.T) string {
 	return edit(t, shopPolicy, "{name: ORDERS, subjects: [orders.>], maxBytes: 16MiB}\n  - {name: PAYMENTS", "{name: ORDERS, subjects: [orders.>], maxBytes: 120KiB}\n  - {name: PAYMENTS")
 }
 
-// damagedBroker stores events in ORDERS of shop, at least two blocks of them.
+// filledBroker stores events in ORDERS of shop, at least two blocks of them.
 func filledBroker(t *testing.T) *brokertest.Broker {
 	t.Helper()
 	b := newBroker(t, func(o *brokertest.Options) { o.Policy = smallBlocks(t) })
@@ -149,6 +149,18 @@ func TestScrubRaisesTheAlarm(t *testing.T) {
 	}
 }
 
+// TestEndForRepair: a node that must fetch a replica again ends by itself, in order.
+func TestEndForRepair(t *testing.T) {
+	b := newBroker(t)
+	broker.EndForRepair(b.Broker)
+	select {
+	case <-b.Done():
+	case <-within(t).Done():
+		t.Fatal("it has not ended")
+	}
+	restart(t, b)
+}
+
 func integrityHealth(t *testing.T, b *brokertest.Broker) (bool, string) {
 	t.Helper()
 	s := must(admin.New(b.Client("root")).Status(within(t)))(t)
@@ -163,7 +175,8 @@ func integrityHealth(t *testing.T, b *brokertest.Broker) (bool, string) {
 
 func metric(t *testing.T, b *brokertest.Broker, name string) string {
 	t.Helper()
-	resp := must(http.Get("http://" + b.OpsAddr().String() + "/metrics"))(t)
+	resp, err := http.Get("http://" + b.OpsAddr().String() + "/metrics")
+	check(t, err)
 	defer resp.Body.Close()
 	text := string(must(io.ReadAll(resp.Body))(t))
 	for line := range strings.Lines(text) {

@@ -189,13 +189,13 @@ func (h *hasher) probe(b []byte, last uint64, budget *int) (record, bool) {
 // loses an acknowledged event; so everything that a cut cannot leave is damage.
 func (s *blockScan) tolerates(h *hasher, data []byte, at int, found bool, end tail) bool {
 	rest := data[at:]
-	size, slen, headers, _ := lengths(rest)
+	size, _, headers, _ := lengths(rest)
 	if !found && (len(rest) < recordHead || size > len(rest)) {
 		if len(rest) < emptySize {
 			return true
 		}
 		// A whole record whose length alone is wrong is damage, not a cut.
-		slen = int(binary.LittleEndian.Uint16(rest[20:]))
+		slen := int(binary.LittleEndian.Uint16(rest[20:]))
 		extra := slen
 		if headers {
 			extra += 4

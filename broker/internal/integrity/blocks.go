@@ -148,7 +148,7 @@ func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k
 	data, packed, err := decompress(raw)
 	if err != nil {
 		e.fault(Damage{Kind: KindUndecodable, Detail: err.Error()})
-		return e, raw, nil
+		return e, raw, nil //nolint:nilerr // damage is a result
 	}
 	stopped := end.clean
 	end.clean = end.clean || packed // compressed blocks are replaced as a whole

@@ -33,7 +33,7 @@ func TestSoundStores(t *testing.T) {
 		fill(t, js, cfg.Name+".a", 1, messages, 100)
 	}
 	for i := range messages {
-		if _, err := js.PublishAsync(fmt.Sprintf("KEYS.%d", i%7), body(uint64(i), 100)); err != nil {
+		if _, err := js.PublishAsync(fmt.Sprintf("KEYS.%d", i%7), body(uint64(i), 100), jetstream.WithStallWait(30*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,6 +118,52 @@ func TestIncremental(t *testing.T) {
 	}
 	if rep := mustCheck(t, Options{Dir: dir, Ledger: l, Full: true}); len(rep.Damaged()) != 1 {
 		t.Error("the full check does not see the flipped bit")
+	}
+}
+
+// TestHeadThatHasAged: messages that an age has taken are not missed, also when the
+// stream has that age no more and the ledger still knows their block.
+func TestHeadThatHasAged(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, dir)
+	_, js := jet(t, s)
+	cfg := appendOnlyConfig("ORDERS", 1)
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, js, "ORDERS.a", 1, 500, 100)
+	stopServer(s)
+	seal(t, dir, Options{})
+	s = startServer(t, dir)
+	_, js = jet(t, s)
+	cfg.MaxAge, cfg.Duplicates = 100*time.Millisecond, 100*time.Millisecond
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for aged := false; !aged; {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal("nothing ages")
+		}
+		st, err := js.Stream(t.Context(), "ORDERS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		aged = st.CachedInfo().State.Msgs == 0
+	}
+	cfg.MaxAge, cfg.Duplicates = 0, time.Minute
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, js, "ORDERS.a", 501, 550, 100)
+	stopServer(s)
+	seal(t, dir, Options{})
+	rep := mustCheck(t, Options{Dir: dir, Ledger: mustLedger(t, dir), Full: true})
+	if r := replica(t, rep, "$G/ORDERS"); r.Damaged() || r.FirstSeq < 2 {
+		t.Errorf("%+v", r)
 	}
 }
 

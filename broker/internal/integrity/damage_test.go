@@ -97,7 +97,7 @@ func harms() []harm {
 			return blocks[0].name + " and " + blocks[2].name
 		}},
 		harm{name: "index and last block removed", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			if err := os.Remove(filepath.Join(msgs, "index.db")); err != nil {
+			if err := os.Remove(filepath.Join(msgs, "index.db")); err != nil && !os.IsNotExist(err) {
 				t.Fatal(err)
 			}
 			return removal("last", func(n int) int { return n - 1 }).do(t, r, msgs)

@@ -157,7 +157,9 @@ func (j *join) remembered(first uint64, x *index) (was uint64, newest int64) {
 		newest = max(newest, ts)
 	}
 	for _, k := range j.known {
-		if k.Messages > 0 && k.Last < first {
+		// What the server itself has counted as gone, it has taken out by a limit, maybe
+		// one that the stream no longer has.
+		if k.Messages > 0 && k.Last < first && (x == nil || k.Last >= x.FirstSeq) {
 			lower(k.First, k.LastTS)
 		}
 	}

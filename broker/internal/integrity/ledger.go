@@ -72,23 +72,19 @@ func OpenLedger(dir string) (*Ledger, error) {
 	l := &Ledger{file: filepath.Join(dir, ledgerFile)}
 	l.d = ledgerData{Version: ledgerVersion}
 	fi, err := os.Stat(l.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
+	var raw []byte
+	if err == nil && fi.Size() <= maxLedger {
+		raw, err = os.ReadFile(l.file)
 	}
-	if err != nil || fi.Size() > maxLedger {
-		return l, errors.Join(err, nil)
-	}
-	raw, err := os.ReadFile(l.file)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
-	body, sum, ok := strings.Cut(string(raw), "\n")
+	body, sum, _ := strings.Cut(string(raw), "\n")
 	want := sha256.Sum256([]byte(body))
 	var d ledgerData
-	if !ok || strings.TrimSpace(sum) != hex.EncodeToString(want[:]) || json.Unmarshal([]byte(body), &d) != nil || d.Version != ledgerVersion {
-		return l, nil
+	if strings.TrimSpace(sum) == hex.EncodeToString(want[:]) && json.Unmarshal([]byte(body), &d) == nil && d.Version == ledgerVersion {
+		l.d = d
 	}
-	l.d = d
 	return l, nil
 }
 

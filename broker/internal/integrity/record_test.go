@@ -1,6 +1,7 @@
 package integrity
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
@@ -123,4 +124,25 @@ func FuzzParseIndex(f *testing.F) {
 			t.Fatalf("%d blocks in %d bytes", len(x.blocks), len(b))
 		}
 	})
+}
+
+// BenchmarkScanBlock is the rate of a check that the disk does not hold up.
+func BenchmarkScanBlock(b *testing.B) {
+	h, err := newHasher(blockKey("S", 1), false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var raw []byte
+	header := append([]byte("NATS/1.0\r\nA: "), bytes.Repeat([]byte("a"), 450)...)
+	header = append(header, "\r\n\r\n"...)
+	for seq := uint64(1); len(raw) < 8<<20; seq++ {
+		raw = appendRecord(h, raw, seq, int64(seq), "orders.eu.created", header, make([]byte, 256))
+	}
+	b.SetBytes(int64(len(raw)))
+	for b.Loop() {
+		contentHash(raw)
+		if s := scanBlock(h, raw, tail{}); len(s.faults) > 0 {
+			b.Fatal(s.faults)
+		}
+	}
 }

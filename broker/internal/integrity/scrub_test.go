@@ -37,7 +37,7 @@ func TestScrubber(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := js.PublishAsync("KEYS.a", body(i, 1000)); err != nil {
+			if _, err := js.PublishAsync("KEYS.a", body(i, 1000), jetstream.WithStallWait(5*time.Second)); err != nil {
 				continue
 			}
 		}

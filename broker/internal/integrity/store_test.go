@@ -89,7 +89,7 @@ func fill(tb testing.TB, js jetstream.JetStream, subject string, from, to uint64
 	tb.Helper()
 	var acks []jetstream.PubAckFuture
 	for seq := from; seq <= to; seq++ {
-		f, err := js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: nats.Header{"Ce-Id": {fmt.Sprint(seq)}}, Data: body(seq, size)})
+		f, err := js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: nats.Header{"Ce-Id": {fmt.Sprint(seq)}}, Data: body(seq, size)}, jetstream.WithStallWait(30*time.Second))
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func served(tb testing.TB, js jetstream.JetStream, stream string, n uint64) (goo
 	}
 	seen := map[uint64]bool{}
 	for {
-		batch, err := cons.Fetch(500, jetstream.FetchMaxWait(2*time.Second))
+		batch, err := cons.Fetch(int(min(500, n-uint64(len(seen)))), jetstream.FetchMaxWait(2*time.Second))
 		if err != nil {
 			return uint64(len(seen))
 		}

@@ -33,6 +33,7 @@ func TestTornTail(t *testing.T) {
 			}
 		}
 	}
+	base := ordersStore(t)
 	for _, tt := range []struct {
 		name   string
 		harm   func(t *testing.T, msgs string)
@@ -56,7 +57,7 @@ func TestTornTail(t *testing.T) {
 		}, end{lazy: true}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := ordersStore(t)
+			dir := copyStore(t, base)
 			l := mustLedger(t, dir)
 			if tt.end.sameBoot {
 				if err := l.Running(); err != nil {
