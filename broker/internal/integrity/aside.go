@@ -28,14 +28,14 @@ type Aside struct {
 // SetAside moves what must be fetched again to heal damaged into
 // dir/quarantine/<time>-<account>-<stream>/: for a stream its folder and the folder of its
 // Raft group, for the Raft group of a stream the same two, for the Raft group of a
-// consumer that group alone. The server, which must be stopped, then makes the replica
+// consumer, and for one that no longer says whose it is, that group alone. The server, which must be stopped, then makes the replica
 // anew and fills it from its peers. Nothing is deleted, ever; each step is synced, and
 // one that is interrupted is completed by the next check.
 //
-// Errors: ErrQuarantineFull; ErrStore; ErrDamaged if the replica has no owner, as the
-// meta group has none: such a node must be replaced as a whole.
+// Errors: ErrQuarantineFull; ErrStore; ErrDamaged for the meta group: such a node must be
+// replaced as a whole.
 func SetAside(dir string, report *Report, damaged *Replica, now time.Time) (*Aside, error) {
-	if damaged.Owner() == "" {
+	if damaged.Group == metaGroup {
 		return nil, fmt.Errorf("%w: %s belongs to the whole node: replace the node, it cannot be set aside", ErrDamaged, damaged.ID())
 	}
 	move := partsOf(report, damaged)
@@ -48,6 +48,9 @@ func SetAside(dir string, report *Report, damaged *Replica, now time.Time) (*Asi
 		return nil, fmt.Errorf("%w: %s holds %d folders; find out why (the disk?), then move them elsewhere and start again", ErrQuarantineFull, root, len(kept))
 	}
 	stem := now.UTC().Format("20060102T150405.000Z") + "-" + damaged.Account + "-" + damaged.Stream
+	if damaged.Group != "" {
+		stem += "-" + damaged.Group
+	}
 	out := &Aside{Folder: filepath.Join(root, stem), Kept: len(kept) + 1}
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
@@ -77,7 +80,7 @@ func SetAside(dir string, report *Report, damaged *Replica, now time.Time) (*Asi
 // partsOf lists what goes with a damaged replica, groups first: if it ends halfway, the
 // stream's folder still shows its damage to the next check.
 func partsOf(report *Report, damaged *Replica) []*Replica {
-	if damaged.Consumer != "" {
+	if damaged.Consumer != "" || damaged.Owner() == "" {
 		return []*Replica{damaged}
 	}
 	var groups, streams []*Replica

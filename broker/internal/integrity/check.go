@@ -209,7 +209,9 @@ func (c *check) folder(ctx context.Context, f folder) (*Replica, error) {
 	r.AppendOnly = f.raft || m.appendOnly()
 	r.Replicas = max(m.Replicas, 1)
 	if f.raft {
-		r.Account, r.Stream, r.Consumer = m.Metadata["account"], m.Metadata["stream"], m.Metadata["consumer"]
+		if !r.Damaged() { // else the labels may name another stream
+			r.Account, r.Stream, r.Consumer = m.Metadata["account"], m.Metadata["stream"], m.Metadata["consumer"]
+		}
 		if err := checkSnapshots(r, dir, f.name); err != nil {
 			return nil, err
 		}

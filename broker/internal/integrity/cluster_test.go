@@ -19,9 +19,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// clusterTrials bounds TestClusterHeals, whose trials take some seconds each; `make
-// test-cluster` runs all of them.
-var clusterTrials = flag.Int("trials", 5, "trials of TestClusterHeals; 0 for all")
+// clusterTrials bounds TestClusterHeals, whose trials take some seconds each; all of
+// them take six minutes.
+var clusterTrials = flag.Int("trials", 3, "trials of TestClusterHeals; 0 for all")
 
 // cluster is three plain nats-servers in this process, syncing every write.
 type cluster struct {
@@ -228,6 +228,10 @@ func TestClusterHeals(t *testing.T) {
 			flip(t, filepath.Join(stream(i), "meta.inf"), 40, 1)
 			return "meta.inf"
 		}, false, false},
+		trial{"configuration of the Raft group damaged", func(t *testing.T, _ *rand.Rand, i int) string {
+			flip(t, filepath.Join(group(t, i), "meta.inf"), 10, 1)
+			return "meta.inf"
+		}, false, false},
 	)
 	for _, h := range harms() {
 		// After a crash index.db is missing or old; what a block has lost at its very end
@@ -235,7 +239,7 @@ func TestClusterHeals(t *testing.T) {
 		maybe := h.unseen || strings.Contains(h.name, "last block")
 		trials = append(trials, trial{h.name, func(t *testing.T, r *rand.Rand, i int) string { return h.do(t, r, filepath.Join(stream(i), "msgs")) }, true, maybe})
 	}
-	if n := *clusterTrials; n > 0 { // every some of them, the others with more time
+	if n := *clusterTrials; n > 0 { // spread over all kinds
 		picked := trials[:0]
 		for i := range n {
 			picked = append(picked, trials[i*len(trials)/n])
@@ -278,5 +282,5 @@ func TestClusterHeals(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d trials, %d set aside and healed, 0 may serve a hole", len(trials), healed)
+	t.Logf("%d trials, %d replicas set aside and fetched again", len(trials), healed)
 }

@@ -111,7 +111,8 @@ func (r *Replica) ID() string {
 	return r.Account + "/" + r.Stream
 }
 
-// Owner is account/stream of the stream that the replica belongs to; "" for the meta group.
+// Owner is account/stream of the stream that the replica belongs to; "" for the meta
+// group and for a group whose labels are damaged.
 func (r *Replica) Owner() string {
 	if r.Stream == "" {
 		return ""

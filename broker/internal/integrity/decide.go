@@ -68,7 +68,7 @@ func rule(r *Replica, s Situation) Ruling {
 		replicas = groupSize(r.Group)
 	}
 	switch {
-	case r.Owner() == "":
+	case r.Group == metaGroup:
 		return Ruling{r, ActionRefuse, "the meta group knows which streams this node has: replace the node"}
 	case s.Clustered && replicas-1 >= replicas/2+1:
 		return Ruling{r, ActionSetAside, fmt.Sprintf("%d other replicas have it", replicas-1)}
