@@ -123,11 +123,11 @@ func TestNothingStoredIsReadableOnDisk(t *testing.T) {
 		change func(*broker.Config)
 		on     bool
 	}{
-		{"as signet init sets it up", nil, true},
+		{"as signet init --encrypt sets it up", nil, true},
 		{"off", func(c *broker.Config) { c.Storage.Encryption = broker.EncryptionConfig{} }, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b := brokertest.New(t, brokertest.Options{Policy: shopPolicy, Change: tc.change})
+			b := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Change: tc.change})
 			plant(t, b)
 			key, err := os.ReadFile(b.State.StoreKey)
 			if err != nil {
@@ -142,7 +142,7 @@ func TestNothingStoredIsReadableOnDisk(t *testing.T) {
 			if found := onDisk(t, storeDir(b), string(bytes.TrimSpace(key))); len(found) > 0 {
 				t.Errorf("the key is in %v", found)
 			}
-			checkPlanted(t, brokertest.New(t, brokertest.Options{Policy: shopPolicy, Change: tc.change, Dir: b.State.Dir}))
+			checkPlanted(t, brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Change: tc.change, Dir: b.State.Dir}))
 		})
 	}
 }
@@ -174,7 +174,7 @@ func tryStart(t *testing.T, st *broker.State, change func(*broker.EncryptionConf
 }
 
 func TestWrongStoreKeyLosesNothing(t *testing.T) {
-	first := brokertest.New(t, brokertest.Options{Policy: shopPolicy})
+	first := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy})
 	plant(t, first)
 	stopBroker(t, first)
 	wrong := writeKey(t, first.State.Dir, "wrong.key", 1)
@@ -190,18 +190,18 @@ func TestWrongStoreKeyLosesNothing(t *testing.T) {
 			t.Errorf("%s key: error %q lacks %q", name, err, tc.text)
 		}
 	}
-	checkPlanted(t, brokertest.New(t, brokertest.Options{Policy: shopPolicy, Dir: first.State.Dir}))
+	checkPlanted(t, brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: first.State.Dir}))
 }
 
 func TestStoreKeyChange(t *testing.T) {
-	first := brokertest.New(t, brokertest.Options{Policy: shopPolicy})
+	first := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy})
 	plant(t, first)
 	stopBroker(t, first)
 	old, key := first.State.StoreKey, ""
 	for i := range 3 {
 		key = writeKey(t, first.State.Dir, fmt.Sprintf("%d.key", i), byte(i+2))
 		var log logBuffer
-		b := brokertest.New(t, brokertest.Options{Policy: shopPolicy, Dir: first.State.Dir, Log: &log, Change: func(c *broker.Config) {
+		b := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: first.State.Dir, Log: &log, Change: func(c *broker.Config) {
 			c.Storage.Encryption = broker.EncryptionConfig{KeyFile: key, PreviousKeyFile: old}
 		}})
 		checkPlanted(t, b)
@@ -209,7 +209,7 @@ func TestStoreKeyChange(t *testing.T) {
 			t.Error("the log does not tell of the change")
 		}
 		stopBroker(t, b)
-		b = brokertest.New(t, brokertest.Options{Policy: shopPolicy, Dir: first.State.Dir, Change: func(c *broker.Config) {
+		b = brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: first.State.Dir, Change: func(c *broker.Config) {
 			c.Storage.Encryption = broker.EncryptionConfig{KeyFile: key}
 		}})
 		checkPlanted(t, b)
@@ -226,13 +226,13 @@ func TestStoreKeyChange(t *testing.T) {
 // into half of one.
 func TestPlainStoreStaysPlain(t *testing.T) {
 	off := func(c *broker.Config) { c.Storage.Encryption = broker.EncryptionConfig{} }
-	first := brokertest.New(t, brokertest.Options{Policy: shopPolicy, Change: off})
+	first := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Change: off})
 	plant(t, first)
 	stopBroker(t, first)
 	if err := tryStart(t, first.State, func(*broker.EncryptionConfig) {}); !strings.Contains(err.Error(), "take storage.encryption out") {
 		t.Errorf("with a key: %v", err)
 	}
-	checkPlanted(t, brokertest.New(t, brokertest.Options{Policy: shopPolicy, Dir: first.State.Dir, Change: off}))
+	checkPlanted(t, brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: first.State.Dir, Change: off}))
 }
 
 func writeKey(t *testing.T, dir, name string, first byte) string {

@@ -100,6 +100,7 @@ type inForce struct {
 	chain    atomic.Pointer[admission.Chain]
 	guards   *guards               // of the volume, the memory and the store
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
+	damage   damageState
 }
 
 // part is something that was started and must be stopped.
@@ -172,6 +173,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
+		{"scrubber", up.startScrub},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {
 		if err := step.do(ctx, m); err != nil {

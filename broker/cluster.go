@@ -45,6 +45,14 @@ type nodeInfo struct {
 	Keyring uint64                `json:"keyring"` // version
 	Listen  []string              `json:"listen,omitempty"`
 	Tenants []embed.TenantAccount `json:"tenants"`
+	// Keeps answers question.Without: every stream has a quorum of other copies that
+	// have everything.
+	Keeps bool `json:"keeps,omitempty"`
+}
+
+// question is what one node asks another, beside who it is.
+type question struct {
+	Without string `json:"without,omitempty"` // node: could it be done without?
 }
 
 // nodes is this node among the others: it answers what they ask, and asks them. nil
@@ -122,10 +130,20 @@ func (b *Broker) joinNodes(server *embed.Server) (*nodes, error) {
 }
 
 func (n *nodes) answer(m *nats.Msg) {
+	var q question
+	if err := json.Unmarshal(m.Data, &q); err != nil {
+		return // not of a node of this release
+	}
 	mat := n.b.material.Load()
 	info := nodeInfo{
 		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseNames[n.b.phase.Load()], Started: n.b.started,
 		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: accountsOf(n.server),
+	}
+	if q.Without != "" && phase(n.b.phase.Load()) == phaseReady {
+		ctx, cancel := context.WithTimeout(context.Background(), peerTimeout/2)
+		loses, err := n.losesQuorum(ctx, q.Without)
+		cancel()
+		info.Keeps = err == nil && len(loses) == 0
 	}
 	data, err := json.Marshal(&info)
 	if err == nil {
@@ -137,9 +155,13 @@ func (n *nodes) answer(m *nats.Msg) {
 }
 
 // ask asks all other nodes at once. Nodes that do not answer are left out.
-func (n *nodes) ask(ctx context.Context) []nodeInfo {
+func (n *nodes) ask(ctx context.Context, q question) []nodeInfo {
 	ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 	defer cancel()
+	body, err := json.Marshal(&q)
+	if err != nil {
+		return nil // cannot be: it is two words
+	}
 	answers := make(chan *nodeInfo)
 	asked := 0
 	for name := range n.b.cfg.Cluster.Nodes {
@@ -149,7 +171,7 @@ func (n *nodes) ask(ctx context.Context) []nodeInfo {
 		asked++
 		go func() {
 			var info nodeInfo
-			m, err := n.nc.RequestWithContext(ctx, nodeSubject+name, nil)
+			m, err := n.nc.RequestWithContext(ctx, nodeSubject+name, body)
 			if err != nil || json.Unmarshal(m.Data, &info) != nil || info.Node != name {
 				answers <- nil
 				return
@@ -206,7 +228,7 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 func (b startup) hearTenants(ctx context.Context, cfg embed.Config) (_ []embed.TenantAccount, err error) {
 	all := cfg.Tenants
 	_, statErr := os.Stat(filepath.Join(b.cfg.State, tenantsFile))
-	cfg.NoStore = true
+	cfg.NoStore, cfg.Inspect, cfg.Stopped = true, nil, nil
 	server, err := embed.Start(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -221,7 +243,7 @@ func (b startup) hearTenants(ctx context.Context, cfg embed.Config) (_ []embed.T
 	defer poll.Stop()
 	began := time.Now()
 	for told := began; ; {
-		infos := n.ask(ctx)
+		infos := n.ask(ctx, question{Without: b.cfg.Name})
 		for _, info := range infos {
 			for _, t := range info.Tenants {
 				if !hasAccount(all, t.Name) {
@@ -231,6 +253,9 @@ func (b startup) hearTenants(ctx context.Context, cfg embed.Config) (_ []embed.T
 			}
 			n.compare(&info)
 		}
+		// A damaged copy may be thrown away only where the others have it all.
+		keeps := slices.ContainsFunc(infos, func(i nodeInfo) bool { return i.Keeps })
+		b.damage.peers = func() bool { return keeps }
 		if len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit {
 			return all, rememberTenants(b.cfg.State, all)
 		}
@@ -281,7 +306,7 @@ func (n *nodes) awaitTenants(ctx context.Context, want []embed.TenantAccount) er
 	poll := time.NewTicker(4 * quorumPoll)
 	defer poll.Stop()
 	for {
-		missing := lacking(n.ask(ctx), want)
+		missing := lacking(n.ask(ctx, question{}), want)
 		if len(missing) == 0 {
 			return nil
 		}
@@ -318,7 +343,7 @@ func (n *nodes) handOver(ctx context.Context) {
 	poll := time.NewTicker(4 * quorumPoll)
 	defer poll.Stop()
 	for {
-		loses, err := n.losesQuorum(ctx)
+		loses, err := n.losesQuorum(ctx, n.b.cfg.Name)
 		if err == nil && len(loses) == 0 {
 			return
 		}
@@ -331,10 +356,10 @@ func (n *nodes) handOver(ctx context.Context) {
 	}
 }
 
-func (n *nodes) losesQuorum(ctx context.Context) ([]string, error) {
+func (n *nodes) losesQuorum(ctx context.Context, node string) ([]string, error) {
 	var out []string
 	for _, t := range n.b.Policy().Tenants() {
-		more, err := n.b.store.LosesQuorum(ctx, t.Name, n.b.cfg.Name)
+		more, err := n.b.store.LosesQuorum(ctx, t.Name, node)
 		if err != nil {
 			return nil, err
 		}

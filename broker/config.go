@@ -77,6 +77,9 @@ type Config struct {
 	// Dev is set by `signet dev` only: refusals explain themselves to the caller.
 	// It cannot be set from a file, and it is refused on any address but loopback.
 	Dev bool `yaml:"-"`
+	// AcceptDamage and FullCheck are set by flags of `signet serve` only (integrity.go).
+	AcceptDamage []string `yaml:"-"`
+	FullCheck    bool     `yaml:"-"`
 	// dir is what relative paths are relative to.
 	dir string
 }
@@ -133,6 +136,8 @@ type StorageConfig struct {
 	HardWatermark int `yaml:"hardWatermark"`
 
 	testOnlyVolume diskguard.Stat // nil: the real one
+	// Scrub verifies what is stored, over and over.
+	Scrub ScrubConfig `yaml:"scrub"`
 }
 
 // OpsConfig is the operations port.
@@ -190,7 +195,7 @@ func DefaultConfig() Config {
 			MaxSubscriptions: DefaultMaxSubscriptions, MaxPayload: DefaultMaxPayloadBytes,
 			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate,
 		},
-		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability, SoftWatermark: diskguard.DefaultSoft, HardWatermark: diskguard.DefaultHard},
+		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability, SoftWatermark: diskguard.DefaultSoft, HardWatermark: diskguard.DefaultHard, Scrub: defaultScrub},
 		Ops:     OpsConfig{Listen: DefaultOpsListen},
 		Log:     LogConfig{Level: "info", Format: "json"},
 	}
@@ -316,6 +321,7 @@ func (c *Config) Validate() error {
 		c.Cluster.validate(c, fail)
 	}
 	faults = append(faults, c.guardFaults()...)
+	c.validateIntegrity(fail)
 	between("drain (ms)", c.Drain.Milliseconds(), 100, 600_000)
 	return errors.Join(faults...)
 }

@@ -82,7 +82,7 @@ func (b *Broker) logAtRest() {
 
 // storeKey makes the key of a new state. It is never made again: a store that is
 // there was made with the one that is lost, or with none.
-func (s Setup) storeKey(st *State) error {
+func storeKey(st *State) error {
 	if _, err := os.Stat(st.Config); err == nil {
 		return nil
 	}

@@ -32,3 +32,6 @@ func LoadStoreKey(cfg *Config) (*embed.Encryption, error) { return cfg.Storage.E
 
 // SetVolume makes a broker of c ask stat about the volume of its store.
 func SetVolume(c *Config, stat diskguard.Stat) { c.Storage.testOnlyVolume = stat }
+
+// EndForRepair is what a node with peers does when the scrubber finds damage.
+func EndForRepair(b *Broker) { endForRepair(b) }

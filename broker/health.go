@@ -115,6 +115,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		out.Health = append(out.Health, h)
 	}
+	out.Health = append(out.Health, b.integrityHealth(tenant))
 	if b.Durability() == DurabilityUnsafeLazy {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "durability", Detail: "unsafe-lazy-sync: a power cut loses acknowledged events"})
 	}
@@ -181,6 +182,7 @@ func (b view) metrics() []ops.Source {
 		one("signet_server_slow_consumers_total", "Connections cut because they read too slowly.", ops.Counter, func() float64 { return float64(b.server.Stats().SlowConsumers) }),
 	}
 	out = append(out, b.guards.metrics()...)
+	out = append(out, b.integrityMetrics()...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

@@ -238,7 +238,7 @@ func TestServerEndEndsTheBroker(t *testing.T) {
 // newState is the files of a broker that was not started.
 func newState(t *testing.T) (broker.Config, *broker.State) {
 	t.Helper()
-	st, err := broker.Setup{Dir: t.TempDir(), Name: "test", Listen: "127.0.0.1:0", Policy: shopPolicy}.Run()
+	st, err := broker.Setup{Dir: t.TempDir(), Name: "test", Listen: "127.0.0.1:0", Policy: shopPolicy, Encrypt: true}.Run()
 	check(t, err)
 	cfg := must(broker.LoadConfig(st.Config, nil))(t)
 	cfg.Ops.Listen, cfg.Drain = "127.0.0.1:0", 5*time.Second

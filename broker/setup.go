@@ -47,6 +47,9 @@ type Setup struct {
 	// Dev makes the demo policy and keeps the root seed for renewals; otherwise a
 	// starting policy for production is written.
 	Dev bool
+	// Encrypt makes a key for the store and turns encryption at rest on. A store that is
+	// there stays as it is.
+	Encrypt bool
 	// Policy replaces the built-in policy: a text in which {{nkey "name"}} becomes
 	// the public key of a credential that Setup makes. Empty means the built-in one.
 	Policy string
@@ -182,15 +185,17 @@ func (s Setup) policy(st *State) error {
 }
 
 func (s Setup) config(st *State) error {
-	if err := s.storeKey(st); err != nil {
-		return err
+	if s.Encrypt {
+		if err := storeKey(st); err != nil {
+			return err
+		}
 	}
 	t, err := template.New("config").Parse(initConfig)
 	if err != nil {
 		return err
 	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, map[string]any{"Name": s.Name, "Listen": s.Listen, "Root": st.Root}); err != nil {
+	if err := t.Execute(&out, map[string]any{"Name": s.Name, "Listen": s.Listen, "Root": st.Root, "Encrypt": s.Encrypt}); err != nil {
 		return err
 	}
 	return keep(st.Config, out.Bytes(), 0o600)

@@ -28,9 +28,10 @@ type ClusterSetup struct {
 	Name string
 	// Nodes are all nodes, 3 or 5.
 	Nodes []ClusterNode
-	// Dev and Policy are as in Setup.
-	Dev    bool
-	Policy string
+	// Dev, Encrypt and Policy are as in Setup.
+	Dev     bool
+	Encrypt bool
+	Policy  string
 }
 
 // ClusterNode is one node of ClusterSetup.
@@ -202,13 +203,15 @@ func (s ClusterSetup) fill(top *State, states []*State) error {
 		}
 		var out bytes.Buffer
 		if err := t.Execute(&out, map[string]any{
-			"Name": n.Name, "Listen": n.Listen, "Root": st.Root, "Advertise": strings.Join(advertise, ", "),
+			"Name": n.Name, "Listen": n.Listen, "Root": st.Root, "Encrypt": s.Encrypt, "Advertise": strings.Join(advertise, ", "),
 			"Cluster": map[string]any{"Name": s.Name, "Listen": net.JoinHostPort(routeHost(n.Listen), port), "Nodes": s.Nodes},
 		}); err != nil {
 			return err
 		}
-		if err := (Setup{}).storeKey(st); err != nil {
-			return err
+		if s.Encrypt {
+			if err := storeKey(st); err != nil {
+				return err
+			}
 		}
 		if err := keep(st.Config, out.Bytes(), 0o600); err != nil {
 			return err

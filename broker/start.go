@@ -98,6 +98,7 @@ func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.Clu
 		SyncAlways: b.Durability() == DurabilitySyncAlways,
 		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
 		Encryption: atRest,
+		Inspect:    b.inspectStore, Stopped: b.sealStore,
 		Log: func(level, msg string) {
 			// The server is chatty at info about its own start; that is debug to us.
 			switch level {

@@ -33,6 +33,8 @@ type Options struct {
 	Change func(*broker.Config)
 	// Log gets the broker's log; default is none.
 	Log io.Writer
+	// Encrypt turns encryption at rest on.
+	Encrypt bool
 	// Dir is the state folder; default is a temporary one of the test.
 	Dir string
 }
@@ -56,7 +58,7 @@ func New(tb testing.TB, o Options) *Broker {
 			tb.Fatal(err)
 		}
 	}
-	st, err := broker.Setup{Dir: o.Dir, Name: "test", Listen: "127.0.0.1:0", Dev: true, Policy: o.Policy}.Run()
+	st, err := broker.Setup{Dir: o.Dir, Encrypt: o.Encrypt, Name: "test", Listen: "127.0.0.1:0", Dev: true, Policy: o.Policy}.Run()
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func PrepareCluster(tb testing.TB, n int, o Options) *Cluster {
 		o.Dir = tb.TempDir()
 	}
 	addrs := freeAddrs(tb, 2*n)
-	s := broker.ClusterSetup{Dir: o.Dir, Name: "test", Dev: true, Policy: o.Policy}
+	s := broker.ClusterSetup{Dir: o.Dir, Name: "test", Dev: true, Policy: o.Policy, Encrypt: o.Encrypt}
 	for i := range n {
 		s.Nodes = append(s.Nodes, broker.ClusterNode{
 			Name: fmt.Sprintf("n%d", i+1), Listen: addrs[2*i], Client: addrs[2*i], Route: addrs[2*i+1],

@@ -36,8 +36,7 @@ func devCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev", Short: "start a broker on this machine, ready in a second", Args: cobra.NoArgs,
 		Long: `Starts a broker on this machine with everything on: TLS with its own CA, nkeys,
-policy, schemas, signatures, dead letters, an encrypted store, and acknowledgements
-from stable storage.
+policy, schemas, signatures, dead letters, and acknowledgements from stable storage.
 It makes what is missing in the state folder, keeps what is there, writes the
 contexts dev-app, dev-reader and dev-operator, and prints lines to copy. Refusals
 explain themselves. It listens on loopback addresses only.

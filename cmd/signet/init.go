@@ -20,6 +20,7 @@ type initVerb struct {
 	name, listen string
 	hosts        []string
 	cluster      string
+	encrypt      bool
 	nodes        []string
 }
 
@@ -28,9 +29,9 @@ func initCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "init DIR", Short: "make keys, certificates, policy and configuration", Args: exactly("DIR"),
 		Long: `Makes the state of a broker in a new folder: a CA and a server certificate, the
-root key and a keyring, the node's attestation key, the key that encrypts what is
-stored, a credential for an operator, a first policy and the configuration. Nothing that exists is ever overwritten; in
-a folder that signet init made, what is missing is made again and what expires
+root key and a keyring, the node's attestation key, a credential for an operator, a
+first policy and the configuration; with --encrypt also the key that encrypts what
+is stored. Nothing that exists is ever overwritten; in a folder that signet init made, what is missing is made again and what expires
 within a month is renewed.
 
 With --cluster it makes the state of a cluster of 3 or 5 nodes, one --node each: in
@@ -40,7 +41,7 @@ all that one node needs, to be taken to its machine.`,
 			"  signet init ./prod --cluster prod --node n1=10.0.0.1 --node n2=10.0.0.2 --node n3=10.0.0.3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := ""
-			for _, name := range []string{"name", "host", "listen"} {
+			for _, name := range []string{"name", "host", "listen", "encrypt"} {
 				if cmd.Flags().Changed(name) {
 					given = name
 				}
@@ -57,6 +58,7 @@ all that one node needs, to be taken to its machine.`,
 	f := cmd.Flags()
 	f.StringVar(&v.name, "name", "", "name of the node (default: the host name)")
 	f.StringArrayVar(&v.hosts, "host", nil, "DNS name or address that clients use, for the certificate; repeat it (localhost is always in)")
+	f.BoolVar(&v.encrypt, "encrypt", false, "encrypt what is stored, with a new key; only for a state folder that is new")
 	f.StringVar(&v.cluster, "cluster", "", "name of a cluster to make")
 	f.StringArrayVar(&v.nodes, "node", nil, "node of the cluster: NAME=HOST, or NAME=HOST:CLIENTPORT:ROUTEPORT (4222 and 6222); repeat it")
 	f.StringVar(&v.listen, "listen", "0.0.0.0:4222", "host:port for clients")
@@ -89,7 +91,7 @@ func (v *initVerb) run(dir, given string) error {
 	if _, _, err := net.SplitHostPort(v.listen); err != nil {
 		return &usageError{msg: fmt.Sprintf("--listen %q: want host:port", v.listen)}
 	}
-	st, err := broker.Setup{Dir: dir, Name: v.name, Hosts: v.hosts, Listen: v.listen}.Run()
+	st, err := broker.Setup{Dir: dir, Name: v.name, Hosts: v.hosts, Listen: v.listen, Encrypt: v.encrypt}.Run()
 	if errors.Is(err, fs.ErrNotExist) && exists {
 		return fmt.Errorf("%w; put the root seed back to renew, then take it away again", err)
 	}
@@ -121,7 +123,10 @@ func (v *initVerb) next(st *broker.State, exists bool) {
 	}
 	facts(w, "  ", rel(st.Config), "configuration", rel(st.Policy), "who may do what; edit it", rel(st.CA), "certificate authority, for clients",
 		rel(st.Keyring), "which keys are trusted, signed by the root", rel(st.Creds["operator"]), "SECRET of the operator: signs in to look after the broker", rel(st.RootSeed), "SECRET of the root: belongs offline",
-		rel(st.StoreKey), "SECRET of the store: what is stored cannot be read without it; keep a copy in another place")
+	)
+	if v.encrypt {
+		facts(w, "  ", rel(st.StoreKey), "SECRET of the store: what is stored cannot be read without it; keep a copy in another place")
+	}
 	host := "localhost"
 	if len(v.hosts) > 0 {
 		host = v.hosts[0]

@@ -30,7 +30,7 @@ func (v *initVerb) runCluster(dir string) error {
 	if err := stateFolder(dir); err != nil {
 		return err
 	}
-	s := broker.ClusterSetup{Dir: dir, Name: v.cluster}
+	s := broker.ClusterSetup{Dir: dir, Name: v.cluster, Encrypt: v.encrypt}
 	names := map[string]bool{}
 	for _, text := range v.nodes {
 		n, err := parseNode(text)

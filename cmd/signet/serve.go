@@ -18,13 +18,19 @@ var errStopped = errors.New("the broker stopped by itself; its log says why")
 
 func serveCommand(a *app) *cobra.Command {
 	var file string
-	var check, show bool
+	var check, show, full bool
+	var accept []string
 	cmd := &cobra.Command{
 		Use: "serve --config FILE", Short: "run a broker from a configuration", Args: cobra.NoArgs, DisableFlagsInUseLine: true,
 		Long: `Runs a broker until SIGTERM or SIGINT, which drain it within the drain time of the
 configuration; a second signal ends it at once with exit code 130. SIGHUP reads
 policy, schemas, keys and certificates again; so does a change of their files. A
 fault in them changes nothing.
+
+Before anything is served, the store is verified. A damaged one is not served: the
+error says which streams, sequences and files; restore a backup, or agree to the loss
+with --accept-damage. A store over 8 GiB is not read again where it was verified
+before; --full-check reads all of it.
 
 --check reads everything that a start would and prints all faults (exit code 2).
 --print-config prints the configuration in force, defaults and environment included.`,
@@ -41,6 +47,7 @@ fault in them changes nothing.
 			case check:
 				return checkConfig(cmd.Context(), a, file, &cfg)
 			}
+			cfg.AcceptDamage, cfg.FullCheck = accept, full
 			v, _ := buildVersion()
 			b, err := broker.New(cfg, v, newLog(a.stderr, cfg.Log))
 			if err != nil {
@@ -52,6 +59,8 @@ fault in them changes nothing.
 	f := cmd.Flags()
 	f.StringVar(&file, "config", "", "configuration file")
 	f.BoolVar(&check, "check", false, "check configuration, policy, schemas, keys and certificates, and end")
+	f.StringArrayVar(&accept, "accept-damage", nil, "TENANT/STREAM to serve though it is damaged: what cannot be read is lost for good")
+	f.BoolVar(&full, "full-check", false, "verify all that is stored before the start, also what was verified before")
 	f.BoolVar(&show, "print-config", false, "print the configuration in force, and end")
 	cmd.MarkFlagsMutuallyExclusive("check", "print-config")
 	_ = cmd.MarkFlagRequired("config") // fails only for an unknown flag

@@ -2,6 +2,7 @@ package embed
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -104,6 +105,12 @@ type Config struct {
 	NoStore bool
 	// Encryption of what is stored. nil means none. Start does not keep it.
 	Encryption *Encryption
+
+	// Inspect is called with the lock of StoreDir held, before the server looks at it;
+	// an error ends Start. Stopped is called when the server is gone and the lock still
+	// held, also after a failed start.
+	Inspect func(context.Context) error
+	Stopped func()
 
 	atRest *atRest // of Start, for every set of options; behind a pointer, which %+v does not follow
 }

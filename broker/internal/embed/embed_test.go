@@ -558,6 +558,38 @@ func TestStartRefuses(t *testing.T) {
 	})
 }
 
+// TestInspectRunsUnderTheLock: the store is looked at before the server and after it,
+// while nobody else can open it; an objection ends the start and gives the lock back.
+func TestInspectRunsUnderTheLock(t *testing.T) {
+	dir := t.TempDir()
+	objection := errors.New("damaged")
+	locked := func(what string) {
+		t.Helper()
+		if _, err := lockDir(dir); !errors.Is(err, ErrLocked) {
+			t.Errorf("%s: the lock is free: %v", what, err)
+		}
+	}
+	cfg := Config{StoreDir: dir, ServerName: "n", Tenants: []TenantAccount{{Name: "t", MaxBytes: 1 << 20}}}
+	cfg.Inspect = func(context.Context) error { locked("Inspect"); return objection }
+	if _, err := Start(t.Context(), cfg); !errors.Is(err, objection) {
+		t.Fatalf("got %v", err)
+	}
+	stopped := 0
+	cfg.Inspect = func(context.Context) error { locked("Inspect"); return nil }
+	cfg.Stopped = func() { locked("Stopped"); stopped++ }
+	s, err := Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if states, err := s.StreamStates(); err != nil || len(states) != 0 {
+		t.Errorf("streams of an empty store: %v, %v", states, err)
+	}
+	stop(t, s)
+	if stopped != 1 {
+		t.Errorf("Stopped was called %d times", stopped)
+	}
+}
+
 func TestStateSurvivesRestart(t *testing.T) {
 	for _, always := range []bool{true, false} {
 		t.Run(fmt.Sprintf("SyncAlways=%v", always), func(t *testing.T) {

@@ -76,12 +76,6 @@ func (s *Server) reloadOptions(opts *server.Options) error {
 	return s.ns.ReloadOptions(opts)
 }
 
-func (s *Server) checkAccounts() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.checkLimits(s.accounts)
-}
-
 // checkLimits compares what the server made of the accounts with what was asked:
 // nats-server only logs when it cannot enable JetStream for an account.
 func (s *Server) checkLimits(accounts map[string]TenantAccount) error {

@@ -54,7 +54,8 @@ type Server struct {
 // it cannot be stopped within ten seconds does it end behind the caller's back,
 // still holding the lock of the directory.
 //
-// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, those of CheckEncryption, or ctx's.
+// Errors: ErrConfig, ErrLocked, ErrServer, ErrNotReady, those of CheckEncryption, Inspect's,
+// or ctx's.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -73,6 +74,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, errors.Join(err, lock.release())
 	}
 	cfg.Encryption = nil
+	if cfg.Inspect != nil {
+		if err := cfg.Inspect(ctx); err != nil {
+			return nil, errors.Join(err, lock.release())
+		}
+	}
 	s := &Server{
 		cfg: cfg, lock: lock, log: newLogger(cfg.Log, cfg.Debug), tickets: newTickets(),
 		accounts: make(map[string]TenantAccount, len(cfg.Tenants)),
@@ -130,7 +136,9 @@ func (s *Server) serve(ctx context.Context) error {
 	if !s.ns.JetStreamEnabled() {
 		return fmt.Errorf("%w: JetStream is off", ErrNotReady)
 	}
-	return s.checkAccounts()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checkLimits(s.accounts)
 }
 
 // run owns the server's life: it starts it, waits for Shutdown or a fatal error,
@@ -155,6 +163,9 @@ func (s *Server) run(started chan<- struct{}) {
 	}
 	s.ns.Shutdown()
 	s.ns.WaitForShutdown()
+	if s.cfg.Stopped != nil {
+		s.cfg.Stopped()
+	}
 	s.err = errors.Join(fatal, s.lock.release())
 	close(s.done)
 }

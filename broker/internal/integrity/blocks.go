@@ -1,0 +1,212 @@
+package integrity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// blockFile is one N.blk on disk.
+type blockFile struct {
+	index uint32
+	name  string
+	size  int64
+	mtime int64
+}
+
+// listBlocks returns the blocks of a folder in order. Blocks that vanish meanwhile are
+// left out.
+func listBlocks(dir string) ([]blockFile, error) {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	var out []blockFile
+	for _, e := range list {
+		num, ok := strings.CutSuffix(e.Name(), ".blk")
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(num, 10, 32)
+		if err != nil || strconv.FormatUint(n, 10) != num {
+			continue
+		}
+		fi, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		out = append(out, blockFile{index: uint32(n), name: e.Name(), size: fi.Size(), mtime: fi.ModTime().UnixNano()})
+	}
+	slices.SortFunc(out, func(a, b blockFile) int { return int(int64(a.index) - int64(b.index)) })
+	return out, nil
+}
+
+// examined is one block after its check.
+type examined struct {
+	file blockFile
+	blockScan
+	hash string // of the file; "" if it was trusted and has none
+	gone bool   // it vanished while the store was in use
+}
+
+// blocks checks the block files in msgs and what they say together.
+func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs string) error {
+	files, err := listBlocks(msgs)
+	if err != nil {
+		return err
+	}
+	known, sealed := c.Ledger.known(f.rel)
+	if c.live {
+		sealed = false
+	}
+	done := make([]examined, len(files))
+	err = each(ctx, c.Workers, len(files), func(i int, buf []byte) ([]byte, error) {
+		last := i == len(files)-1
+		if last && c.live {
+			done[i] = examined{file: files[i], gone: true}
+			return buf, nil
+		}
+		end := tail{last: last, clean: sealed, powerCut: c.powerCut, lazy: c.LazySync || m.Replicas > 1}
+		var err error
+		done[i], buf, err = c.block(ctx, f, filepath.Join(msgs, files[i].name), files[i], known[files[i].index], end, buf)
+		return buf, err
+	})
+	if err != nil {
+		return err
+	}
+	done = slices.DeleteFunc(done, func(e examined) bool { return e.gone })
+	var x *index
+	if !c.live {
+		if x, err = readIndex(msgs, f.name); err != nil && !errors.Is(err, errIndex) {
+			return fmt.Errorf("%w: %w", ErrStore, err)
+		}
+	}
+	j := join{check: c, r: r, m: m, msgs: path.Base(msgs), known: known, sealed: sealed, raft: f.raft}
+	j.run(done, x)
+	if !r.Damaged() { // else what was known is the evidence
+		c.remember(f.rel, done, known)
+	}
+	return nil
+}
+
+func (c *check) remember(rel string, done []examined, known map[uint32]knownBlock) {
+	list := make([]knownBlock, 0, len(done))
+	for _, e := range done {
+		k := knownBlock{Index: e.file.index, Size: e.file.size, MTime: e.file.mtime, Hash: e.hash, blockSummary: e.blockSummary}
+		if k.Hash == "" {
+			k.Hash = known[e.file.index].Hash
+		}
+		list = append(list, k)
+	}
+	c.Ledger.remember(rel, list)
+}
+
+// block verifies one block, or trusts the ledger.
+func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k knownBlock, end tail, buf []byte) (examined, []byte, error) {
+	e := examined{file: b}
+	same := k.Size == b.size && k.MTime == b.mtime && k.Hash != ""
+	if same && !c.Full && !end.last {
+		e.blockSummary = k.blockSummary
+		c.progress(b.size, &c.trusted)
+		return e, buf, nil
+	}
+	if c.pace != nil {
+		if err := c.pace(ctx, b.size); err != nil {
+			return e, buf, err
+		}
+	}
+	if b.size > maxBlock {
+		e.fault(Damage{Kind: KindStructure, Detail: fmt.Sprintf("%d bytes: no block is so large", b.size)})
+		return e, buf, nil
+	}
+	raw, err := readInto(file, b.size, buf)
+	if c.live && errors.Is(err, fs.ErrNotExist) {
+		e.gone = true
+		return e, buf, nil
+	}
+	if err != nil {
+		return e, buf, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	c.progress(b.size, &c.read)
+	e.hash = contentHash(raw)
+	data, packed, err := decompress(raw)
+	if err != nil {
+		e.fault(Damage{Kind: KindUndecodable, Detail: err.Error()})
+		return e, raw, nil //nolint:nilerr // damage is a result
+	}
+	stopped := end.clean
+	end.clean = end.clean || packed // compressed blocks are replaced as a whole
+	h, err := newHasher(blockKey(f.name, b.index), f.raft)
+	if err != nil {
+		return e, raw, err
+	}
+	e.blockScan = scanBlock(h, data, end)
+	// The same size and time, or an orderly stop since: then not one byte may differ.
+	if (same || stopped) && k.Size == b.size && k.Hash != "" && len(e.faults) == 0 && k.Hash != e.hash {
+		e.fault(Damage{
+			Kind: KindChanged, From: e.First, To: e.Last,
+			Detail: "its records are sound, but it is not what was verified before: lengths in it are not covered by their checksums",
+		})
+	}
+	return e, raw, nil
+}
+
+// readInto reads a file of about size bytes, using buf if it is large enough.
+func readInto(file string, size int64, buf []byte) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if int64(cap(buf)) < size {
+		buf = make([]byte, size)
+	}
+	n, err := io.ReadFull(f, buf[:size])
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		err = nil // shorter by now: what is there is judged
+	}
+	return buf[:n], err
+}
+
+// each runs do for 0 to n-1 on some goroutines and waits for them. Each has its own
+// buffer, which do may replace. The first error ends it.
+func each(ctx context.Context, workers, n int, do func(i int, buf []byte) ([]byte, error)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(workers, n) {
+		wg.Go(func() {
+			var buf []byte
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n || ctx.Err() != nil {
+					return
+				}
+				var err error
+				if buf, err = do(i, buf); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}

@@ -1,0 +1,115 @@
+package integrity
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestTornTail: what a kill or a power cut may leave at the very end of a store is
+// tolerated, and nothing else is; where it is, the server serves everything before it.
+func TestTornTail(t *testing.T) {
+	type end struct {
+		lazy, sameBoot bool
+	}
+	appendRest := func(n int) func(t *testing.T, msgs string) {
+		return func(t *testing.T, msgs string) {
+			file := filepath.Join(msgs, "4.blk")
+			raw := read(t, file)
+			recs := offsets(t, raw)
+			write(t, file, append(raw, raw[recs[0]:recs[0]+n]...))
+		}
+	}
+	zeroTail := func(records int) func(t *testing.T, msgs string) {
+		return func(t *testing.T, msgs string) {
+			file := filepath.Join(msgs, "4.blk")
+			raw := read(t, file)
+			recs := offsets(t, raw)
+			clear(raw[recs[len(recs)-records]:])
+			write(t, file, raw)
+			if err := os.Remove(filepath.Join(msgs, "index.db")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	base := ordersStore(t)
+	for _, tt := range []struct {
+		name   string
+		harm   func(t *testing.T, msgs string)
+		end    end
+		served uint64 // 0: it must be damage
+	}{
+		{"half a record after kill -9", appendRest(90), end{sameBoot: true}, messages},
+		{"three bytes after kill -9", appendRest(3), end{sameBoot: true}, messages},
+		{"half a record after a power cut", appendRest(90), end{lazy: true}, messages},
+		{"zeros instead of the last record after a power cut", zeroTail(1), end{}, messages - 1},
+		{"zeros instead of the last records after a power cut", zeroTail(20), end{lazy: true}, messages - 20},
+		{"zeros, and the machine has not stopped", zeroTail(1), end{lazy: true, sameBoot: true}, 0},
+		{"a flipped bit in the last record", func(t *testing.T, msgs string) {
+			file := filepath.Join(msgs, "4.blk")
+			flip(t, file, int64(len(read(t, file))-20), 4)
+		}, end{lazy: true}, 0},
+		{"a flipped bit in the length of the last record", func(t *testing.T, msgs string) {
+			file := filepath.Join(msgs, "4.blk")
+			recs := offsets(t, read(t, file))
+			flip(t, file, int64(recs[len(recs)-1]+2), 1)
+		}, end{lazy: true}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := copyStore(t, base)
+			l := mustLedger(t, dir)
+			if tt.end.sameBoot {
+				if err := l.Running(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tt.harm(t, filepath.Join(dir, "jetstream/$G/streams/ORDERS/msgs"))
+			r := replica(t, mustCheck(t, Options{Dir: dir, Ledger: l, LazySync: tt.end.lazy}), "$G/ORDERS")
+			if r.Damaged() != (tt.served == 0) {
+				t.Fatalf("damage %v, notes %v", r.Damage, r.Notes)
+			}
+			if tt.served == 0 {
+				return
+			}
+			if len(r.Notes) == 0 {
+				t.Error("nothing is said of it")
+			}
+			s := startServer(t, dir)
+			_, js := jet(t, s)
+			if got := served(t, js, "ORDERS", tt.served); got != tt.served {
+				t.Errorf("served %d, want %d", got, tt.served)
+			}
+		})
+	}
+}
+
+// TestTornWindow: zeros in the last block with records after them are the rest of a
+// power cut only if all that is beside them was written within half a minute.
+func TestTornWindow(t *testing.T) {
+	h, err := newHasher(blockKey("ORDERS", 1), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	block := func(age time.Duration) []byte {
+		var b []byte
+		for seq := uint64(1); seq <= 60; seq++ {
+			at := now
+			if seq <= 10 {
+				at = now.Add(-age)
+			}
+			b = appendRecord(h, b, seq, at.UnixNano(), "ORDERS.a", nil, body(seq, 100))
+		}
+		recs := offsets(t, b)
+		clear(b[recs[10] : (recs[10]/sector+2)*sector])
+		return b
+	}
+	end := tail{last: true, powerCut: true, lazy: true}
+	if s := scanBlock(h, block(time.Second), end); s.torn == 0 || len(s.faults) != 0 {
+		t.Errorf("a hole of the last second: torn %d, faults %v", s.torn, s.faults)
+	}
+	if s := scanBlock(h, block(time.Minute), end); s.torn != 0 || len(s.faults) != 1 {
+		t.Errorf("a hole a minute old: torn %d, faults %v", s.torn, s.faults)
+	}
+}
