@@ -24,6 +24,7 @@ const startLimit = 90 * time.Second
 // Cluster is a running cluster inside the test's process.
 type Cluster struct {
 	Nodes []*Broker
+	urls  []string
 	o     Options
 	tb    testing.TB
 }
@@ -59,7 +60,9 @@ func PrepareCluster(tb testing.TB, n int, o Options) *Cluster {
 	}
 	addrs := freeAddrs(tb, 2*n)
 	s := broker.ClusterSetup{Dir: o.Dir, Name: "test", Dev: true, Policy: o.Policy, Encrypt: o.Encrypt}
+	var urls []string
 	for i := range n {
+		urls = append(urls, "tls://"+addrs[2*i])
 		s.Nodes = append(s.Nodes, broker.ClusterNode{
 			Name: fmt.Sprintf("n%d", i+1), Listen: addrs[2*i], Client: addrs[2*i], Route: addrs[2*i+1],
 		})
@@ -68,7 +71,7 @@ func PrepareCluster(tb testing.TB, n int, o Options) *Cluster {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c := &Cluster{o: o, tb: tb}
+	c := &Cluster{urls: urls, o: o, tb: tb}
 	for _, st := range states {
 		for name, data := range o.Files {
 			if err := os.WriteFile(filepath.Join(st.Dir, name), data, 0o600); err != nil {
@@ -165,13 +168,9 @@ func (c *Cluster) stopAll() {
 	wg.Wait()
 }
 
-// URLs are the addresses of all nodes for clients.
+// URLs are the addresses of all nodes for clients, whether they run or not.
 func (c *Cluster) URLs() string {
-	var out []string
-	for _, n := range c.Nodes {
-		out = append(out, n.URL())
-	}
-	return strings.Join(out, ",")
+	return strings.Join(c.urls, ",")
 }
 
 // Client connects with the SDK to whichever node answers.
