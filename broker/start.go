@@ -88,7 +88,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 
 func (b startup) startStore(ctx context.Context, m *material) error {
 	var err error
-	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier})
+	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier, Node: b.cfg.Name})
 	if err != nil {
 		return err
 	}

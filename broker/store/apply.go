@@ -53,6 +53,10 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 	var steps []step
 	var faults []error
 	for _, t := range set.Tenants() {
+		if err := s.settleTenant(ctx, t); err != nil {
+			faults = append(faults, err)
+			continue
+		}
 		more, err := s.plan(ctx, t)
 		if err != nil {
 			faults = append(faults, err)
@@ -120,6 +124,9 @@ func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
 		if !ok {
 			steps = append(steps, step{acc: a, want: want})
 			continue
+		}
+		if s.elsewhere(&info.Config) {
+			continue // another broker restores it, and gives it the policy's settings
 		}
 		changed := false
 		for _, d := range differences(&info.Config, &want) {

@@ -81,6 +81,9 @@ type Config struct {
 	// Barrier is waited for after the store's own writes. nil where the server
 	// syncs by itself (SyncAlways). The store does not close it.
 	Barrier *Barrier
+	// Node is the name of this broker. It tells its own unfinished restores from those
+	// of other brokers.
+	Node string
 }
 
 // Store is the streams and buckets of all tenants.
