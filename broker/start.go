@@ -124,9 +124,12 @@ func (b startup) startDeadLetters(ctx context.Context, _ *material) error {
 }
 
 func (b startup) startAdmin(_ context.Context, m *material) error {
-	var err error
+	backups, err := b.startBackups()
+	if err != nil {
+		return err
+	}
 	b.admin, err = admin.New(admin.Config{
-		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
+		Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc

@@ -104,6 +104,16 @@ func declaredStream(t *policy.Tenant, name string) *jetstream.StreamConfig {
 	return nil
 }
 
+// DeclaredBytes returns how many bytes the policy gives a stream of t; false if it
+// declares no such stream.
+func DeclaredBytes(t *policy.Tenant, stream string) (int64, bool) {
+	cfg := declaredStream(t, stream)
+	if cfg == nil {
+		return 0, false
+	}
+	return cfg.MaxBytes, true
+}
+
 // Restore fills streams of t from a backup, all or none: until every one of them is
 // whole and durable no subject reaches them, and on an error, also after a crash,
 // they are empty as before. id names the restore. Nothing of the backup is verified
@@ -140,6 +150,7 @@ func (s *Store) Restore(ctx context.Context, t *policy.Tenant, id string, stream
 	if err := s.durable(ctx); err != nil {
 		return err
 	}
+	ctx = context.WithoutCancel(ctx) // from here on it goes forward
 	mark := s.staged(t, streams[len(streams)-1].Name, id)
 	mark.Metadata[metaRestoreMark] = id
 	if err := a.update(ctx, mark); err != nil {

@@ -2,10 +2,13 @@ package backupfile
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -36,6 +39,42 @@ type Proof struct {
 	Key      string // that signed the manifest
 	Proven   uint64 // events whose attestation holds
 	Unproven uint64 // messages that the manifest alone covers: buckets and dead letters
+
+	archives map[string]int64 // where the data frames of each stream begin
+}
+
+// Archive returns the snapshot of a stream out of the verified file r. At its end it
+// fails if the bytes are not those that were verified.
+//
+// Errors: ErrFormat where there is no such stream. The reader's: ErrChanged,
+// ErrFormat, and those of r.
+func (p *Proof) Archive(r io.ReaderAt, stream string) (io.Reader, error) {
+	at, ok := p.archives[stream]
+	if !ok {
+		return nil, fmt.Errorf("%w: no stream %s", ErrFormat, stream)
+	}
+	for i := range p.Manifest.Streams {
+		if s := &p.Manifest.Streams[i]; s.Name == stream {
+			f := &Reader{r: io.NewSectionReader(r, at, math.MaxInt64-at), sum: sha256.New()}
+			return &checked{section: section{f: f, sum: sha256.New()}, want: s}, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: no stream %s", ErrFormat, stream)
+}
+
+// checked is an archive that must be the one of the manifest.
+type checked struct {
+	section
+	want *Stream
+}
+
+// Read implements io.Reader.
+func (c *checked) Read(p []byte) (int, error) {
+	n, err := c.section.Read(p)
+	if errors.Is(err, io.EOF) && (c.n != c.want.ArchiveBytes || hex.EncodeToString(c.sum.Sum(nil)) != c.want.SHA256) {
+		return n, fmt.Errorf("%w: stream %s, after it was verified", ErrChanged, c.want.Name)
+	}
+	return n, err
 }
 
 // Verify reads a backup to its end and checks everything that can be checked: that
@@ -52,7 +91,7 @@ func Verify(r io.Reader, trust Trust) (*Proof, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &prover{trust: trust, proof: Proof{Head: *head}}
+	p := &prover{trust: trust, proof: Proof{Head: *head, archives: map[string]int64{}}}
 	if err := p.keyring(); err != nil {
 		return nil, err
 	}
@@ -65,6 +104,10 @@ func Verify(r io.Reader, trust Trust) (*Proof, error) {
 		if err != nil {
 			return nil, err
 		}
+		if _, twice := p.proof.archives[stream.Name]; twice {
+			return nil, fmt.Errorf("%w: stream %s is there twice", ErrFormat, stream.Name)
+		}
+		p.proof.archives[stream.Name] = int64(f.read)
 		counts, err := p.stream(stream, archive)
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", stream.Name, err)
