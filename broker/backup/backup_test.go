@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
@@ -22,8 +21,6 @@ import (
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/backupfile"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const shop = `tenant: shop
 streams:
