@@ -51,7 +51,7 @@ type scanner struct {
 //
 // Errors: ErrFormat, ErrTooLarge, those of each and of r.
 func scan(r io.Reader, each func(*message) error) (Stream, error) {
-	s := &scanner{r: bufio.NewReader(s2.NewReader(r))}
+	s := &scanner{r: bufio.NewReader(s2.NewReader(r, s2.ReaderAllocBlock(64<<10)))}
 	if err := s.all(each); err != nil {
 		return Stream{}, err
 	}
