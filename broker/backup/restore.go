@@ -193,9 +193,6 @@ func (s *Service) apply(x *session, t *policy.Tenant) {
 	}
 	s.cfg.Event(verb+"-done", x.tenant, x.owner, fmt.Sprintf("backup %s of %s, signed by %s: %d events proven, %d messages by the manifest alone, in %s",
 		report.ID, report.Created.Format(time.RFC3339), report.Key, report.Proven, report.Unproven, time.Since(start).Round(time.Millisecond)))
-	if !report.DryRun {
-		s.cfg.Restored(x.ctx)
-	}
 }
 
 func (s *Service) verifyAndRestore(x *session, t *policy.Tenant) (*adminapi.RestoreReport, error) {
@@ -222,7 +219,7 @@ func (s *Service) verifyAndRestore(x *session, t *policy.Tenant) (*adminapi.Rest
 		return nil, fmt.Errorf("%w: it is of the tenant %.60q, this one is %s: events cannot change their tenant", backupfile.ErrForeign, proof.Head.Tenant, t.Name)
 	}
 	report, streams, bytes := plan(x, proof)
-	if _, err := s.cfg.Store.CheckRestore(x.ctx, t, streams); err != nil {
+	if err := s.cfg.Store.CheckRestore(x.ctx, t, streams); err != nil {
 		return nil, err
 	}
 	if err := s.room(bytes); err != nil {
@@ -234,7 +231,14 @@ func (s *Service) verifyAndRestore(x *session, t *policy.Tenant) (*adminapi.Rest
 	r.mu.Lock()
 	r.phase = adminapi.RestoreApplying
 	r.mu.Unlock()
-	return report, s.cfg.Store.Restore(x.ctx, t, proof.Head.ID, streams)
+	if err := s.cfg.Store.Restore(x.ctx, t, proof.Head.ID, streams); err != nil {
+		return nil, err
+	}
+	// Whoever asked may be gone by now.
+	after, cancel := context.WithTimeout(s.life, time.Minute)
+	defer cancel()
+	s.cfg.Restored(after)
+	return report, nil
 }
 
 // plan says what will be restored, and how many bytes of messages that is.

@@ -59,23 +59,18 @@ type Restoring struct {
 }
 
 // CheckRestore says whether the streams may be restored: the policy declares them,
-// and nothing is or was stored in them. absent are those that do not exist yet. The
-// error joins all faults.
+// and nothing is or was stored in them. The error joins all faults.
 //
 // Errors: ErrNotDeclared, ErrNotEmpty, ErrNoAccount, ErrServer, ErrClosed, or the
 // connection's.
-func (s *Store) CheckRestore(ctx context.Context, t *policy.Tenant, streams []Restoring) (absent []string, err error) {
+func (s *Store) CheckRestore(ctx context.Context, t *policy.Tenant, streams []Restoring) error {
 	a, err := s.account(t.Name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return a.checkRestore(ctx, t, streams)
-}
-
-func (a *account) checkRestore(ctx context.Context, t *policy.Tenant, streams []Restoring) (absent []string, err error) {
 	infos, err := a.streams(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var faults []error
 	for i := range streams {
@@ -85,14 +80,16 @@ func (a *account) checkRestore(ctx context.Context, t *policy.Tenant, streams []
 		case declaredStream(t, name) == nil:
 			faults = append(faults, fmt.Errorf("%w: %s: declare it, or leave it out of the restore", ErrNotDeclared, name))
 		case !exists:
-			absent = append(absent, name)
+		case s.elsewhere(&info.Config):
+			faults = append(faults, fmt.Errorf("%w: %s is part of a restore that the broker %s has not ended: start that broker, which ends it",
+				ErrNotEmpty, name, info.Config.Metadata[metaRestoreNode]))
 		case info.State.LastSeq > 0:
 			faults = append(faults, fmt.Errorf("%w: %s has stored up to sequence %d: restore into a new cluster, or leave it out", ErrNotEmpty, name, info.State.LastSeq))
 		case info.State.Consumers > 0:
 			faults = append(faults, fmt.Errorf("%w: %s has %d consumers, which the restore would delete: stop their services first", ErrNotEmpty, name, info.State.Consumers))
 		}
 	}
-	return absent, errors.Join(faults...)
+	return errors.Join(faults...)
 }
 
 func declaredStream(t *policy.Tenant, name string) *jetstream.StreamConfig {
@@ -127,7 +124,7 @@ func (s *Store) Restore(ctx context.Context, t *policy.Tenant, id string, stream
 	if err != nil {
 		return err
 	}
-	if _, err := a.checkRestore(ctx, t, streams); err != nil {
+	if err := s.CheckRestore(ctx, t, streams); err != nil {
 		return err
 	}
 	streams = slices.Clone(streams)
