@@ -306,9 +306,8 @@ func TestTamperedBackupsAreRefused(t *testing.T) {
 	fill(t, a)
 	file := save(t, a)
 	trust := backupfile.Trust{Root: a.State.Root}
-	// Every byte of the frames' heads, of the header and the manifest, and a sample of
-	// the archives: a changed one is never accepted.
-	step := max(1, len(file)/3000)
+	// The beginning, the end and a sample of what is between.
+	step := max(1, len(file)/250) // internal/backupfile tries every byte of a small file
 	for i := 0; i < len(file); {
 		bad := bytes.Clone(file)
 		bad[i] ^= 1 << (i % 8)

@@ -46,7 +46,7 @@ func child(config string) error {
 	if err := b.Start(context.Background()); err != nil {
 		return err
 	}
-	fmt.Println("ready", b.Addr())
+	fmt.Fprintln(os.Stdout, "ready", b.Addr())
 	<-b.Done()
 	return b.Err()
 }
@@ -92,7 +92,7 @@ func TestKillInARestore(t *testing.T) {
 	}
 	file := save(t, a)
 	whole, none := 0, 0
-	for _, after := range []time.Duration{0, 10 * time.Millisecond, 40 * time.Millisecond, 80 * time.Millisecond, 160 * time.Millisecond, 320 * time.Millisecond} {
+	for _, after := range []time.Duration{0, 20 * time.Millisecond, 80 * time.Millisecond, 300 * time.Millisecond} {
 		dir := sibling(t, a)
 		st, err := broker.Setup{Dir: dir, Name: "test", Listen: "127.0.0.1:0", Dev: true, Policy: shop}.Run()
 		if err != nil {

@@ -209,7 +209,7 @@ func (s *Service) Close(_ context.Context, caller *policy.Principal, q adminapi.
 // refusal words errors for the caller.
 func refusal(err error) error {
 	var known *wire.Refusal
-	code := wire.CodeInternal
+	var code wire.Code
 	switch {
 	case errors.As(err, &known):
 		return known
