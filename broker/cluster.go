@@ -81,13 +81,14 @@ func (b startup) clusterOptions() (*embed.ClusterConfig, error) {
 		return nil, err
 	}
 	return &embed.ClusterConfig{
-		Name: c.Name, Listen: c.Listen, Nodes: c.Nodes, TLS: tls, Admit: b.admitNode,
+		Name: c.Name, Listen: c.Listen, Nodes: c.Nodes, TLS: tls,
+		Admit: func(node, token string, cert *x509.Certificate) error { return admitNode(b.Broker, node, token, cert) },
 		Token: func() string { return signing.NodeToken(b.material.Load().signer, c.Name, b.cfg.Name) },
 	}, nil
 }
 
 // admitNode judges a node that wants a route to this one.
-func (b startup) admitNode(node, token string, cert *x509.Certificate) error {
+func admitNode(b *Broker, node, token string, cert *x509.Certificate) error {
 	c := b.cfg.Cluster
 	name, err := ca.NodeOf(cert, c.Name)
 	switch {

@@ -116,7 +116,7 @@ func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.Clu
 // openStore makes no request yet: a cluster may have no quorum.
 func (b startup) openStore(ctx context.Context, _ *material) error {
 	var err error
-	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier, Nodes: b.cfg.size()})
+	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier, Nodes: b.cfg.size(), Node: b.cfg.Name})
 	if err != nil {
 		return err
 	}
@@ -159,9 +159,12 @@ func (b startup) startDeadLetters(ctx context.Context, _ *material) error {
 }
 
 func (b startup) startAdmin(_ context.Context, m *material) error {
-	var err error
+	backups, err := b.startBackups()
+	if err != nil {
+		return err
+	}
 	b.admin, err = admin.New(admin.Config{
-		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
+		Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc

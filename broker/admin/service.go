@@ -37,6 +37,8 @@ type Config struct {
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
 	Trail   *audit.Trail
 	Letters Letters
+	// Backups serves the area backup; nil: it is not served.
+	Backups Backups
 	// Conn returns the broker's own connection into a tenant's account.
 	Conn func(tenant string) (*nats.Conn, error)
 	Log  zerolog.Logger
@@ -77,6 +79,14 @@ var handlers = map[string]handler{
 	adminapi.SubjectDLQLs:         (*Service).dlqLs,
 	adminapi.SubjectDLQShow:       (*Service).dlqShow,
 	adminapi.SubjectRefusalsLs:    (*Service).refusalsLs,
+
+	adminapi.SubjectBackupOpen:     backup(Backups.Open),
+	adminapi.SubjectBackupRead:     backup(Backups.Read),
+	adminapi.SubjectBackupRestore:  backup(Backups.Restore),
+	adminapi.SubjectBackupWrite:    backup(Backups.Write),
+	adminapi.SubjectBackupApply:    backup(Backups.Apply),
+	adminapi.SubjectBackupProgress: backup(Backups.Progress),
+	adminapi.SubjectBackupClose:    backup(closeBackup),
 }
 
 // New checks cfg and returns a service that answers nobody yet.

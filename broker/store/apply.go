@@ -59,6 +59,10 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 	var steps []step
 	var faults []error
 	for _, t := range set.Tenants() {
+		if err := s.settleTenant(ctx, t); err != nil {
+			faults = append(faults, err)
+			continue
+		}
 		more, err := s.plan(ctx, t)
 		if err != nil {
 			faults = append(faults, err)
@@ -85,7 +89,7 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error) {
 	a, err := s.account(t.Name)
 	if errors.Is(err, ErrNoAccount) {
-		return AccountBytes(t, s.nodes()), nil
+		return AccountBytes(t, s.cfg.Nodes), nil
 	}
 	if err != nil {
 		return 0, err
@@ -95,7 +99,7 @@ func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error
 		return 0, err
 	}
 	var sum int64
-	for _, cfg := range declared(t, s.nodes()) {
+	for _, cfg := range declared(t, s.cfg.Nodes) {
 		bytes := copies(&cfg)
 		if info, ok := infos[cfg.Name]; ok {
 			bytes = max(bytes, copies(&info.Config))
@@ -120,12 +124,15 @@ func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
 		return nil, err
 	}
 	var steps []step
-	faults := []error{CheckReplicas(t, s.nodes())}
-	for _, want := range declared(t, s.nodes()) {
+	faults := []error{CheckReplicas(t, s.cfg.Nodes)}
+	for _, want := range declared(t, s.cfg.Nodes) {
 		info, ok := infos[want.Name]
 		if !ok {
 			steps = append(steps, step{acc: a, want: want})
 			continue
+		}
+		if s.elsewhere(&info.Config) {
+			continue // another broker restores it, and gives it the policy's settings
 		}
 		changed := false
 		for _, d := range differences(&info.Config, &want) {

@@ -91,6 +91,9 @@ type Config struct {
 	Barrier *Barrier
 	// Nodes is the size of the cluster; 0 and 1 are no cluster.
 	Nodes int
+	// Node is the name of this broker. It tells its own unfinished restores from those
+	// of other brokers.
+	Node string
 }
 
 // Store is the streams and buckets of all tenants.
@@ -112,8 +115,6 @@ type account struct {
 	clustered bool
 }
 
-func (s *Store) nodes() int { return max(s.cfg.Nodes, 1) }
-
 // Open makes a Store. It connects to nothing yet.
 //
 // Errors: ErrConfig.
@@ -121,6 +122,7 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	if cfg.Internal == nil {
 		return nil, fmt.Errorf("%w: Internal is nil", ErrConfig)
 	}
+	cfg.Nodes = max(cfg.Nodes, 1)
 	return &Store{cfg: cfg, accounts: make(map[string]*account)}, nil
 }
 
@@ -165,7 +167,7 @@ func (s *Store) account(tenant string) (*account, error) {
 		nc.Close()
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	a := &account{tenant: tenant, nc: nc, js: js, clustered: s.nodes() > 1}
+	a := &account{tenant: tenant, nc: nc, js: js, clustered: s.cfg.Nodes > 1}
 	s.accounts[tenant] = a
 	return a, nil
 }

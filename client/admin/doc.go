@@ -3,7 +3,8 @@
 // uses; there is no other way in.
 //
 // Every call but KeyRing needs the admin grant of its area (keys, status, policy,
-// dlq, refusals) and acts inside the tenant of the caller. Calls change nothing.
+// dlq, refusals, backup) and acts inside the tenant of the caller. Restore alone changes
+// something.
 //
 // Errors are those of package client: errors.Is(err, client.ErrDenied) without
 // the grant, client.ErrNotFound, client.ErrMalformed, client.ErrUnavailable.

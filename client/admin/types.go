@@ -54,6 +54,12 @@ type (
 	DLQList = adminapi.DLQList
 	// DeadLetter describes one dead letter.
 	DeadLetter = adminapi.DeadLetter
+	// RestoreRequest says what to restore: Bytes, Tenant, TrustRoot, Skip, DryRun.
+	RestoreRequest = adminapi.RestoreRequest
+	// RestoreReport says what a restore has done.
+	RestoreReport = adminapi.RestoreReport
+	// RestoredStream is one stream of it.
+	RestoredStream = adminapi.RestoredStream
 )
 
 // StoredLetter is a dead letter with its exact original bytes.

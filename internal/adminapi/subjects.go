@@ -13,6 +13,7 @@ const (
 	AreaPolicy   = "policy"
 	AreaDLQ      = "dlq"
 	AreaRefusals = "refusals"
+	AreaBackup   = "backup"
 )
 
 // The subjects of the requests.
@@ -26,16 +27,26 @@ const (
 	SubjectDLQLs         = wire.PrefixAdmin + AreaDLQ + ".ls"
 	SubjectDLQShow       = wire.PrefixAdmin + AreaDLQ + ".show"
 	SubjectRefusalsLs    = wire.PrefixAdmin + AreaRefusals + ".ls"
+
+	SubjectBackupOpen     = wire.PrefixAdmin + AreaBackup + ".open"
+	SubjectBackupRead     = wire.PrefixAdmin + AreaBackup + ".read"
+	SubjectBackupRestore  = wire.PrefixAdmin + AreaBackup + ".restore"
+	SubjectBackupWrite    = wire.PrefixAdmin + AreaBackup + ".write"
+	SubjectBackupApply    = wire.PrefixAdmin + AreaBackup + ".apply"
+	SubjectBackupProgress = wire.PrefixAdmin + AreaBackup + ".progress"
+	SubjectBackupClose    = wire.PrefixAdmin + AreaBackup + ".close"
 )
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaBackup, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
 func Subjects() []string {
 	return []string{
+		SubjectBackupApply, SubjectBackupClose, SubjectBackupOpen, SubjectBackupProgress,
+		SubjectBackupRead, SubjectBackupRestore, SubjectBackupWrite,
 		SubjectDLQLs, SubjectDLQShow,
 		SubjectKeysLs, SubjectKeysRing,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,

@@ -60,6 +60,8 @@ const (
 	CodeAttestationForbidden Code = 40300
 	// CodeSignatureUnsupported: producer signatures are not accepted by this release.
 	CodeSignatureUnsupported Code = 40301
+	// CodeBackupRefused: the backup does not verify, so nothing of it was restored.
+	CodeBackupRefused Code = 40302
 	// CodeSchemaViolation: the payload does not match the schema of the subject.
 	CodeSchemaViolation Code = 40400
 	// CodeContentTypeMismatch: the content type does not fit the schema of the subject.
@@ -121,6 +123,7 @@ var registry = []Entry{
 	{Code: CodeProtocolViolation, Name: "ProtocolViolation", Class: ClassMalformed, Status: 400, Title: "the client broke the NATS protocol", Fix: "use a NATS client library"},
 	{Code: CodeAttestationForbidden, Name: "AttestationForbidden", Class: ClassBadSignature, Status: 403, Title: "clients must not set broker attributes", Fix: "leave out attestation, authtype, authid, natssubject and recordedtime: the broker sets them"},
 	{Code: CodeSignatureUnsupported, Name: "SignatureUnsupported", Class: ClassBadSignature, Status: 403, Title: "producer signatures are not accepted by this release", Fix: "leave out dssematerial; the broker attests the event"},
+	{Code: CodeBackupRefused, Name: "BackupRefused", Class: ClassBadSignature, Status: 403, Title: "the backup does not verify, so nothing of it was restored", Fix: "check the file with signet cluster backup verify, and take another one"},
 	{Code: CodeSchemaViolation, Name: "SchemaViolation", Class: ClassSchemaViolation, Status: 422, Title: "the payload does not match the schema of the subject", Fix: "see violations; signet dlq ls finds the stored payload by its ref"},
 	{Code: CodeContentTypeMismatch, Name: "ContentTypeMismatch", Class: ClassSchemaViolation, Status: 422, Title: "the content type does not fit the schema of the subject", Fix: "send application/json"},
 	{Code: CodeSchemaFuelSpent, Name: "SchemaFuelSpent", Class: ClassSchemaViolation, Status: 422, Title: "validating the payload cost more than its budget", Fix: "make the payload or the schema simpler"},

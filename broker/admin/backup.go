@@ -1,0 +1,39 @@
+package admin
+
+import (
+	"context"
+
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Backups makes and restores backups: *backup.Service.
+type Backups interface {
+	Open(ctx context.Context, caller *policy.Principal, q adminapi.BackupOpenRequest) (adminapi.BackupOpened, error)
+	Read(ctx context.Context, caller *policy.Principal, q adminapi.BackupReadRequest) (adminapi.BackupPart, error)
+	Restore(ctx context.Context, caller *policy.Principal, q adminapi.RestoreRequest) (adminapi.BackupOpened, error)
+	Write(ctx context.Context, caller *policy.Principal, q adminapi.RestoreWriteRequest) (adminapi.RestoreWritten, error)
+	Apply(ctx context.Context, caller *policy.Principal, q adminapi.BackupSessionRequest) (adminapi.RestoreProgress, error)
+	Progress(ctx context.Context, caller *policy.Principal, q adminapi.RestoreProgressRequest) (adminapi.RestoreProgress, error)
+	Close(ctx context.Context, caller *policy.Principal, q adminapi.BackupSessionRequest) error
+}
+
+// backup adapts one method of Backups to a handler.
+func backup[Q, A any](call func(Backups, context.Context, *policy.Principal, Q) (A, error)) handler {
+	return func(s *Service, ctx context.Context, r *request) (any, error) {
+		if s.cfg.Backups == nil {
+			return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
+		}
+		var q Q
+		if err := r.decode(&q); err != nil {
+			return nil, err
+		}
+		return call(s.cfg.Backups, ctx, r.caller, q)
+	}
+}
+
+// closeBackup gives Close the form of the others.
+func closeBackup(b Backups, ctx context.Context, caller *policy.Principal, q adminapi.BackupSessionRequest) (struct{}, error) {
+	return struct{}{}, b.Close(ctx, caller, q)
+}
