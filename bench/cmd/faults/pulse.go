@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// pulse measures how long publishers went without an acknowledgement. Safe for
+// concurrent use.
+type pulse struct {
+	mu    sync.Mutex
+	last  []time.Time     // by publisher: its latest acknowledgement
+	worst []time.Duration // by publisher: its longest wait since begin
+	any   time.Time
+	still time.Duration // the longest wait of all publishers together since begin
+}
+
+// join opens a publisher and returns its number here.
+func (p *pulse) join() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last, p.worst = append(p.last, time.Now()), append(p.worst, 0)
+	return len(p.last) - 1
+}
+
+func (p *pulse) beat(publisher int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.worst[publisher] = max(p.worst[publisher], now.Sub(p.last[publisher]))
+	p.still = max(p.still, now.Sub(p.any))
+	p.last[publisher], p.any = now, now
+}
+
+// begin starts a measurement: a wait that has begun before it counts from there.
+func (p *pulse) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.still = 0
+	clear(p.worst)
+}
+
+// end returns the longest time since begin in which nobody got an acknowledgement, and
+// the longest in which some one publisher got none.
+func (p *pulse) end() (still, slowest time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	still = max(p.still, now.Sub(p.any))
+	for i, w := range p.worst {
+		slowest = max(slowest, w, now.Sub(p.last[i]))
+	}
+	return still, slowest
+}
+
+// allBeat waits until every publisher has had an acknowledgement after the call.
+func (p *pulse) allBeat(ctx context.Context) error {
+	since := time.Now()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		p.mu.Lock()
+		waiting := slices.IndexFunc(p.last, func(t time.Time) bool { return !t.After(since) })
+		p.mu.Unlock()
+		if waiting < 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: publisher %d has had no acknowledgement for %v: %w",
+				errBroken, waiting, time.Since(since).Round(time.Millisecond), ctx.Err())
+		case <-poll.C:
+		}
+	}
+}
+
+// spread is what is told of many durations.
+type spread []time.Duration
+
+func (s spread) String() string {
+	if len(s) == 0 {
+		return "none"
+	}
+	sorted := slices.Sorted(slices.Values(s))
+	at := func(q float64) time.Duration {
+		return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Round(time.Millisecond)
+	}
+	return fmt.Sprintf("p50 %v, p99 %v, max %v of %d", at(0.5), at(0.99), at(1), len(sorted))
+}
+
+// p99 is 0 of nothing.
+func (s spread) p99() time.Duration {
+	if len(s) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(s))[min(len(s)-1, int(0.99*float64(len(s))))]
+}
