@@ -42,12 +42,14 @@ func canCut() error {
 	return nil
 }
 
-func cutInNamespace(ctx context.Context, n int, o options) error {
+func cutInNamespace(ctx context.Context, o options) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	c := exec.CommandContext(ctx, self, "-kills", "0", "-cuts", strconv.Itoa(n), "-dir", o.dir, "-load", o.load.String())
+	c := exec.CommandContext(ctx, self, "-kills", "0", "-cuts", strconv.Itoa(o.cuts), "-dir", o.dir, "-load", o.load.String(),
+		"-cluster="+strconv.FormatBool(o.cluster), "-quick="+strconv.FormatBool(o.quick),
+		"-seed", strconv.FormatUint(o.seed, 10), "-signet", o.binary, "-limit", untilEnd(ctx).String())
 	c.Env = append(os.Environ(), namespaceEnv+"=1")
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
@@ -59,9 +61,18 @@ func cutInNamespace(ctx context.Context, n int, o options) error {
 	return c.Run()
 }
 
-// powerCuts cuts the power n times, and once more without the barrier to see the
+// untilEnd is what is left of the run.
+func untilEnd(ctx context.Context) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return time.Until(end)
+	}
+	return time.Hour
+}
+
+// powerCuts cuts the power o.cuts times, and once more without the barrier to see the
 // method detect a loss.
-func powerCuts(ctx context.Context, n int, o options) error {
+func powerCuts(ctx context.Context, o options) error {
+	n := o.cuts
 	row("cut", "under load", "acked", "total acked", "back after", "stored", "LOST")
 	v, err := cutRun(ctx, n, o, "cut", bench.Durable)
 	if err != nil {

@@ -31,29 +31,44 @@ func main() {
 	os.Exit(run())
 }
 
-// options are what both kinds of fault share.
+// options are what the flags say.
 type options struct {
+	kills   int
+	cuts    int
+	cluster bool
+	quick   bool
 	dir     string
 	load    time.Duration // under load before a fault, plus up to as much again
 	readers time.Duration // bound of reading everything back
+	seed    uint64        // of all choices in a cluster
+	binary  string        // of signet, for a cluster
 }
 
 func run() int {
-	kills := flag.Int("kills", 20, "kill -9 cycles; 0 for none")
-	cuts := flag.Int("cuts", 5, "power cuts; 0 for none (they need root on Linux)")
-	dir := flag.String("dir", "", "folder for state and disk images (default: the system's for temporary files)")
-	load := flag.Duration("load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
+	var o options
+	flag.IntVar(&o.kills, "kills", 20, "kill -9 cycles; 0 for none")
+	flag.IntVar(&o.cuts, "cuts", 5, "power cuts; 0 for none (they need root on Linux)")
+	flag.BoolVar(&o.cluster, "cluster", false, "hurt a cluster of three nodes, in more ways, instead of a broker by itself")
+	flag.BoolVar(&o.quick, "quick", false, "with -cluster: each fault once or a few times, instead of -kills")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "with -cluster: of which node is hurt when; printed")
+	flag.StringVar(&o.binary, "signet", "", "with -cluster: the signet binary (default: built with the go command)")
+	flag.StringVar(&o.dir, "dir", "", "folder for state and disk images (default: the system's for temporary files)")
+	flag.DurationVar(&o.load, "load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
 	limit := flag.Duration("limit", 15*time.Minute, "bound of the whole run")
 	flag.Parse()
-	if flag.NArg() > 0 || *kills < 0 || *cuts < 0 {
+	if flag.NArg() > 0 || o.kills < 0 || o.cuts < 0 || o.load <= 0 {
 		flag.Usage()
 		return 2
+	}
+	o.readers = 2 * time.Minute
+	if o.cluster {
+		o.readers = 5 * time.Minute // at every node, and every copy
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := faults(ctx, *kills, *cuts, options{dir: *dir, load: *load, readers: 2 * time.Minute}); err != nil {
+	if err := faults(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "faults: FAILED:", err)
 		return 1
 	}
@@ -64,8 +79,8 @@ func run() int {
 	return 0
 }
 
-func faults(ctx context.Context, kills, cuts int, o options) (err error) {
-	if cuts > 0 && !insideNamespace() {
+func faults(ctx context.Context, o options) (err error) {
+	if o.cuts > 0 && !insideNamespace() {
 		// Before the long part: somebody who asked for power cuts wants to know.
 		if err := canCut(); err != nil {
 			return fmt.Errorf("POWER CUTS ARE NOT POSSIBLE HERE, nothing was tested; -cuts 0 leaves them out: %w", err)
@@ -75,24 +90,31 @@ func faults(ctx context.Context, kills, cuts int, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
-	if kills > 0 {
-		if err := killCycles(ctx, kills, o); err != nil {
-			return fmt.Errorf("kill -9: %w", err)
+	if o.kills > 0 {
+		do, what := killCycles, "kill -9"
+		if o.cluster {
+			do, what = clusterChaos, "cluster"
+		}
+		if err := do(ctx, o); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	switch {
-	case cuts == 0:
+	case o.cuts == 0:
 		fmt.Println("power cuts: not asked for (-cuts 0)")
-	case insideNamespace():
-		return powerCuts(ctx, cuts, o)
+	case !insideNamespace():
+		return cutInNamespace(ctx, o)
+	case o.cluster:
+		return clusterCuts(ctx, o)
 	default:
-		return cutInNamespace(ctx, cuts, o)
+		return powerCuts(ctx, o)
 	}
 	return nil
 }
 
 // killCycles kills the broker under load again and again and then reads all back.
-func killCycles(ctx context.Context, n int, o options) (err error) {
+func killCycles(ctx context.Context, o options) (err error) {
+	n := o.kills
 	cfg := bench.ServerConfig{Kind: bench.Signet, Sync: bench.Durable, Dir: filepath.Join(o.dir, "kill"), Policy: policy}
 	l := newLedger()
 	begin := time.Now()
