@@ -88,7 +88,7 @@ func newClusterRun(ctx context.Context, o options, name string, stores []string)
 	defer cancel()
 	if err = c.StartAll(start); err == nil {
 		if r.w, err = newWorkload(start, r.at); err == nil {
-			err = r.w.beats.allBeat(start)
+			err = r.w.beats.allBeat(start, r.w.fault)
 		}
 	}
 	if err != nil {
@@ -131,8 +131,8 @@ func (r *clusterRun) strike(ctx context.Context, kind, target string, do func(co
 	if err := do(limit); err != nil {
 		return fmt.Errorf("%s of %s: %w", kind, target, err)
 	}
-	if err := r.w.beats.allBeat(limit); err != nil {
-		return fmt.Errorf("%s of %s: %w", kind, target, err)
+	if err := r.w.beats.allBeat(limit, r.w.fault); err != nil {
+		return fmt.Errorf("%s of %s: %w", kind, target, r.w.stuck(err))
 	}
 	still, slowest := r.w.beats.end()
 	r.still[kind], r.slowest[kind] = append(r.still[kind], still), append(r.slowest[kind], slowest)

@@ -39,6 +39,7 @@ type workload struct {
 	closes []func()
 
 	retries atomic.Int64 // tries after the first
+	why     sync.Map     // by publisher: why its last try failed
 	seen    *attendance
 }
 
@@ -87,6 +88,10 @@ func eventID(publisher, number int) string { return fmt.Sprintf("%d-%d", publish
 // errAgain marks a refusal that passes.
 var errAgain = errors.New("refused for now")
 
+// duplicateInProcess is JetStream's answer to a second try while the first is on its
+// way: it may still arrive, or not.
+const duplicateInProcess = 10158
+
 // plainPublish publishes with plain nats.go, which leaves retries to its user.
 func plainPublish(ctx context.Context, nc *nats.Conn, id, number int) (uint64, error) {
 	m := &nats.Msg{Subject: subjectOf(id), Data: encode(id, number), Header: nats.Header{nats.MsgIdHdr: {eventID(id, number)}}}
@@ -97,14 +102,15 @@ func plainPublish(ctx context.Context, nc *nats.Conn, id, number int) (uint64, e
 	var a struct {
 		Sequence uint64 `json:"seq"`
 		Error    *struct {
-			Code int `json:"code"`
+			Code    int `json:"code"`
+			ErrCode int `json:"err_code"`
 		} `json:"error"`
 	}
 	err = json.Unmarshal(answer.Data, &a)
 	switch {
 	case err == nil && a.Sequence > 0:
 		return a.Sequence, nil
-	case err == nil && a.Error != nil && a.Error.Code == 503:
+	case err == nil && a.Error != nil && (a.Error.Code == 503 || a.Error.ErrCode == duplicateInProcess):
 		return 0, fmt.Errorf("%w: %s", errAgain, answer.Data)
 	}
 	return 0, fmt.Errorf("%w: answer %q", errBroken, answer.Data)
@@ -153,6 +159,7 @@ func (w *workload) until(id, number int, try func(ctx context.Context, id, numbe
 			return 0, err
 		}
 		w.retries.Add(1)
+		w.note(id, fmt.Errorf("number %d after %v: %w", number, time.Since(begin).Round(time.Millisecond), err))
 		if errors.Is(err, errAgain) || errors.Is(err, client.ErrUnavailable) {
 			t := time.NewTimer(20 * time.Millisecond) // refused at once: do not spin
 			select {
@@ -162,6 +169,17 @@ func (w *workload) until(id, number int, try func(ctx context.Context, id, numbe
 			t.Stop()
 		}
 	}
+}
+
+func (w *workload) note(id int, err error) { w.why.Store(id, err) }
+
+// stuck adds to err why each publisher's last failed try failed.
+func (w *workload) stuck(err error) error {
+	w.why.Range(func(id, why any) bool {
+		err = fmt.Errorf("%w\npublisher %v: %v", err, id, why)
+		return true
+	})
+	return err
 }
 
 // failed returns what has gone wrong so far.

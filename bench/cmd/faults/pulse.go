@@ -56,8 +56,9 @@ func (p *pulse) end() (still, slowest time.Duration) {
 	return still, slowest
 }
 
-// allBeat waits until every publisher has had an acknowledgement after the call.
-func (p *pulse) allBeat(ctx context.Context) error {
+// allBeat waits until every publisher has had an acknowledgement after the call, or
+// one has failed.
+func (p *pulse) allBeat(ctx context.Context, failed <-chan error) error {
 	since := time.Now()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
@@ -72,6 +73,8 @@ func (p *pulse) allBeat(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: publisher %d has had no acknowledgement for %v: %w",
 				errBroken, waiting, time.Since(since).Round(time.Millisecond), ctx.Err())
+		case err := <-failed:
+			return err
 		case <-poll.C:
 		}
 	}
