@@ -11,7 +11,7 @@ TOOL      := $(GO) tool -modfile=internal/tools/go.mod
 RACE      := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race,)
 TESTFLAGS ?= $(RACE) -timeout 9m
 
-.PHONY: help build demo test lint fuzz bench test-faults fmt clean
+.PHONY: help build demo test lint fuzz bench test-cluster test-faults fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -40,9 +40,14 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 	$(GO) run ./bench/cmd/bench -out bench/RESULTS.md
 
-test-faults: ## the long suite: 20 kill -9 cycles and 5 power cuts under load (power cuts need root on Linux)
+test-cluster: ## three nodes as processes: killed, paused, cut off, slowed down, wiped, restarted under load; about 4 minutes
+	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 12m
+
+test-faults: ## the long suite, about 40 minutes: one node and a cluster, kill -9 and power cuts under load (power cuts need root on Linux)
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt
-	$(GO) run ./bench/cmd/faults -kills 20 -cuts 5 >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
+	@{ echo "One node"; $(GO) run ./bench/cmd/faults -kills 20 -cuts 5; status=$$?; \
+	   echo; echo "A cluster of three"; $(GO) run ./bench/cmd/faults -cluster -kills 100 -cuts 20 -limit 90m || status=$$?; exit $$status; } \
+	   >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
 
 clean: ## remove what was built
 	rm -rf $(BIN)

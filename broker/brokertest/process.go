@@ -2,12 +2,14 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -45,17 +47,27 @@ func (c *Processes) Start(ctx context.Context, i int) error {
 
 // StartAll starts all nodes at once and waits until they are ready.
 func (c *Processes) StartAll(ctx context.Context) error {
-	for i := range c.nodes {
+	all := make([]int, len(c.nodes))
+	for i := range all {
+		all[i] = i
+	}
+	return c.StartNodes(ctx, all...)
+}
+
+// StartNodes starts nodes at once and waits until they are ready.
+func (c *Processes) StartNodes(ctx context.Context, nodes ...int) error {
+	for _, i := range nodes {
 		if err := c.Launch(i); err != nil {
 			return err
 		}
 	}
-	for i := range c.nodes {
-		if err := c.AwaitReady(ctx, i); err != nil {
-			return err
-		}
+	faults := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for k, i := range nodes {
+		wg.Go(func() { faults[k] = c.AwaitReady(ctx, i) })
 	}
-	return nil
+	wg.Wait()
+	return errors.Join(faults...)
 }
 
 // AwaitReady waits until a node says on its operations port that it is ready. A node

@@ -172,21 +172,6 @@ func (r *clusterRun) leader(ctx context.Context) (int, error) {
 
 func (r *clusterRun) any() int { return r.rnd.IntN(r.c.Len()) }
 
-// restart starts nodes at once and waits until all are ready.
-func (r *clusterRun) restart(ctx context.Context, nodes ...int) error {
-	for _, i := range nodes {
-		if err := r.c.Launch(i); err != nil {
-			return err
-		}
-	}
-	for _, i := range nodes {
-		if err := r.c.AwaitReady(ctx, i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // judge ends the load, reads everything back from every node and every copy, and
 // prints the verdict.
 func (r *clusterRun) judge(ctx context.Context, what string) error {

@@ -60,5 +60,5 @@ func (r *clusterRun) cut(ctx context.Context, volumes []*volume) error {
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
-	return r.restart(ctx, all...)
+	return r.c.StartNodes(ctx, all...)
 }

@@ -72,7 +72,7 @@ func (r *clusterRun) down(ctx context.Context, nodes ...int) error {
 	if err := linger(ctx, stay); err != nil {
 		return err
 	}
-	return r.restart(ctx, nodes...)
+	return r.c.StartNodes(ctx, nodes...)
 }
 
 // linger lets a fault last.
