@@ -160,7 +160,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"gate", func(_ context.Context, m *material) error { return makeGate(b, m) }},
 		{"operations port", up.startOps},
 		{"quorum", up.awaitQuorum},
-		{"streams", up.makeStreams},
+		{"streams", up.patient(up.makeStreams)},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},
 		{"file watch", up.startWatch},
