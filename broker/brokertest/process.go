@@ -21,7 +21,7 @@ func (c *Processes) Launch(i int) error {
 		return fmt.Errorf("brokertest: %w", err)
 	}
 	defer log.Close() // the process has its own by then
-	n.cmd = exec.Command(c.o.Binary, "serve", "--config", n.config)
+	n.cmd = exec.Command(c.o.Binary, "serve", "--config", n.config) //nolint:gosec // the binary under test
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	noOrphan(n.cmd)
 	if err := n.cmd.Start(); err != nil {

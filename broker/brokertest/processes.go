@@ -74,7 +74,8 @@ type process struct {
 func NewProcesses(ctx context.Context, o ProcessOptions) (*Processes, error) {
 	if o.Binary == "" {
 		o.Binary = filepath.Join(o.Dir, "signet")
-		out, err := exec.CommandContext(ctx, "go", "build", "-o", o.Binary, "github.com/signetbus/signet/cmd/signet").CombinedOutput()
+		build := exec.CommandContext(ctx, "go", "build", "-o", o.Binary, "github.com/signetbus/signet/cmd/signet") //nolint:gosec // to a path of the caller
+		out, err := build.CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("brokertest: build signet: %w: %s", err, out)
 		}

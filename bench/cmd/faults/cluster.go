@@ -79,7 +79,7 @@ func newClusterRun(ctx context.Context, o options, name string, stores []string)
 	}
 	r := &clusterRun{
 		c: c, load: o.load, readers: o.readers, begin: time.Now(),
-		rnd:   rand.New(rand.NewPCG(o.seed, 0)), //nolint:gosec // choices that can be repeated, no secret
+		rnd:   rand.New(rand.NewPCG(o.seed, 0)),
 		still: map[string]spread{}, slowest: map[string]spread{},
 	}
 	st := c.State(0)
@@ -216,7 +216,7 @@ var errSlow = errors.New("a target was missed")
 func (r *clusterRun) targets() error {
 	var errs []error
 	for kind, most := range map[string]time.Duration{"kill -9": targetKill, "kill -9 leader": targetKill, "rolling restart": targetRolling} {
-		got := r.still[kind].p99()
+		got := r.still[kind].quantile(0.99)
 		if len(r.still[kind]) == 0 {
 			continue
 		}

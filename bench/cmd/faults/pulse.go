@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -87,17 +88,14 @@ func (s spread) String() string {
 	if len(s) == 0 {
 		return "none"
 	}
-	sorted := slices.Sorted(slices.Values(s))
-	at := func(q float64) time.Duration {
-		return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Round(time.Millisecond)
-	}
-	return fmt.Sprintf("p50 %v, p99 %v, max %v of %d", at(0.5), at(0.99), at(1), len(sorted))
+	round := func(q float64) time.Duration { return s.quantile(q).Round(time.Millisecond) }
+	return fmt.Sprintf("p50 %v, p99 %v, max %v of %d", round(0.5), round(0.99), round(1), len(s))
 }
 
-// p99 is 0 of nothing.
-func (s spread) p99() time.Duration {
+// quantile is the shortest duration that a share q of all does not exceed; 0 of none.
+func (s spread) quantile(q float64) time.Duration {
 	if len(s) == 0 {
 		return 0
 	}
-	return slices.Sorted(slices.Values(s))[min(len(s)-1, int(0.99*float64(len(s))))]
+	return slices.Sorted(slices.Values(s))[max(0, int(math.Ceil(q*float64(len(s))))-1)]
 }
