@@ -20,7 +20,7 @@ func (c *Processes) Launch(i int) error {
 	if err != nil {
 		return fmt.Errorf("brokertest: %w", err)
 	}
-	defer log.Close() // the process has its own by then
+	defer log.Close()                                               // the process has its own by then
 	n.cmd = exec.Command(c.o.Binary, "serve", "--config", n.config) //nolint:gosec // the binary under test
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	noOrphan(n.cmd)
