@@ -40,10 +40,10 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 	$(GO) run ./bench/cmd/bench -out bench/RESULTS.md
 
-test-cluster: ## three nodes as processes: killed, paused, cut off, slowed down, wiped, restarted under load; about 4 minutes
+test-cluster: ## three nodes as processes: killed, paused, cut off, slowed down, wiped, restarted under load; about 3 minutes
 	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 12m
 
-test-faults: ## the long suite, about 40 minutes: one node and a cluster, kill -9 and power cuts under load (power cuts need root on Linux)
+test-faults: ## the long suite, about half an hour: one node and a cluster, kill -9 and power cuts under load (power cuts need root on Linux)
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt
 	@(status=0; $(GO) run ./bench/cmd/faults -kills 20 -cuts 5 || status=$$?; echo; \
 	  $(GO) run ./bench/cmd/faults -cluster -kills 100 -cuts 20 -limit 90m || status=$$?; exit $$status) \
