@@ -11,7 +11,7 @@ TOOL      := $(GO) tool -modfile=internal/tools/go.mod
 RACE      := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race,)
 TESTFLAGS ?= $(RACE) -timeout 9m
 
-.PHONY: help build demo test lint fuzz bench test-faults fmt clean
+.PHONY: help build demo test lint fuzz bench test-cluster test-faults fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -40,9 +40,15 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 	$(GO) run ./bench/cmd/bench -out bench/RESULTS.md
 
-test-faults: ## the long suite: kill -9, power cuts and full disks under load (the last two need root on Linux), the same shorter with encryption, key changes
+test-cluster: ## three nodes as processes: killed, paused, cut off, slowed down, wiped, restarted under load; about 3 minutes
+	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 12m
+
+test-faults: ## the long suite, about half an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes under load (volumes need root on Linux)
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt
-	($(GO) run ./bench/cmd/faults -kills 20 -cuts 5 -disk 6 && $(GO) run ./bench/cmd/faults -encrypted -kills 10 -cuts 3 -keychange 15) >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
+	@(status=0; $(GO) run ./bench/cmd/faults -kills 20 -cuts 5 -disk 6 || status=$$?; echo; \
+	  $(GO) run ./bench/cmd/faults -encrypted -kills 10 -cuts 3 -keychange 15 || status=$$?; echo; \
+	  $(GO) run ./bench/cmd/faults -cluster -kills 100 -cuts 20 -limit 90m || status=$$?; exit $$status) \
+	  >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
 
 clean: ## remove what was built
 	rm -rf $(BIN)

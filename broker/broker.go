@@ -168,7 +168,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"gate", func(_ context.Context, m *material) error { return makeGate(b, m) }},
 		{"operations port", up.startOps},
 		{"quorum", up.awaitQuorum},
-		{"streams", up.makeStreams},
+		{"streams", up.patient(up.makeStreams)},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},

@@ -64,7 +64,7 @@ type nodes struct {
 }
 
 // clusterOptions returns what makes the embedded server a node; nil without a cluster.
-func (b startup) clusterOptions() (*embed.ClusterConfig, error) {
+func clusterOptions(b startup) (*embed.ClusterConfig, error) {
 	c := b.cfg.Cluster
 	if c == nil {
 		return nil, nil //nolint:nilnil // a broker by itself is no fault
@@ -226,7 +226,7 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 // policy was old). So the accounts must be known before the store starts. It listens with a server that has no store. Whoever has made a stream of a
 // tenant was in touch with a majority that knew the tenant; so hearing half of the
 // nodes besides this one is enough. What was heard is written down.
-func (b startup) hearTenants(ctx context.Context, cfg embed.Config) (_ []embed.TenantAccount, err error) {
+func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.TenantAccount, err error) {
 	all := cfg.Tenants
 	_, statErr := os.Stat(filepath.Join(b.cfg.State, tenantsFile))
 	cfg.NoStore, cfg.Inspect, cfg.Stopped = true, nil, nil

@@ -87,7 +87,7 @@ func (b startup) integrityOptions() integrity.Options {
 	}
 }
 
-func (b startup) situation() integrity.Situation {
+func situation(b startup) integrity.Situation {
 	consent := map[string]bool{}
 	for _, id := range b.cfg.AcceptDamage {
 		consent[id] = true
@@ -136,7 +136,7 @@ func (b startup) inspectStore(ctx context.Context) error {
 // obey does what the verdict on a report says.
 func (b startup) obey(rep *integrity.Report) error {
 	log := b.component("integrity")
-	v := integrity.Decide(rep, b.situation())
+	v := integrity.Decide(rep, situation(b))
 	for _, r := range v.Compare {
 		log.Warn().Str("replica", r.ID()).Str("reason", r.Unreadable).Msg("cannot be verified")
 	}
@@ -151,7 +151,7 @@ func (b startup) obey(rep *integrity.Report) error {
 	moved := map[string]bool{}
 	for _, r := range v.Rulings {
 		switch {
-		case r.Action == integrity.ActionServe:
+		case r.Action == integrity.ActionServe && situation(b).Consent[r.Replica.Owner()]:
 			b.damage.ledger.Accept(r.Replica, time.Now())
 		case r.Action == integrity.ActionSetAside && !moved[r.Replica.Dir]:
 			a, err := integrity.SetAside(b.cfg.State, rep, r.Replica, time.Now())
@@ -251,7 +251,7 @@ func (b startup) foundDamage(damaged []*integrity.Replica, rep *integrity.Report
 		b.trail.Event("integrity-damage", tenantOf(id), "", "", id+": "+text)
 	}
 	log.Info().Int64("bytes", rep.Read).Int("damaged", len(damaged)).Msg("stored blocks verified")
-	if v := integrity.Decide(rep, b.situation()); v.Action == integrity.ActionSetAside {
+	if v := integrity.Decide(rep, situation(b)); v.Action == integrity.ActionSetAside {
 		endForRepair(b.Broker)
 	}
 }

@@ -232,13 +232,23 @@ func keep(file string, data []byte, mode fs.FileMode) error {
 	return write(file, data, mode)
 }
 
-// write replaces file in one step.
+// write replaces file in one step; after a power cut it is the old one or the new one.
 func write(file string, data []byte, mode fs.FileMode) error {
 	tmp := file + ".new"
-	if err := os.WriteFile(tmp, data, mode); err != nil {
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, file)
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync() // before the rename, which may reach the disk first
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
 }
 
 // readSecret reads a small file that only its owner may read.

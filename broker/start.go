@@ -51,7 +51,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	if accounts, err = withRemembered(b.cfg.State, accounts); err != nil {
 		return err
 	}
-	cluster, err := b.clusterOptions()
+	cluster, err := clusterOptions(b)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	defer atRest.Wipe()
 	cfg := b.serverConfig(accounts, cluster, atRest)
 	if cluster != nil {
-		if cfg.Tenants, err = b.hearTenants(ctx, cfg); err != nil {
+		if cfg.Tenants, err = hearTenants(ctx, b, cfg); err != nil {
 			return err
 		}
 	}

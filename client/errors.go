@@ -216,6 +216,10 @@ const (
 	jsWrongLastMsgID      = 10070
 	jsMessageExceedsMax   = 10054
 	jsConsumerMaxRequests = 10024
+	// jsDuplicateInProcess: an earlier try of this event is on its way through the
+	// cluster, and nobody knows yet whether it arrives.
+	jsDuplicateInProcess = 10158
+	jsClusterNotLeader   = 10009
 )
 
 func statusClass(a wire.APIError) wire.Class {
@@ -226,7 +230,7 @@ func statusClass(a wire.APIError) wire.Class {
 		return wire.ClassConflict
 	case jsMessageExceedsMax:
 		return wire.ClassTooLarge
-	case jsConsumerMaxRequests:
+	case jsConsumerMaxRequests, jsDuplicateInProcess, jsClusterNotLeader:
 		return wire.ClassUnavailable
 	}
 	switch a.Code {

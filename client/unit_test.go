@@ -53,6 +53,8 @@ func TestFromAPI(t *testing.T) {
 		{"a code of a newer broker", wire.APIError{Code: 429, ErrCode: 40599}, newer, ErrRateLimited},
 		{"stream full", wire.APIError{Code: 503, ErrCode: 10077}, nil, ErrUnavailable},
 		{"wrong last sequence", wire.APIError{Code: 400, ErrCode: 10071}, nil, ErrConflict},
+		{"an earlier try is still on its way", wire.APIError{Code: 409, ErrCode: 10158}, nil, ErrUnavailable},
+		{"the cluster changes its leader", wire.APIError{Code: 500, ErrCode: 10009}, nil, ErrUnavailable},
 		{"message too large", wire.APIError{Code: 400, ErrCode: 10054}, nil, ErrTooLarge},
 		{"no consumer", wire.APIError{Code: 404, ErrCode: 10014}, nil, ErrNotFound},
 		{"odd status", wire.APIError{Code: 418, ErrCode: 1}, nil, ErrInternal},

@@ -49,7 +49,8 @@ func inNamespace(ctx context.Context, o options, args ...string) error {
 		return err
 	}
 	c := exec.CommandContext(ctx, self, append(args, "-dir", o.dir, "-load", o.load.String(),
-		"-encrypted="+strconv.FormatBool(o.keyFile != ""))...)
+		"-encrypted="+strconv.FormatBool(o.encrypted), "-cluster="+strconv.FormatBool(o.cluster), "-quick="+strconv.FormatBool(o.quick),
+		"-seed", strconv.FormatUint(o.seed, 10), "-signet", o.binary, "-limit", untilEnd(ctx).String())...)
 	c.Env = append(os.Environ(), namespaceEnv+"=1")
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
@@ -61,9 +62,18 @@ func inNamespace(ctx context.Context, o options, args ...string) error {
 	return c.Run()
 }
 
-// powerCuts cuts the power n times, and once more without the barrier to see the
+// untilEnd is what is left of the run.
+func untilEnd(ctx context.Context) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return time.Until(end)
+	}
+	return time.Hour
+}
+
+// powerCuts cuts the power o.cuts times, and once more without the barrier to see the
 // method detect a loss.
-func powerCuts(ctx context.Context, n int, o options) error {
+func powerCuts(ctx context.Context, o options) error {
+	n := o.cuts
 	row("cut", "under load", "acked", "total acked", "back after", "stored", "LOST")
 	v, err := cutRun(ctx, n, o, "cut", bench.Durable)
 	if err != nil {

@@ -13,6 +13,8 @@ func canCut() error { return errors.New("power cuts need Linux") }
 
 func inNamespace(context.Context, options, ...string) error { return canCut() }
 
-func powerCuts(context.Context, int, options) error { return canCut() }
+func powerCuts(context.Context, options) error { return canCut() }
+
+func clusterCuts(context.Context, options) error { return canCut() }
 
 func fullDisks(context.Context, int, options) error { return canCut() }

@@ -97,6 +97,13 @@ func (l *ledger) send(publisher int) int {
 	return len(p.sequence)
 }
 
+// count is how many were sent.
+func (l *ledger) count(publisher int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.lines[publisher].sequence)
+}
+
 // ack records an acknowledgement.
 func (l *ledger) ack(publisher, number int, sequence uint64) {
 	l.mu.Lock()

@@ -40,33 +40,51 @@ func main() {
 	os.Exit(run())
 }
 
-// options are what both kinds of fault share.
+// options are what the flags say.
 type options struct {
-	dir     string
-	keyFile string        // of encryption at rest; empty: none
-	load    time.Duration // under load before a fault, plus up to as much again
-	readers time.Duration // bound of reading everything back
+	kills     int
+	cuts      int
+	changes   int
+	disk      int
+	cluster   bool
+	quick     bool
+	dir       string
+	encrypted bool
+	keyFile   string        // of encryption at rest; empty: none
+	load      time.Duration // under load before a fault, plus up to as much again
+	readers   time.Duration // bound of reading everything back
+	seed      uint64        // of all choices in a cluster
+	binary    string        // of signet, for a cluster
 }
 
 func run() int {
-	kills := flag.Int("kills", 20, "kill -9 cycles; 0 for none")
-	cuts := flag.Int("cuts", 5, "power cuts; 0 for none (they need root on Linux)")
-	changes := flag.Int("keychange", 0, "cycles of key changes, kills, restarts and wrong keys with an encrypted store; 0 for none")
-	encrypted := flag.Bool("encrypted", false, "encrypt the store in the kill -9 cycles and the power cuts")
-	disk := flag.Int("disk", 0, "times that the disk is filled under load, at most 20 (needs root on Linux)")
-	dir := flag.String("dir", "", "folder for state and disk images (default: the system's for temporary files)")
-	load := flag.Duration("load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
+	var o options
+	flag.IntVar(&o.kills, "kills", 20, "kill -9 cycles; 0 for none")
+	flag.IntVar(&o.cuts, "cuts", 5, "power cuts; 0 for none (they need root on Linux)")
+	flag.IntVar(&o.changes, "keychange", 0, "cycles of key changes, kills, restarts and wrong keys with an encrypted store; 0 for none")
+	flag.IntVar(&o.disk, "disk", 0, "times that the disk is filled under load, at most 20 (needs root on Linux)")
+	flag.BoolVar(&o.encrypted, "encrypted", false, "encrypt the store in the kill -9 cycles and the power cuts of one broker")
+	flag.BoolVar(&o.cluster, "cluster", false, "hurt a cluster of three nodes, in more ways, instead of a broker by itself")
+	flag.BoolVar(&o.quick, "quick", false, "with -cluster: each fault once or a few times, instead of -kills")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "with -cluster: of which node is hurt when; printed")
+	flag.StringVar(&o.binary, "signet", "", "with -cluster: the signet binary (default: built with the go command)")
+	flag.StringVar(&o.dir, "dir", "", "folder for state and disk images (default: the system's for temporary files)")
+	flag.DurationVar(&o.load, "load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
 	limit := flag.Duration("limit", 15*time.Minute, "bound of the whole run")
 	flag.Parse()
-	if flag.NArg() > 0 || *kills < 0 || *cuts < 0 || *changes < 0 || *disk < 0 || *disk > 20 {
+	if flag.NArg() > 0 || o.kills < 0 || o.cuts < 0 || o.changes < 0 || o.disk < 0 || o.disk > 20 || o.load <= 0 {
 		flag.Usage()
 		return 2
+	}
+	o.readers = 2 * time.Minute
+	if o.cluster {
+		o.readers = 5 * time.Minute // at every node, and every copy
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := faults(ctx, times{*kills, *cuts, *disk, *changes}, *encrypted, options{dir: *dir, load: *load, readers: 2 * time.Minute}); err != nil {
+	if err := faults(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "faults: FAILED:", err)
 		return 1
 	}
@@ -77,11 +95,8 @@ func run() int {
 	return 0
 }
 
-// times is how often each fault happens.
-type times struct{ kills, cuts, disk, changes int }
-
-func faults(ctx context.Context, n times, encrypted bool, o options) (err error) {
-	volumes := n.cuts > 0 || n.disk > 0
+func faults(ctx context.Context, o options) (err error) {
+	volumes := o.cuts > 0 || o.disk > 0
 	if volumes && !insideNamespace() {
 		// Before the long part: somebody who asked for it wants to know.
 		if err := canCut(); err != nil {
@@ -92,41 +107,55 @@ func faults(ctx context.Context, n times, encrypted bool, o options) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
-	if encrypted {
+	if o.encrypted {
 		if o.keyFile, err = newKeyFile(o.dir, "faults.key"); err != nil {
 			return err
 		}
 		fmt.Println("the store is encrypted")
 	}
-	if n.kills > 0 {
-		if err := killCycles(ctx, n.kills, o); err != nil {
-			return fmt.Errorf("kill -9: %w", err)
+	if o.kills > 0 {
+		do, what := killCycles, "kill -9"
+		if o.cluster {
+			do, what = clusterChaos, "cluster"
+		}
+		if err := do(ctx, o); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
-	if n.changes > 0 {
-		if err := keyChanges(ctx, n.changes, o); err != nil {
+	if o.changes > 0 {
+		if err := keyChanges(ctx, o.changes, o); err != nil {
 			return fmt.Errorf("key changes: %w", err)
 		}
 	}
-	if n.cuts == 0 && !insideNamespace() {
+	return volumeFaults(ctx, o)
+}
+
+// volumeFaults are those that need volumes of their own.
+func volumeFaults(ctx context.Context, o options) error {
+	if o.cuts == 0 && !insideNamespace() {
 		fmt.Println("power cuts: not asked for (-cuts 0)")
 	}
-	if volumes && !insideNamespace() {
-		return inNamespace(ctx, o, "-kills", "0", "-cuts", strconv.Itoa(n.cuts), "-disk", strconv.Itoa(n.disk))
+	if (o.cuts > 0 || o.disk > 0) && !insideNamespace() {
+		return inNamespace(ctx, o, "-kills", "0", "-cuts", strconv.Itoa(o.cuts), "-disk", strconv.Itoa(o.disk))
 	}
-	if n.cuts > 0 {
-		if err := powerCuts(ctx, n.cuts, o); err != nil {
+	if o.cuts > 0 {
+		do := powerCuts
+		if o.cluster {
+			do = clusterCuts
+		}
+		if err := do(ctx, o); err != nil {
 			return err
 		}
 	}
-	if n.disk > 0 {
-		return fullDisks(ctx, n.disk, o)
+	if o.disk > 0 {
+		return fullDisks(ctx, o.disk, o)
 	}
 	return nil
 }
 
 // killCycles kills the broker under load again and again and then reads all back.
-func killCycles(ctx context.Context, n int, o options) (err error) {
+func killCycles(ctx context.Context, o options) (err error) {
+	n := o.kills
 	cfg := bench.ServerConfig{Kind: bench.Signet, Sync: bench.Durable, Dir: filepath.Join(o.dir, "kill"), Policy: policy, KeyFile: o.keyFile}
 	l := newLedger()
 	begin := time.Now()

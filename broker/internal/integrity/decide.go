@@ -72,12 +72,29 @@ func rule(r *Replica, s Situation) Ruling {
 		return Ruling{r, ActionRefuse, "the meta group knows which streams this node has: replace the node"}
 	case s.Clustered && replicas-1 >= replicas/2+1:
 		return Ruling{r, ActionSetAside, fmt.Sprintf("%d other replicas have it", replicas-1)}
+	case replicas > 1 && lacksTail(r):
+		// As after a crash while it caught up: its log says what is missing, and it
+		// fetches that before it may lead.
+		return Ruling{r, ActionServe, "it fetches the rest from its peers"}
 	case s.Consent[r.Owner()]:
 		return Ruling{r, ActionServe, "the operator serves it as it is"}
 	case s.Clustered && replicas > 1:
 		return Ruling{r, ActionRefuse, fmt.Sprintf("the other %d replicas are no majority without this one", replicas-1)}
 	}
+	if replicas > 1 {
+		return Ruling{r, ActionRefuse, "the other replicas are not in touch or not whole now: start again when they are"}
+	}
 	return Ruling{r, ActionRefuse, "this is the only replica"}
+}
+
+// lacksTail reports whether the end is all that r lacks.
+func lacksTail(r *Replica) bool {
+	for _, d := range r.Damage {
+		if d.Kind != KindTail {
+			return false
+		}
+	}
+	return len(r.Damage) > 0 && r.More == 0
 }
 
 // groupSize reads the number of replicas from the name of a Raft group, as in S-R3F-x.

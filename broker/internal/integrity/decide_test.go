@@ -14,6 +14,9 @@ func TestDecide(t *testing.T) {
 	orders := func(replicas int) Replica {
 		return Replica{Account: "shop", Stream: "ORDERS", Replicas: replicas, Damage: bad}
 	}
+	tail := func(replicas int) Replica {
+		return Replica{Account: "shop", Stream: "ORDERS", Replicas: replicas, Damage: []Damage{{Kind: KindTail, From: 40, To: 41}}}
+	}
 	group := func(name, stream, consumer string) Replica {
 		return Replica{Account: "shop", Stream: stream, Consumer: consumer, Group: name, Damage: bad}
 	}
@@ -35,6 +38,9 @@ func TestDecide(t *testing.T) {
 		{"R2 with peers", []Replica{orders(2)}, Situation{Clustered: true}, ActionRefuse},
 		{"R1 in a cluster", []Replica{orders(1)}, Situation{Clustered: true}, ActionRefuse},
 		{"R3 without peers", []Replica{orders(3)}, Situation{}, ActionRefuse},
+		{"R3 that lacks its tail, without peers", []Replica{tail(3)}, Situation{}, ActionServe},
+		{"R3 that lacks its tail, with peers", []Replica{tail(3)}, Situation{Clustered: true}, ActionSetAside},
+		{"R1 that lacks its tail", []Replica{tail(1)}, Situation{}, ActionRefuse},
 		{"R3 and R1", []Replica{orders(3), {Account: "shop", Stream: "LOCAL", Replicas: 1, Damage: bad}}, Situation{Clustered: true}, ActionRefuse},
 		{"Raft group of a stream", []Replica{group("S-R3F-abc", "ORDERS", "")}, Situation{Clustered: true}, ActionSetAside},
 		{"Raft group of a consumer", []Replica{group("C-R3F-abc", "ORDERS", "w")}, Situation{Clustered: true}, ActionSetAside},

@@ -1,0 +1,186 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	proxyChunk = 16 << 10
+	proxyQueue = 256 // chunks that a link holds, as the buffers of a network do
+)
+
+// Link says what a Proxy does to the bytes that pass it. The zero value passes them on.
+type Link struct {
+	// Cut holds everything back, both ways, and keeps all connections open, as a
+	// network does that loses every packet. What is held arrives when Cut ends.
+	Cut bool
+	// Delay of each way.
+	Delay time.Duration
+	// BytesPerSecond of each way of each connection; 0 is no limit.
+	BytesPerSecond int
+}
+
+// Proxy is a TCP link that can be cut and slowed down. Safe for concurrent use.
+type Proxy struct {
+	listener net.Listener
+	to       string
+	life     context.Context //nolint:containedctx // the private lifetime of the goroutines
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+
+	mu   sync.Mutex
+	link Link
+	open chan struct{} // closed while the link is not cut
+}
+
+// NewProxy listens on a free port of 127.0.0.1 and passes connections on to the
+// address to.
+func NewProxy(to string) (*Proxy, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("brokertest: proxy: %w", err)
+	}
+	p := &Proxy{listener: l, to: to, open: make(chan struct{})}
+	close(p.open)
+	p.life, p.stop = context.WithCancel(context.Background())
+	p.wg.Go(p.accept)
+	return p, nil
+}
+
+// Addr is where the proxy listens.
+func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Set changes the link, for connections that are open and for new ones.
+func (p *Proxy) Set(l Link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case l.Cut && !p.link.Cut:
+		p.open = make(chan struct{})
+	case !l.Cut && p.link.Cut:
+		close(p.open)
+	}
+	p.link = l
+}
+
+// Close ends all connections and blocks until the goroutines are gone.
+func (p *Proxy) Close() {
+	p.stop()
+	_ = p.listener.Close()
+	p.wg.Wait()
+}
+
+// passing waits until the link is not cut; false means that the proxy was closed.
+func (p *Proxy) passing() (Link, bool) {
+	for {
+		p.mu.Lock()
+		link, open := p.link, p.open
+		p.mu.Unlock()
+		if !link.Cut {
+			return link, p.life.Err() == nil
+		}
+		select {
+		case <-open:
+		case <-p.life.Done():
+			return link, false
+		}
+	}
+}
+
+func (p *Proxy) accept() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return // Close did it
+		}
+		p.wg.Go(func() { p.serve(c) })
+	}
+}
+
+// serve connects through and copies both ways. A connection that begins while the
+// link is cut gets no answer before it is mended.
+func (p *Proxy) serve(near net.Conn) {
+	defer near.Close()
+	if _, ok := p.passing(); !ok {
+		return
+	}
+	far, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(p.life, "tcp", p.to)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	end := context.AfterFunc(p.life, func() { near.Close(); far.Close() })
+	defer end()
+	var ways sync.WaitGroup
+	for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
+		ways.Go(func() {
+			p.copy(way[1], way[0])
+			// A way that has ended ends the other: routes have no half-closed connections.
+			near.Close()
+			far.Close()
+		})
+	}
+	ways.Wait()
+}
+
+type chunk struct {
+	data []byte
+	read time.Time
+}
+
+func (p *Proxy) copy(to, from net.Conn) {
+	queue, gone := make(chan chunk, proxyQueue), make(chan struct{})
+	defer close(gone)
+	p.wg.Go(func() {
+		defer close(queue)
+		for {
+			b := make([]byte, proxyChunk)
+			n, err := from.Read(b)
+			if n > 0 {
+				select {
+				case queue <- chunk{b[:n], time.Now()}:
+				case <-gone:
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	for c := range queue {
+		link, ok := p.passing()
+		if !ok || !p.wait(time.Until(c.read.Add(link.Delay))) {
+			return
+		}
+		if _, ok := p.passing(); !ok { // it may have been cut during the delay
+			return
+		}
+		if _, err := to.Write(c.data); err != nil {
+			return
+		}
+		if link.BytesPerSecond > 0 && !p.wait(time.Duration(len(c.data))*time.Second/time.Duration(link.BytesPerSecond)) {
+			return
+		}
+	}
+	p.passing() // the end of a connection does not get through a cut link either
+}
+
+// wait is false when the proxy was closed meanwhile.
+func (p *Proxy) wait(d time.Duration) bool {
+	if d <= 0 {
+		return p.life.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-p.life.Done():
+		return false
+	}
+}
