@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/admin"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/store"
@@ -49,8 +51,9 @@ type nodeInfo struct {
 // nodes is this node among the others: it answers what they ask, and asks them. nil
 // on a broker by itself.
 type nodes struct {
-	b  *Broker
-	nc *nats.Conn
+	b       *Broker
+	nc      *nats.Conn
+	serving atomic.Pointer[admin.Service] // answers the others' requests; nil until it is up
 }
 
 // clusterOptions returns what makes the embedded server a node; nil without a cluster.
@@ -106,22 +109,29 @@ func (b *Broker) joinNodes() error {
 		return err
 	}
 	n := &nodes{b: b, nc: nc}
-	if _, err := nc.Subscribe(nodeSubject+b.cfg.Name, n.answer); err != nil {
-		nc.Close()
-		return fmt.Errorf("broker: %w", err)
+	for subject, answer := range map[string]nats.MsgHandler{
+		nodeSubject: n.answer, viewSubject: n.answerView, forwardSubject: n.answerForward,
+	} {
+		if _, err := nc.Subscribe(subject+b.cfg.Name, answer); err != nil {
+			nc.Close()
+			return fmt.Errorf("broker: %w", err)
+		}
 	}
 	b.nodes = n
 	b.running("nodes", func(context.Context) error { nc.Close(); return nil })
 	return nil
 }
 
-func (n *nodes) answer(m *nats.Msg) {
+func (n *nodes) info() nodeInfo {
 	mat := n.b.material.Load()
-	info := nodeInfo{
+	return nodeInfo{
 		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseNames[n.b.phase.Load()], Started: n.b.started,
 		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: n.b.server.Accounts(),
 	}
-	data, err := json.Marshal(&info)
+}
+
+func (n *nodes) answer(m *nats.Msg) {
+	data, err := json.Marshal(n.info())
 	if err == nil {
 		err = m.Respond(data)
 	}

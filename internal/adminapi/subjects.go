@@ -13,6 +13,8 @@ const (
 	AreaPolicy   = "policy"
 	AreaDLQ      = "dlq"
 	AreaRefusals = "refusals"
+	// AreaCluster is about the machines that all tenants share, not about one tenant.
+	AreaCluster = "cluster"
 )
 
 // The subjects of the requests.
@@ -26,16 +28,25 @@ const (
 	SubjectDLQLs         = wire.PrefixAdmin + AreaDLQ + ".ls"
 	SubjectDLQShow       = wire.PrefixAdmin + AreaDLQ + ".show"
 	SubjectRefusalsLs    = wire.PrefixAdmin + AreaRefusals + ".ls"
+
+	SubjectClusterStatus    = wire.PrefixAdmin + AreaCluster + ".status"
+	SubjectClusterEvacuate  = wire.PrefixAdmin + AreaCluster + ".evacuate"
+	SubjectClusterRemove    = wire.PrefixAdmin + AreaCluster + ".remove"
+	SubjectClusterRescue    = wire.PrefixAdmin + AreaCluster + ".rescue"
+	SubjectClusterRebalance = wire.PrefixAdmin + AreaCluster + ".rebalance"
+	SubjectClusterStepDown  = wire.PrefixAdmin + AreaCluster + ".stepdown"
 )
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaCluster, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
 func Subjects() []string {
 	return []string{
+		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
+		SubjectClusterStatus, SubjectClusterStepDown,
 		SubjectDLQLs, SubjectDLQShow,
 		SubjectKeysLs, SubjectKeysRing,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,

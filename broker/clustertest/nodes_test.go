@@ -1,0 +1,242 @@
+package clustertest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/client"
+	"github.com/signetbus/signet/client/admin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const policy = `
+tenant: shop
+streams:
+  - {name: ORDERS, subjects: [orders.>], maxBytes: 64MiB}
+kv: [{bucket: prices, maxBytes: 1MiB}]
+principals:
+  - {name: writer, identities: [{nkey: {{nkey "writer"}}}], publish: [orders.>]}
+  - {name: reader, identities: [{nkey: {{nkey "reader"}}}], subscribe: [orders.>]}
+  - {name: root, identities: [{nkey: {{nkey "root"}}}], admin: [cluster, status, policy, refusals]}
+  - {name: clerk, identities: [{nkey: {{nkey "clerk"}}}], admin: [status]}
+`
+
+// limit bounds each test; a machine that is busy needs some of it.
+const limit = 2 * time.Minute
+
+type rig struct {
+	*testing.T
+	*brokertest.Cluster
+	ctx  context.Context
+	api  *admin.API
+	sent int
+}
+
+func newRig(t *testing.T, n int) *rig {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	r := &rig{T: t, ctx: ctx, Cluster: brokertest.NewCluster(t, n, brokertest.Options{Policy: policy})}
+	r.api = admin.New(r.Client("root"))
+	return r
+}
+
+// publish stores n events more.
+func (r *rig) publish(n int) {
+	r.Helper()
+	nc := r.NATS("writer")
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		r.Fatal(err)
+	}
+	for range n {
+		if _, err := js.PublishMsg(r.ctx, &nats.Msg{Subject: "orders.a", Data: fmt.Append(nil, r.sent)}, jetstream.WithRetryAttempts(40)); err != nil {
+			r.Fatalf("event %d: %v", r.sent, err)
+		}
+		r.sent++
+	}
+}
+
+// read reads everything back, in order.
+func (r *rig) read() {
+	r.Helper()
+	c := r.Client("reader")
+	defer c.Close()
+	got, done := 0, make(chan struct{})
+	sub, err := c.Subscribe(r.ctx, "orders.>", func(_ context.Context, d *client.Delivery) error {
+		if string(d.Event.Data) != fmt.Sprint(got) {
+			r.Errorf("event %d is %s", got, d.Event.Data)
+		}
+		if got++; got == r.sent {
+			close(done)
+		}
+		return nil
+	}, client.FromStart())
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer sub.Stop()
+	select {
+	case <-done:
+	case <-r.ctx.Done():
+		r.Fatalf("%d of %d events", got, r.sent)
+	}
+}
+
+// await asks for the status until ok.
+func (r *rig) await(what string, ok func(*admin.ClusterStatus) bool) *admin.ClusterStatus {
+	r.Helper()
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	var last *admin.ClusterStatus
+	for {
+		s, err := r.api.ClusterStatus(r.ctx)
+		if err == nil && ok(s) {
+			return s
+		}
+		if err == nil {
+			last = s
+		}
+		select {
+		case <-r.ctx.Done():
+			r.Fatalf("never: %s; last %+v, %v", what, last, err)
+		case <-poll.C:
+		}
+	}
+}
+
+func healthy(s *admin.ClusterStatus) bool { return len(s.Problems) == 0 }
+
+func node(s *admin.ClusterStatus, name string) *admin.ClusterNode {
+	i := slices.IndexFunc(s.Nodes, func(n admin.ClusterNode) bool { return n.Name == name })
+	return &s.Nodes[i]
+}
+
+// wipe empties the volume of a node that is stopped.
+func (r *rig) wipe(i int) {
+	r.Helper()
+	if err := os.RemoveAll(filepath.Join(r.Nodes[i].State.Dir, "store")); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rig) refused(what string, err, want error) {
+	r.Helper()
+	if !errors.Is(err, want) {
+		r.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// TestClusterNodeIsReplaced: a node whose volume is lost comes back under its name
+// with an empty one, and gets everything, with nothing removed.
+func TestClusterNodeIsReplaced(t *testing.T) {
+	r := newRig(t, 3)
+	r.publish(50)
+	r.await("healthy", healthy)
+	r.Stop(2)
+	r.wipe(2)
+	s := r.await("n3 is missed", func(s *admin.ClusterStatus) bool { return !node(s, "n3").Answers && !healthy(s) })
+	if s.Leader == "" || len(s.Streams) != 3 {
+		t.Errorf("without n3: %+v", s)
+	}
+	r.publish(50)
+	r.Start(2)
+	s = r.await("healthy again", healthy)
+	for _, st := range s.Streams {
+		if len(st.Replicas) != 3 || !st.Whole || len(st.CannotLose) != 0 {
+			t.Errorf("%+v", st)
+		}
+	}
+	r.read()
+	// The copy on n3 is real: it carries on with one of the others alone.
+	r.Stop(0)
+	r.publish(10)
+	r.read()
+}
+
+// TestClusterScalesDown: 5 to 3 by the steps of signet cluster scale-down.
+func TestClusterScalesDown(t *testing.T) {
+	r := newRig(t, 5)
+	r.publish(50)
+	r.await("healthy", healthy)
+	r.refused("remove a node that runs", r.api.ClusterRemove(r.ctx, "n5"), client.ErrConflict)
+	r.refused("evacuate nobody", r.api.ClusterEvacuate(r.ctx, "n9"), client.ErrNotFound)
+	for _, i := range []int{4, 3} {
+		name := fmt.Sprintf("n%d", i+1)
+		if err := r.api.ClusterEvacuate(r.ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		r.await(name+" is empty", func(s *admin.ClusterStatus) bool {
+			n := node(s, name)
+			return n.Copies == 0 && n.Consumers == 0 && healthy(s)
+		})
+		r.Stop(i)
+		r.await(name+" is gone", func(s *admin.ClusterStatus) bool { return s.Leader != "" && !node(s, name).Answers })
+		if err := r.api.ClusterRemove(r.ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		r.await(name+" is removed", func(s *admin.ClusterStatus) bool { return s.Size == i && healthy(s) })
+	}
+	r.publish(50)
+	r.read()
+	r.refused("evacuate one of three", r.api.ClusterEvacuate(r.ctx, "n3"), client.ErrConflict)
+	r.Stop(2)
+	r.refused("remove one of three", r.api.ClusterRemove(r.ctx, "n3"), client.ErrConflict)
+	r.publish(10)
+}
+
+// TestClusterIsRescued: two of three nodes are gone for good; the third goes on.
+func TestClusterIsRescued(t *testing.T) {
+	r := newRig(t, 3)
+	r.publish(50)
+	r.await("healthy", healthy)
+	r.api = admin.New(r.Nodes[0].Client("root"))
+	_, err := r.api.ClusterRescue(r.ctx, "n2", "n3")
+	r.refused("rescue with a quorum", err, client.ErrConflict)
+	r.Stop(1)
+	r.kill(2)
+	r.await("no quorum", func(s *admin.ClusterStatus) bool { return s.Leader == "" })
+	r.refused("evacuate without a quorum", r.api.ClusterEvacuate(r.ctx, "n2"), client.ErrUnavailable)
+	_, err = r.api.ClusterRescue(r.ctx, "n2")
+	r.refused("rescue with one node not named", err, client.ErrConflict)
+	_, err = r.api.ClusterRescue(r.ctx, "n1", "n2", "n3")
+	r.refused("rescue from a node that lives", err, client.ErrConflict)
+	out, err := r.api.ClusterRescue(r.ctx, "n2", "n3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Leader != "n1" || !slices.Equal(out.Removed, []string{"n2", "n3"}) {
+		t.Errorf("%+v", out)
+	}
+	s := r.await("the streams are led", func(s *admin.ClusterStatus) bool {
+		return !slices.ContainsFunc(s.Streams, func(st admin.ClusterStream) bool { return st.Leader != "n1" })
+	})
+	if s.Size != 1 || s.Rescue {
+		t.Errorf("%+v", s)
+	}
+	r.publish(10)
+	r.read()
+}
+
+// kill ends a node without its farewell to a quorum that is gone: with a bound.
+func (r *rig) kill(i int) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
+	defer cancel()
+	if err := r.Nodes[i].Shutdown(ctx); err != nil {
+		r.Logf("node %d: %v", i+1, err)
+	}
+}
