@@ -180,11 +180,15 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 	}
 	poll := time.NewTicker(quorumPoll)
 	defer poll.Stop()
-	told := time.Now()
+	told, looked := time.Now(), time.Now()
 	for {
 		err := b.server.Cluster().Quorum()
 		if err == nil {
 			return b.nodes.learn(ctx)
+		}
+		if time.Since(looked) > rescueLook {
+			b.nodes.takeOrder(ctx)
+			looked = time.Now()
 		}
 		if time.Since(told) > quorumTell {
 			told = time.Now()

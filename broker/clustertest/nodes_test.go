@@ -1,12 +1,16 @@
 package clustertest_test
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +23,26 @@ import (
 	"github.com/signetbus/signet/client/admin"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "signet")
+	if err == nil {
+		binary = filepath.Join(dir, "signet")
+		var out []byte
+		if out, err = exec.Command("go", "build", "-o", binary, "../../cmd/signet").CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+func asRefusal(err error, into **client.Error) bool { return errors.As(err, into) }
 
 const policy = `
 tenant: shop
@@ -174,28 +197,58 @@ func TestClusterScalesDown(t *testing.T) {
 	r.await("healthy", healthy)
 	r.refused("remove a node that runs", r.api.ClusterRemove(r.ctx, "n5"), client.ErrConflict)
 	r.refused("evacuate nobody", r.api.ClusterEvacuate(r.ctx, "n9"), client.ErrNotFound)
-	for _, i := range []int{4, 3} {
-		name := fmt.Sprintf("n%d", i+1)
-		if err := r.api.ClusterEvacuate(r.ctx, name); err != nil {
-			t.Fatal(err)
-		}
-		r.await(name+" is empty", func(s *admin.ClusterStatus) bool {
-			n := node(s, name)
-			return n.Copies == 0 && n.Consumers == 0 && healthy(s)
-		})
-		r.Stop(i)
-		r.await(name+" is gone", func(s *admin.ClusterStatus) bool { return s.Leader != "" && !node(s, name).Answers })
-		if err := r.api.ClusterRemove(r.ctx, name); err != nil {
-			t.Fatal(err)
-		}
-		r.await(name+" is removed", func(s *admin.ClusterStatus) bool { return s.Size == i && healthy(s) })
+	out, err := r.signet("cluster", "scale-down", "--to", "3", "--dry-run", "-o", "json")
+	if err != nil || strings.Count(out, `"step":"remove"`) != 2 {
+		t.Errorf("dry run: %v\n%s", err, out)
 	}
+	if s := r.await("nothing done", healthy); s.Size != 5 {
+		t.Errorf("%d members after a dry run", s.Size)
+	}
+	// The first run is cut short while it waits for an operator; the next goes on.
+	if out, err := r.signet("cluster", "scale-down", "--to", "3", "--wait", "15s", "-o", "json"); err == nil || !strings.Contains(out, `"step":"stop"`) {
+		t.Errorf("a run with nobody there: %v\n%s", err, out)
+	}
+	if n := node(r.await("n5 is empty", healthy), "n5"); n.Copies+n.Consumers != 0 || !n.Member {
+		t.Errorf("%+v", n)
+	}
+	r.scaleDown()
+	r.await("healthy", func(s *admin.ClusterStatus) bool { return healthy(s) && s.Size == 3 })
 	r.publish(50)
 	r.read()
 	r.refused("evacuate one of three", r.api.ClusterEvacuate(r.ctx, "n3"), client.ErrConflict)
 	r.Stop(2)
 	r.refused("remove one of three", r.api.ClusterRemove(r.ctx, "n3"), client.ErrConflict)
 	r.publish(10)
+}
+
+// scaleDown runs the command to its end and stops the nodes that it says to stop.
+func (r *rig) scaleDown() {
+	r.Helper()
+	cmd := r.command("cluster", "scale-down", "--to", "3", "-o", "json")
+	lines, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	var steps []string
+	for s := bufio.NewScanner(lines); s.Scan(); {
+		var line struct{ Node, Step string }
+		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
+			r.Fatalf("%s: %v", s.Text(), err)
+		}
+		steps = append(steps, line.Node+" "+line.Step)
+		if line.Step == "stop" {
+			r.Stop(int(line.Node[1]-'0') - 1)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		r.Error(err)
+	}
+	if got := strings.Join(steps, ", "); !strings.HasSuffix(got, "n5 stop, n5 remove, n5 delete, n4 evacuate, n4 stop, n4 remove, n4 delete") {
+		r.Errorf("steps: %s", got)
+	}
 }
 
 // TestClusterIsRescued: two of three nodes are gone for good; the third goes on.
@@ -239,4 +292,40 @@ func (r *rig) kill(i int) {
 	if err := r.Nodes[i].Shutdown(ctx); err != nil {
 		r.Logf("node %d: %v", i+1, err)
 	}
+}
+
+// TestClusterIsRescuedFromItsFolder: the node that is left was started again, lets no
+// client in, and takes the order where only its owner can write.
+func TestClusterIsRescuedFromItsFolder(t *testing.T) {
+	r := newRig(t, 3)
+	r.publish(50)
+	r.await("healthy", healthy)
+	rescue := func(lost ...string) (string, error) {
+		args := []string{"cluster", "rescue", "--i-understand", "--timeout", "30s", "--config", r.Nodes[0].State.Config}
+		for _, name := range lost {
+			args = append(args, "--lost", name)
+		}
+		return r.signet(args...)
+	}
+	if out, err := r.signet("cluster", "rescue", "--i-understand", "--timeout", "3s", "--lost", "n2", "--config", r.Nodes[0].State.Config); exit(t, err) != 1 || !strings.Contains(out, "withdrawn") {
+		t.Errorf("a node that is well took it: %v\n%s", err, out)
+	}
+	for _, i := range []int{2, 1, 0} {
+		r.kill(i)
+	}
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		if out, err := rescue("n2"); exit(t, err) != 1 || !strings.Contains(out, "n3 does not answer either") {
+			t.Errorf("one node not named: %v\n%s", err, out)
+		}
+		if out, err := rescue("n2", "n3"); err != nil || !strings.Contains(out, "removed  n2 n3") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}()
+	r.Start(0)
+	<-started
+	r.api = admin.New(r.Nodes[0].Client("root"))
+	r.publish(10)
+	r.read()
 }

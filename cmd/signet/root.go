@@ -46,7 +46,7 @@ var groups = []struct {
 	{"Govern", []string{"policy", "keys"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
 	{"Prove", []string{"verify"}},
-	{"Operate", []string{"status", "context", "completion", "version"}},
+	{"Operate", []string{"status", "cluster", "context", "completion", "version"}},
 }
 
 const about = "Signet: a message bus with every event authenticated, authorised and signed."
@@ -87,7 +87,7 @@ func (a *app) rootCommand() *cobra.Command {
 		policyCommand(a), keysCommand(a),
 		dlqCommand(a), refusalsCommand(a), explainCommand(a),
 		verifyCommand(a),
-		statusCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
+		statusCommand(a), clusterCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
 		exitCodesTopic(),
 	)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })

@@ -165,6 +165,9 @@ func (s *Server) Cluster() *ClusterState {
 			st.Peers = append(st.Peers, s.peer(p))
 		}
 	}
+	// nats-server calls a node current that has lost its leader, as long as it had
+	// everything that this leader decided.
+	st.Current = st.Current && st.Leader != ""
 	connected := map[string]bool{st.Self: true}
 	if z, err := s.ns.Routez(nil); err == nil {
 		for _, r := range z.Routes {
