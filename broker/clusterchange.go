@@ -261,6 +261,10 @@ func (c *clusterView) mayRescue(lost []string) error {
 			return conflict("%s does not answer either: start it, or name it as lost too", node)
 		}
 	}
+	if own := c.views[c.self]; len(c.views) == 1 && own.Phase != phaseNames[phaseReady] {
+		// Its log does not begin to run before the first route is there.
+		return conflict("%s was started alone and decides nothing before it is in touch with another node: start the lost nodes under their names with empty volumes; when all are there it fills them, and no rescue is needed", c.self)
+	}
 	if len(lost) == 0 {
 		return conflict("no node is lost: wait for a leader")
 	}
