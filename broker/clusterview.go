@@ -24,7 +24,7 @@ type nodeView struct {
 }
 
 func (n *nodes) view() *nodeView {
-	return &nodeView{nodeInfo: n.info(), Cluster: *n.b.server.Cluster(), Groups: n.b.server.Groups()}
+	return &nodeView{nodeInfo: n.info(), Cluster: *n.b.server.Cluster(), Groups: embed.Groups(n.b.server)}
 }
 
 func (n *nodes) answerView(m *nats.Msg) {

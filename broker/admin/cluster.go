@@ -10,7 +10,15 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-func (s *Service) clusterStatus(ctx context.Context, r *request) (any, error) {
+// clusterVerbs are the handlers of the area cluster.
+type clusterVerbs struct{ *Service }
+
+// inCluster makes a handler of one of them.
+func inCluster(verb func(clusterVerbs, context.Context, *request) (any, error)) handler {
+	return func(s *Service, ctx context.Context, r *request) (any, error) { return verb(clusterVerbs{s}, ctx, r) }
+}
+
+func (s clusterVerbs) status(ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&struct{}{}); err != nil {
 		return nil, err
 	}
@@ -20,22 +28,22 @@ func (s *Service) clusterStatus(ctx context.Context, r *request) (any, error) {
 	return s.cfg.Nodes.Status(ctx, r.caller.Tenant.Name), nil
 }
 
-func (s *Service) clustered() error {
+func (s clusterVerbs) clustered() error {
 	if s.cfg.Nodes == nil {
 		return wire.Refuse(wire.CodeNotFound, "admin", "this broker is by itself: its configuration has no cluster")
 	}
 	return nil
 }
 
-func (s *Service) clusterEvacuate(ctx context.Context, r *request) (any, error) {
+func (s clusterVerbs) evacuate(ctx context.Context, r *request) (any, error) {
 	return s.changeNode(ctx, r, func(node string) error { return s.cfg.Nodes.Evacuate(ctx, node) })
 }
 
-func (s *Service) clusterRemove(ctx context.Context, r *request) (any, error) {
+func (s clusterVerbs) remove(ctx context.Context, r *request) (any, error) {
 	return s.changeNode(ctx, r, func(node string) error { return s.cfg.Nodes.Remove(ctx, node) })
 }
 
-func (s *Service) changeNode(ctx context.Context, r *request, do func(node string) error) (any, error) {
+func (s clusterVerbs) changeNode(ctx context.Context, r *request, do func(node string) error) (any, error) {
 	var req adminapi.ClusterNodeRequest
 	if err := r.decode(&req); err != nil {
 		return nil, err
@@ -46,7 +54,7 @@ func (s *Service) changeNode(ctx context.Context, r *request, do func(node strin
 	return s.change(ctx, r, req.Node, func() (any, error) { return struct{}{}, do(req.Node) })
 }
 
-func (s *Service) clusterStepDown(ctx context.Context, r *request) (any, error) {
+func (s clusterVerbs) stepDown(ctx context.Context, r *request) (any, error) {
 	var req adminapi.ClusterNodeRequest
 	if err := r.decode(&req); err != nil {
 		return nil, err
@@ -54,14 +62,14 @@ func (s *Service) clusterStepDown(ctx context.Context, r *request) (any, error) 
 	return s.change(ctx, r, req.Node, func() (any, error) { return struct{}{}, s.cfg.Nodes.StepDown(ctx, req.Node) })
 }
 
-func (s *Service) clusterRebalance(ctx context.Context, r *request) (any, error) {
+func (s clusterVerbs) rebalance(ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&struct{}{}); err != nil {
 		return nil, err
 	}
 	return s.change(ctx, r, "", func() (any, error) { return s.cfg.Nodes.Rebalance(ctx, r.caller.Tenant.Name) })
 }
 
-func (s *Service) clusterRescue(ctx context.Context, r *request) (any, error) {
+func (s clusterVerbs) rescue(ctx context.Context, r *request) (any, error) {
 	var req adminapi.ClusterRescueRequest
 	if err := r.decode(&req); err != nil {
 		return nil, err
@@ -76,7 +84,7 @@ func (s *Service) clusterRescue(ctx context.Context, r *request) (any, error) {
 // because only there is "at a time" that of the whole cluster. Without a leader it is
 // done here, which only a rescue gets through. Each is audited twice, so that one that
 // never ended is seen too.
-func (s *Service) change(ctx context.Context, r *request, on string, do func() (any, error)) (any, error) {
+func (s clusterVerbs) change(ctx context.Context, r *request, on string, do func() (any, error)) (any, error) {
 	if err := s.clustered(); err != nil {
 		return nil, err
 	}

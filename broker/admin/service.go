@@ -82,12 +82,12 @@ var handlers = map[string]handler{
 	adminapi.SubjectDLQShow:       (*Service).dlqShow,
 	adminapi.SubjectRefusalsLs:    (*Service).refusalsLs,
 
-	adminapi.SubjectClusterStatus:    (*Service).clusterStatus,
-	adminapi.SubjectClusterEvacuate:  (*Service).clusterEvacuate,
-	adminapi.SubjectClusterRemove:    (*Service).clusterRemove,
-	adminapi.SubjectClusterRescue:    (*Service).clusterRescue,
-	adminapi.SubjectClusterRebalance: (*Service).clusterRebalance,
-	adminapi.SubjectClusterStepDown:  (*Service).clusterStepDown,
+	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
+	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),
+	adminapi.SubjectClusterRemove:    inCluster(clusterVerbs.remove),
+	adminapi.SubjectClusterRescue:    inCluster(clusterVerbs.rescue),
+	adminapi.SubjectClusterRebalance: inCluster(clusterVerbs.rebalance),
+	adminapi.SubjectClusterStepDown:  inCluster(clusterVerbs.stepDown),
 }
 
 // New checks cfg and returns a service that answers nobody yet.

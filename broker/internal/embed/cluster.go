@@ -162,7 +162,7 @@ func (s *Server) Cluster() *ClusterState {
 	if err == nil && js.Meta != nil {
 		st.Leader, st.Size, st.Rescue = js.Meta.Leader, js.Meta.Size, js.Meta.Rescue
 		for _, p := range js.Meta.Replicas {
-			st.Peers = append(st.Peers, s.peer(p))
+			st.Peers = append(st.Peers, peerOf(s, p))
 		}
 	}
 	// nats-server calls a node current that has lost its leader, as long as it had

@@ -28,9 +28,9 @@ type Group struct {
 	Behind int `json:"behind,omitempty"`
 }
 
-// Groups lists the streams of which this node has a copy, by account and name. It
+// Groups lists the streams of which s has a copy, by account and name. It
 // costs some microseconds per stream and consumer: call it when somebody asks.
-func (s *Server) Groups() []Group {
+func Groups(s *Server) []Group {
 	var out []Group
 	for _, a := range s.Accounts() {
 		d, err := s.ns.JszAccount(&server.JSzOptions{Account: a.Name, Streams: true, Consumer: true, Config: true})
@@ -38,7 +38,7 @@ func (s *Server) Groups() []Group {
 			continue // the account has nothing here
 		}
 		for i := range d.Streams {
-			out = append(out, s.group(a.Name, &d.Streams[i]))
+			out = append(out, groupOf(s, a.Name, &d.Streams[i]))
 		}
 	}
 	slices.SortFunc(out, func(a, b Group) int {
@@ -47,7 +47,7 @@ func (s *Server) Groups() []Group {
 	return out
 }
 
-func (s *Server) group(account string, d *server.StreamDetail) Group {
+func groupOf(s *Server, account string, d *server.StreamDetail) Group {
 	g := Group{Account: account, Stream: d.Name, Wanted: 1, Consumers: len(d.Consumer)}
 	if d.Config != nil {
 		g.Wanted = max(1, d.Config.Replicas)
@@ -58,7 +58,7 @@ func (s *Server) group(account string, d *server.StreamDetail) Group {
 	self := s.cfg.ServerName
 	g.Leader, g.Moving = d.Cluster.Leader, d.Cluster.Desired != nil
 	if g.Leader == self {
-		g.Members = s.peers(d.Cluster)
+		g.Members = peersOf(s, d.Cluster)
 	}
 	for _, c := range d.Consumer {
 		if c.Cluster == nil || c.Cluster.Leader != self {
@@ -68,7 +68,7 @@ func (s *Server) group(account string, d *server.StreamDetail) Group {
 			g.Holders = map[string]int{}
 		}
 		whole := true
-		for _, p := range s.peers(c.Cluster) {
+		for _, p := range peersOf(s, c.Cluster) {
 			g.Holders[p.Name]++
 			whole = whole && p.Current && p.Online
 		}
@@ -79,18 +79,18 @@ func (s *Server) group(account string, d *server.StreamDetail) Group {
 	return g
 }
 
-// peers lists the members of a group that this node leads, itself included.
-func (s *Server) peers(c *server.ClusterInfo) []ClusterPeer {
+// peersOf lists the members of a group that this node leads, itself included.
+func peersOf(s *Server, c *server.ClusterInfo) []ClusterPeer {
 	out := []ClusterPeer{{Name: s.cfg.ServerName, Current: true, Online: true}}
 	for _, p := range c.Replicas {
-		out = append(out, s.peer(p))
+		out = append(out, peerOf(s, p))
 	}
 	slices.SortFunc(out, func(a, b ClusterPeer) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
-// peer names a peer also when nats-server has not heard of it since its start.
-func (s *Server) peer(p *server.PeerInfo) ClusterPeer {
+// peerOf names a peer also when nats-server has not heard of it since its start.
+func peerOf(s *Server, p *server.PeerInfo) ClusterPeer {
 	out := ClusterPeer{Name: p.Name, Current: p.Current && !p.Pending, Online: !p.Offline, Active: p.Active, Lag: p.Lag}
 	for name := range s.cfg.Cluster.Nodes {
 		if PeerID(name) == p.Peer {
