@@ -263,7 +263,7 @@ func (c *clusterView) mayRescue(lost []string) error {
 	}
 	if own := c.views[c.self]; len(c.views) == 1 && own.Phase != phaseNames[phaseReady] {
 		// Its log does not begin to run before the first route is there.
-		return conflict("%s was started alone and decides nothing before it is in touch with another node: start the lost nodes under their names with empty volumes; when all are there it fills them, and no rescue is needed", c.self)
+		return conflict("%s was started alone and decides nothing before it is in touch with another node: start one of the lost nodes under its name with an empty volume, only one because two empty ones could outvote it, and name the others as lost", c.self)
 	}
 	if len(lost) == 0 {
 		return conflict("no node is lost: wait for a leader")
