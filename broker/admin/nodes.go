@@ -131,8 +131,13 @@ func (s *Service) refusalsOfAll(ctx context.Context, r *request, req *adminapi.R
 	for {
 		wait := min(time.Until(end), nodePoll)
 		out := s.askAll(ctx, r, req, cursors, max(0, wait))
-		if len(out.Entries) > 0 || time.Until(end) <= 0 || ctx.Err() != nil || s.life.Err() != nil {
+		if len(out.Entries) > 0 || time.Until(end) <= 0 {
 			return out, nil
+		}
+		select {
+		case <-ctx.Done(): // of Shutdown too: a long poll ends with what there is
+			return out, nil
+		default:
 		}
 		cursors = out.Cursors
 	}
