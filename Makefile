@@ -25,7 +25,7 @@ demo: build ## the main job on real events over real TLS; exits non-zero if a co
 test: ## vet, unit, integration, CLI, fuzz seeds, house rules; with the race detector where there is a C compiler
 	@if [ -z "$(RACE)" ]; then echo "no C compiler here: testing without the race detector"; fi
 	$(GO) vet ./...
-	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test $(TESTFLAGS) $$($(GO) list ./... | grep -v /broker/clustertest)
 
 lint: ## golangci-lint and gofumpt, pinned in internal/tools/go.mod
 	$(TOOL) golangci-lint run ./...
@@ -40,7 +40,8 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 	$(GO) run ./bench/cmd/bench -out bench/RESULTS.md
 
-test-cluster: ## three nodes as processes: killed, paused, cut off, slowed down, wiped, restarted under load; about 3 minutes
+test-cluster: ## drills of an operator on real clusters, then three nodes as processes: killed, paused, cut off, wiped, restarted under load; about 6 minutes
+	$(GO) test -timeout 9m -count=1 ./broker/clustertest
 	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 12m
 
 test-faults: ## the long suite, about half an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes under load (volumes need root on Linux)

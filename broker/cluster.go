@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/admin"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/gate"
 	"github.com/signetbus/signet/broker/internal/embed"
@@ -58,9 +60,10 @@ type question struct {
 // nodes is this node among the others: it answers what they ask, and asks them. nil
 // on a broker by itself.
 type nodes struct {
-	b      *Broker
-	nc     *nats.Conn
-	server *embed.Server
+	b       *Broker
+	nc      *nats.Conn
+	server  *embed.Server
+	serving atomic.Pointer[admin.Service] // answers the others' requests; nil until it is up
 }
 
 // clusterOptions returns what makes the embedded server a node; nil without a cluster.
@@ -123,11 +126,23 @@ func (b *Broker) joinNodes(server *embed.Server) (*nodes, error) {
 		return nil, err
 	}
 	n := &nodes{b: b, nc: nc, server: server}
-	if _, err := nc.Subscribe(nodeSubject+b.cfg.Name, n.answer); err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("broker: %w", err)
+	for subject, answer := range map[string]nats.MsgHandler{
+		nodeSubject: n.answer, viewSubject: n.answerView, forwardSubject: n.answerForward,
+	} {
+		if _, err := nc.Subscribe(subject+b.cfg.Name, answer); err != nil {
+			nc.Close()
+			return nil, fmt.Errorf("broker: %w", err)
+		}
 	}
 	return n, nil
+}
+
+func (n *nodes) info() nodeInfo {
+	mat := n.b.material.Load()
+	return nodeInfo{
+		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseNames[n.b.phase.Load()], Started: n.b.started,
+		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: embed.Accounts(n.server),
+	}
 }
 
 func (n *nodes) answer(m *nats.Msg) {
@@ -135,11 +150,7 @@ func (n *nodes) answer(m *nats.Msg) {
 	if err := json.Unmarshal(m.Data, &q); err != nil {
 		return // not of a node of this release
 	}
-	mat := n.b.material.Load()
-	info := nodeInfo{
-		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseNames[n.b.phase.Load()], Started: n.b.started,
-		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: accountsOf(n.server),
-	}
+	info := n.info()
 	if q.Without != "" && phase(n.b.phase.Load()) == phaseReady {
 		ctx, cancel := context.WithTimeout(context.Background(), peerTimeout/2)
 		loses, err := n.losesQuorum(ctx, q.Without)
@@ -199,11 +210,15 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 	}
 	poll := time.NewTicker(quorumPoll)
 	defer poll.Stop()
-	told := time.Now()
+	told, looked := time.Now(), time.Now()
 	for {
 		err := b.server.Cluster().Quorum()
 		if err == nil {
 			return nil
+		}
+		if time.Since(looked) > rescueLook {
+			b.nodes.takeOrder(ctx)
+			looked = time.Now()
 		}
 		if time.Since(told) > quorumTell {
 			told = time.Now()
@@ -272,15 +287,6 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 		case <-poll.C:
 		}
 	}
-}
-
-// accountsOf lists the accounts of a server.
-func accountsOf(s *embed.Server) []embed.TenantAccount {
-	var out []embed.TenantAccount
-	for _, t := range s.Stats().JetStream.Tenants {
-		out = append(out, embed.TenantAccount{Name: t.Name, MaxBytes: int64(t.LimitBytes)})
-	}
-	return out
 }
 
 func hasAccount(list []embed.TenantAccount, name string) bool {

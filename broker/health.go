@@ -77,6 +77,9 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		Gate:         adminapi.GateStatus{Connections: int(g.Connections), Subscriptions: int(g.Subscriptions), Accepted: g.Messages},
 		Certificates: []adminapi.Certificate{{Subject: b.cfg.TLS.Certificate, NotAfter: b.cert.Expires()}},
 	}
+	if b.cfg.Cluster != nil {
+		out.Server.Cluster = b.cfg.Cluster.Name
+	}
 	if t := m.policy.Tenant(tenant); t != nil {
 		out.Policy.Tenants, out.Policy.Principals = 1, len(t.Principals())
 	}

@@ -165,6 +165,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 	}
 	b.admin, err = admin.New(admin.Config{
 		Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
+		Nodes: b.adminNodes(),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
@@ -173,6 +174,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 	if err != nil {
 		return err
 	}
+	b.nodes.serve(b.admin)
 	b.running("admin", b.admin.Shutdown)
 	return b.admin.Serve(m.policy)
 }

@@ -76,7 +76,7 @@ func (s *Service) policyCanI(_ context.Context, r *request) (any, error) {
 	return out, nil
 }
 
-func (s *Service) policyExplain(_ context.Context, r *request) (any, error) {
+func (s *Service) policyExplain(ctx context.Context, r *request) (any, error) {
 	var req adminapi.ExplainRequest
 	if err := r.decode(&req); err != nil {
 		return nil, err
@@ -86,9 +86,12 @@ func (s *Service) policyExplain(_ context.Context, r *request) (any, error) {
 	}
 	e, ok := s.cfg.Trail.Lookup(req.Ref)
 	if !ok || e.Origin.Tenant != r.caller.Tenant.Name {
+		if s.cfg.Nodes != nil && !r.forwarded {
+			return s.explainElsewhere(ctx, r)
+		}
 		return nil, wire.Refuse(wire.CodeNotFound, "admin", "no refusal with this ref is kept")
 	}
-	out := refusal(&e)
+	out := s.refusal(&e)
 	out.Policy = r.set.Digest()
 	out.Explain = e.Explain
 	if verb := verbOf(e.Code); out.Explain == nil && verb != "" {

@@ -14,6 +14,14 @@ func (s *Service) refusalsLs(ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&req); err != nil {
 		return nil, err
 	}
+	// An After without Cursors is the position on one node, and says nothing of others.
+	if s.cfg.Nodes != nil && !r.forwarded && (req.After == 0 || req.Cursors != nil) {
+		return s.refusalsOfAll(ctx, r, &req)
+	}
+	return s.refusalsHere(ctx, r, &req), nil
+}
+
+func (s *Service) refusalsHere(ctx context.Context, r *request, req *adminapi.RefusalsLsRequest) *adminapi.RefusalList {
 	tenant := r.caller.Tenant.Name
 	f := audit.Filter{Tenant: tenant, Code: req.Code, Subject: req.Subject}
 	if req.Principal != "" {
@@ -25,26 +33,30 @@ func (s *Service) refusalsLs(ctx context.Context, r *request) (any, error) {
 		defer cancel()
 		entries, cursor = s.cfg.Trail.Tail(poll, cursor, f, limit(req.Limit))
 	}
-	out := adminapi.RefusalList{Cursor: cursor, Entries: []adminapi.Refusal{}}
+	out := &adminapi.RefusalList{Cursor: cursor, Entries: []adminapi.Refusal{}}
 	explain := acl.Admin(r.caller, adminapi.AreaPolicy).Allowed
 	for i := range entries {
 		e := &entries[i]
 		if !req.Since.IsZero() && e.Last.Before(req.Since) {
 			continue
 		}
-		row := refusal(e)
+		row := s.refusal(e)
 		if explain {
 			row.Explain = e.Explain
 		}
 		out.Entries = append(out.Entries, row)
 	}
-	return out, nil
+	return out
 }
 
-func refusal(e *audit.Entry) adminapi.Refusal {
+func (s *Service) refusal(e *audit.Entry) adminapi.Refusal {
 	reg := e.Code.Entry()
+	node := ""
+	if s.cfg.Nodes != nil {
+		node = s.cfg.Nodes.Self()
+	}
 	return adminapi.Refusal{
-		Cursor: e.Cursor, Time: e.Time, Code: e.Code, Name: reg.Name, Class: reg.Class, Title: reg.Title,
+		Node: node, Cursor: e.Cursor, Time: e.Time, Code: e.Code, Name: reg.Name, Class: reg.Class, Title: reg.Title,
 		Rule: e.Rule, Subject: e.Subject, Principal: e.Principal, Detail: e.Detail, Ref: e.Ref, Count: e.Count,
 		Fix: reg.Fix, Violations: e.Violations,
 	}

@@ -41,7 +41,9 @@ type Config struct {
 	Backups Backups
 	// Conn returns the broker's own connection into a tenant's account.
 	Conn func(tenant string) (*nats.Conn, error)
-	Log  zerolog.Logger
+	// Nodes are the other nodes; nil on a broker by itself.
+	Nodes Nodes
+	Log   zerolog.Logger
 	// Parallel bounds the requests at work; 0 means DefaultParallel.
 	Parallel int
 }
@@ -58,13 +60,15 @@ type Service struct {
 	mu   sync.Mutex
 	subs map[string]*nats.Subscription // by tenant
 	busy map[string]int                // requests at work by principal
+
+	changing sync.Mutex // one change of the cluster at a time; held without mu
 }
 
 // request is one call on its way through a handler.
 type request struct {
+	call
 	caller *policy.Principal
 	set    *policy.Set
-	body   []byte
 }
 
 type handler func(*Service, context.Context, *request) (any, error)
@@ -87,6 +91,13 @@ var handlers = map[string]handler{
 	adminapi.SubjectBackupApply:    backup(Backups.Apply),
 	adminapi.SubjectBackupProgress: backup(Backups.Progress),
 	adminapi.SubjectBackupClose:    backup(closeBackup),
+
+	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
+	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),
+	adminapi.SubjectClusterRemove:    inCluster(clusterVerbs.remove),
+	adminapi.SubjectClusterRescue:    inCluster(clusterVerbs.rescue),
+	adminapi.SubjectClusterRebalance: inCluster(clusterVerbs.rebalance),
+	adminapi.SubjectClusterStepDown:  inCluster(clusterVerbs.stepDown),
 }
 
 // New checks cfg and returns a service that answers nobody yet.
@@ -162,7 +173,8 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	if m.Reply == "" {
 		return
 	}
-	release := s.enter(m)
+	c := call{Tenant: tenant, Subject: m.Subject, Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data}
+	release := s.enter(&c)
 	if release == nil {
 		s.answer(m, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
 		return
@@ -171,14 +183,14 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	go func() {
 		defer s.work.Done()
 		defer release()
-		result, err := s.handle(tenant, m)
+		result, err := s.handle(&c)
 		s.answer(m, result, err)
 	}()
 }
 
 // enter takes a place for a request, or returns nil.
-func (s *Service) enter(m *nats.Msg) (release func()) {
-	if m.Subject == adminapi.SubjectKeysRing {
+func (s *Service) enter(c *call) (release func()) {
+	if c.Subject == adminapi.SubjectKeysRing {
 		select {
 		case s.rings <- struct{}{}:
 			return func() { <-s.rings }
@@ -186,7 +198,7 @@ func (s *Service) enter(m *nats.Msg) (release func()) {
 			return nil
 		}
 	}
-	caller := m.Header.Get(wire.HeaderPrincipal)
+	caller := c.Principal
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.busy[caller] >= perCaller {
@@ -208,24 +220,23 @@ func (s *Service) enter(m *nats.Msg) (release func()) {
 	}
 }
 
-func (s *Service) handle(tenant string, m *nats.Msg) (result any, err error) {
+func (s *Service) handle(c *call) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.cfg.Log.Error().Str("subject", m.Subject).Interface("panic", p).Msg("admin request failed")
+			s.cfg.Log.Error().Str("subject", c.Subject).Interface("panic", p).Msg("admin request failed")
 			err = wire.Refuse(wire.CodeInternal, "admin", "")
 		}
 	}()
-	r := &request{set: s.cfg.Policy(), body: m.Data}
-	full := m.Header.Get(wire.HeaderPrincipal)
-	name, ok := strings.CutPrefix(full, tenant+"/")
+	r := &request{call: *c, set: s.cfg.Policy()}
+	name, ok := strings.CutPrefix(c.Principal, c.Tenant+"/")
 	if ok {
-		r.caller = r.set.Principal(tenant, name)
+		r.caller = r.set.Principal(c.Tenant, name)
 	}
 	if r.caller == nil || r.caller.Disabled {
 		return nil, wire.Refuse(wire.CodePrincipalRevoked, "admin", "")
 	}
-	area, open, ok := adminapi.Grant(m.Subject)
-	h := handlers[m.Subject]
+	area, open, ok := adminapi.Grant(c.Subject)
+	h := handlers[c.Subject]
 	if !ok || h == nil {
 		return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
 	}
@@ -238,6 +249,12 @@ func (s *Service) handle(tenant string, m *nats.Msg) (result any, err error) {
 }
 
 func (s *Service) answer(m *nats.Msg, result any, err error) {
+	if err := m.Respond(s.encode(m.Subject, m.Header.Get(wire.HeaderPrincipal), result, err)); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		s.cfg.Log.Warn().Err(err).Str("subject", m.Subject).Msg("admin answer not sent")
+	}
+}
+
+func (s *Service) encode(subject, principal string, result any, err error) []byte {
 	var body []byte
 	if err == nil {
 		body, err = adminapi.EncodeResult(result)
@@ -245,19 +262,17 @@ func (s *Service) answer(m *nats.Msg, result any, err error) {
 	if err != nil {
 		r := wire.AsRefusal(err)
 		if r.Code == wire.CodeInternal {
-			s.cfg.Log.Error().Err(err).Str("subject", m.Subject).Msg("admin request failed")
+			s.cfg.Log.Error().Err(err).Str("subject", subject).Msg("admin request failed")
 		}
-		r.Subject, r.Principal = m.Subject, m.Header.Get(wire.HeaderPrincipal)
+		r.Subject, r.Principal = subject, principal
 		body = r.Answer("", true)
 	}
-	if err := m.Respond(body); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		s.cfg.Log.Warn().Err(err).Str("subject", m.Subject).Msg("admin answer not sent")
-	}
+	return body
 }
 
 // decode reads the body of a request.
 func (r *request) decode(into any) error {
-	if err := adminapi.DecodeRequest(r.body, into); err != nil {
+	if err := adminapi.DecodeRequest(r.Body, into); err != nil {
 		return wire.Refuse(wire.CodeRequestMalformed, "admin", err.Error())
 	}
 	return nil

@@ -299,4 +299,4 @@ const (
 )
 
 // AdminAreas are the areas that an admin grant may name.
-var AdminAreas = []string{"audit", "backup", "consumers", "dlq", "keys", "policy", "refusals", "services", "status", "streams"}
+var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "policy", "refusals", "services", "status", "streams"}

@@ -2,9 +2,10 @@
 // ($SIGNET.API.<area>.<verb>) over a client.Client. It is what the command line
 // uses; there is no other way in.
 //
-// Every call but KeyRing needs the admin grant of its area (keys, status, policy,
-// dlq, refusals, backup) and acts inside the tenant of the caller. Restore alone changes
-// something.
+// Every call but KeyRing needs the admin grant of its area (backup, cluster, keys,
+// status, policy, dlq, refusals) and acts inside the tenant of the caller, except
+// those about the cluster, which is everybody's. Only Restore and the Cluster calls
+// change anything.
 //
 // Errors are those of package client: errors.Is(err, client.ErrDenied) without
 // the grant, client.ErrNotFound, client.ErrMalformed, client.ErrUnavailable.

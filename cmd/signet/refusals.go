@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,9 +54,10 @@ func refusalsTailCommand(a *app) *cobra.Command {
 
 func tail(ctx context.Context, a *app, api *admin.API, q admin.RefusalsQuery, follow bool) error {
 	shown := 0
+	var silent []string
 	for {
 		list, err := api.Refusals(ctx, q, 0)
-		if err == nil && follow && list.Cursor == q.After && len(list.Entries) == 0 {
+		if err == nil && follow && seen(list, &q) && len(list.Entries) == 0 {
 			list, err = api.Refusals(ctx, q, pollWait)
 		}
 		if err != nil {
@@ -62,20 +66,30 @@ func tail(ctx context.Context, a *app, api *admin.API, q admin.RefusalsQuery, fo
 		if list.Missed {
 			a.note("warning: some refusals were overwritten before they could be shown")
 		}
+		if !slices.Equal(silent, list.Silent) {
+			if silent = list.Silent; len(silent) > 0 {
+				a.note("warning: these nodes do not answer, so their refusals are not here: %s", strings.Join(silent, " "))
+			}
+		}
 		for i := range list.Entries {
 			shown++
 			if err := printRefusalLine(a, &list.Entries[i]); err != nil {
 				return err
 			}
 		}
-		if !follow && list.Cursor == q.After {
+		if !follow && seen(list, &q) {
 			if shown == 0 {
 				a.note("no refusals")
 			}
 			return nil
 		}
-		q.After = list.Cursor
+		q.After, q.Cursors = list.Cursor, list.Cursors
 	}
+}
+
+// seen reports whether list is at the end of what q has asked for.
+func seen(list *admin.RefusalList, q *admin.RefusalsQuery) bool {
+	return list.Cursor == q.After && maps.Equal(list.Cursors, q.Cursors)
 }
 
 func printRefusalLine(a *app, r *admin.Refusal) error {
@@ -90,8 +104,12 @@ func printRefusalLine(a *app, r *admin.Refusal) error {
 	if r.Detail != "" {
 		detail = "  " + clean(r.Detail)
 	}
-	_, err := fmt.Fprintf(a.stdout, "%s  %s  %s  %s  rule %s%s%s  ref %s\n", r.Time.Local().Format("15:04:05.000"), r.Code,
-		orDash(r.Principal), orDash(r.Subject), orDash(r.Rule), detail, times, orDash(r.Ref))
+	node := ""
+	if r.Node != "" {
+		node = "  node " + clean(r.Node)
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s  %s  %s  %s  rule %s%s%s  ref %s%s\n", r.Time.Local().Format("15:04:05.000"), r.Code,
+		orDash(r.Principal), orDash(r.Subject), orDash(r.Rule), detail, times, orDash(r.Ref), node)
 	return err
 }
 
@@ -123,7 +141,7 @@ func printRefusal(a *app, r *admin.Refusal) {
 	}
 	fmt.Fprintf(a.stdout, "%s\n", clean(r.Title))
 	pairs := []string{
-		"detail", r.Detail, "code", fmt.Sprintf("%s (%s)", r.Code, r.Class), "time", stamp(r.Time), "count", times,
+		"detail", r.Detail, "code", fmt.Sprintf("%s (%s)", r.Code, r.Class), "time", stamp(r.Time), "node", r.Node, "count", times,
 		"principal", r.Principal, "subject", r.Subject, "rule", r.Rule,
 	}
 	fix := fillFix(r.Fix, r.Subject, r.Principal, r.Ref)

@@ -49,13 +49,17 @@ func printStatus(a *app, s *admin.Status, now time.Time) {
 	if len(ill) > 0 {
 		health = "NOT WELL: " + strings.Join(ill, "; ")
 	}
+	name := s.Server.Name
+	if s.Server.Cluster != "" {
+		name += " of cluster " + s.Server.Cluster
+	}
 	digest := s.Policy.Digest
 	if len(digest) > 12 {
 		digest = digest[:12]
 	}
 	pairs := []string{
 		"health", health,
-		"broker", fmt.Sprintf("%s, signet %s, nats-server %s, up %s", s.Server.Name, s.Server.Version, s.Server.NATSVersion, span(now.Sub(s.Server.Started))),
+		"broker", fmt.Sprintf("%s, signet %s, nats-server %s, up %s", name, s.Server.Version, s.Server.NATSVersion, span(now.Sub(s.Server.Started))),
 		"durability", s.Server.Durability,
 		"policy", fmt.Sprintf("%s, loaded %s ago, %s, %s", digest, span(now.Sub(s.Policy.Loaded)), plural(s.Policy.Tenants, "tenant"), plural(s.Policy.Principals, "principal")),
 		"gate", fmt.Sprintf("%s, %s, %d accepted, %d refused", plural(s.Gate.Connections, "connection"), plural(s.Gate.Subscriptions, "subscription"), s.Gate.Accepted, s.Gate.Refused),

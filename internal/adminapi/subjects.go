@@ -14,6 +14,8 @@ const (
 	AreaDLQ      = "dlq"
 	AreaRefusals = "refusals"
 	AreaBackup   = "backup"
+	// AreaCluster is about the machines that all tenants share, not about one tenant.
+	AreaCluster = "cluster"
 )
 
 // The subjects of the requests.
@@ -35,11 +37,18 @@ const (
 	SubjectBackupApply    = wire.PrefixAdmin + AreaBackup + ".apply"
 	SubjectBackupProgress = wire.PrefixAdmin + AreaBackup + ".progress"
 	SubjectBackupClose    = wire.PrefixAdmin + AreaBackup + ".close"
+
+	SubjectClusterStatus    = wire.PrefixAdmin + AreaCluster + ".status"
+	SubjectClusterEvacuate  = wire.PrefixAdmin + AreaCluster + ".evacuate"
+	SubjectClusterRemove    = wire.PrefixAdmin + AreaCluster + ".remove"
+	SubjectClusterRescue    = wire.PrefixAdmin + AreaCluster + ".rescue"
+	SubjectClusterRebalance = wire.PrefixAdmin + AreaCluster + ".rebalance"
+	SubjectClusterStepDown  = wire.PrefixAdmin + AreaCluster + ".stepdown"
 )
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaBackup, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
@@ -47,6 +56,8 @@ func Subjects() []string {
 	return []string{
 		SubjectBackupApply, SubjectBackupClose, SubjectBackupOpen, SubjectBackupProgress,
 		SubjectBackupRead, SubjectBackupRestore, SubjectBackupWrite,
+		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
+		SubjectClusterStatus, SubjectClusterStepDown,
 		SubjectDLQLs, SubjectDLQShow,
 		SubjectKeysLs, SubjectKeysRing,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,

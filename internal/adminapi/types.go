@@ -61,6 +61,7 @@ type Status struct {
 // ServerStatus says which broker answers.
 type ServerStatus struct {
 	Name        string    `json:"name"`
+	Cluster     string    `json:"cluster,omitempty"` // that it is a node of
 	Version     string    `json:"version"`
 	NATSVersion string    `json:"natsVersion"`
 	Started     time.Time `json:"started"`
@@ -181,7 +182,8 @@ type ExplainRequest struct {
 // entry of refusals.ls. Equal refusals within a second are one entry with a
 // count.
 type Refusal struct {
-	Cursor     uint64            `json:"cursor"` // position, strictly rising
+	Cursor     uint64            `json:"cursor"`         // position, strictly rising on each node
+	Node       string            `json:"node,omitempty"` // in a cluster: that refused
 	Time       time.Time         `json:"time"`
 	Code       wire.Code         `json:"code"`
 	Name       string            `json:"name"`
@@ -209,14 +211,19 @@ type RefusalsLsRequest struct {
 	Code      wire.Code `json:"code,omitempty"`
 	Principal string    `json:"principal,omitempty"` // name in the caller's tenant
 	Subject   string    `json:"subject,omitempty"`   // filter
+	// Cursors is After by node, for a cluster: those of the list before. With an After
+	// alone only the node that answers is asked.
+	Cursors map[string]uint64 `json:"cursors,omitempty"`
 }
 
-// RefusalList is the result of refusals.ls. Cursor is the After of the next
-// request, also when Entries is empty.
+// RefusalList is the result of refusals.ls. Cursor and Cursors are the After and the
+// Cursors of the next request, also when Entries is empty.
 type RefusalList struct {
-	Entries []Refusal `json:"entries"`
-	Cursor  uint64    `json:"cursor"`
-	Missed  bool      `json:"missed,omitempty"` // entries after After were already overwritten
+	Entries []Refusal         `json:"entries"`
+	Cursor  uint64            `json:"cursor"`
+	Cursors map[string]uint64 `json:"cursors,omitempty"` // by node, in a cluster
+	Silent  []string          `json:"silent,omitempty"`  // nodes that did not answer: theirs are not here
+	Missed  bool              `json:"missed,omitempty"`  // entries after After were already overwritten
 }
 
 // DLQLsRequest lists dead letters, oldest first.

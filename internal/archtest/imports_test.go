@@ -103,6 +103,7 @@ var allowed = map[string][]string{
 	"client":                  {"internal/wire", "internal/adminapi", "internal/cloudevent", "internal/cloudevent/sdkevent", "signing", "signing/keyring", "schema", "dlq", "github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/cloudevents/sdk-go/v2"},
 	"client/admin":            {"internal/wire", "internal/adminapi", "signing/keyring", "client", "dlq", "github.com/nats-io/nats.go"},
 	"broker/brokertest":       {"*"},
+	"broker/clustertest":      {"*"},
 	"bench":                   {"*"},
 	"bench/cmd/bench":         {"*"},
 	"bench/cmd/faults":        {"*"},

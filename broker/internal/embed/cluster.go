@@ -127,24 +127,25 @@ func (g *routeGate) judge(c server.ClientAuthentication, node, token string) err
 // ClusterPeer is one node as the leader of the cluster sees it, or as this node does
 // when it is not in touch with one.
 type ClusterPeer struct {
-	Name    string
-	Current bool          // has everything that was decided
-	Online  bool          // was heard of lately
-	Active  time.Duration // since it was heard of
-	Lag     uint64        // decisions behind
+	Name    string        `json:"name"`
+	Current bool          `json:"current,omitempty"` // has everything that was decided
+	Online  bool          `json:"online,omitempty"`  // was heard of lately
+	Active  time.Duration `json:"active,omitempty"`  // since it was heard of
+	Lag     uint64        `json:"lag,omitempty"`     // decisions behind
 }
 
 // ClusterState is this node's view of its cluster.
 type ClusterState struct {
-	Name   string
-	Self   string
-	Leader string // of the cluster's own log; empty: none is known
-	Size   int    // members by the cluster's log
-	Peers  []ClusterPeer
+	Name   string        `json:"name"`
+	Self   string        `json:"self"`
+	Leader string        `json:"leader,omitempty"` // of the cluster's own log; empty: none is known
+	Size   int           `json:"size"`             // members by the cluster's log
+	Peers  []ClusterPeer `json:"peers,omitempty"`  // of them, those that are known; without this node where there is a leader
+	Rescue bool          `json:"rescue,omitempty"` // the quorum is lowered for a while
 
-	Nodes   int      // by the configuration
-	Missing []string // nodes of the configuration that are not connected
-	Current bool     // a leader is known, and what it has decided is here
+	Nodes   int      `json:"nodes"`             // by the configuration
+	Missing []string `json:"missing,omitempty"` // nodes of the configuration that are not connected
+	Current bool     `json:"current,omitempty"` // a leader is known, and what it has decided is here
 }
 
 // Cluster returns this node's view; nil on a server by itself.
@@ -159,11 +160,14 @@ func (s *Server) Cluster() *ClusterState {
 	}
 	js, err := s.ns.Jsz(&server.JSzOptions{})
 	if err == nil && js.Meta != nil {
-		st.Leader, st.Size = js.Meta.Leader, js.Meta.Size
+		st.Leader, st.Size, st.Rescue = js.Meta.Leader, js.Meta.Size, js.Meta.Rescue
 		for _, p := range js.Meta.Replicas {
-			st.Peers = append(st.Peers, ClusterPeer{Name: p.Name, Current: p.Current, Online: !p.Offline, Active: p.Active, Lag: p.Lag})
+			st.Peers = append(st.Peers, peerOf(s, p))
 		}
 	}
+	// nats-server calls a node current that has lost its leader, as long as it had
+	// everything that this leader decided.
+	st.Current = st.Current && st.Leader != ""
 	connected := map[string]bool{st.Self: true}
 	if z, err := s.ns.Routez(nil); err == nil {
 		for _, r := range z.Routes {

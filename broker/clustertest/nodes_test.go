@@ -1,0 +1,375 @@
+package clustertest_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/client"
+	"github.com/signetbus/signet/client/admin"
+)
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "signet")
+	if err == nil {
+		binary = filepath.Join(dir, "signet")
+		var out []byte
+		if out, err = exec.Command("go", "build", "-o", binary, "../../cmd/signet").CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+func asRefusal(err error, into **client.Error) bool { return errors.As(err, into) }
+
+const policy = `
+tenant: shop
+streams:
+  - {name: ORDERS, subjects: [orders.>], maxBytes: 64MiB}
+kv: [{bucket: prices, maxBytes: 1MiB}]
+principals:
+  - {name: writer, identities: [{nkey: {{nkey "writer"}}}], publish: [orders.>]}
+  - {name: reader, identities: [{nkey: {{nkey "reader"}}}], subscribe: [orders.>]}
+  - {name: root, identities: [{nkey: {{nkey "root"}}}], admin: [cluster, status, policy, refusals]}
+  - {name: clerk, identities: [{nkey: {{nkey "clerk"}}}], admin: [status]}
+`
+
+// limit bounds each test; a machine that is busy needs some of it.
+const limit = 2 * time.Minute
+
+type rig struct {
+	*testing.T
+	*brokertest.Cluster
+	ctx  context.Context
+	api  *admin.API
+	sent int
+}
+
+func newRig(t *testing.T, n int) *rig {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	r := &rig{T: t, ctx: ctx, Cluster: brokertest.NewCluster(t, n, brokertest.Options{Policy: policy})}
+	r.api = admin.New(r.Client("root"))
+	return r
+}
+
+// publish stores n events more.
+func (r *rig) publish(n int) {
+	r.Helper()
+	nc := r.NATS("writer")
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		r.Fatal(err)
+	}
+	for range n {
+		if _, err := js.PublishMsg(r.ctx, &nats.Msg{Subject: "orders.a", Data: fmt.Append(nil, r.sent)}, jetstream.WithRetryAttempts(40)); err != nil {
+			r.Fatalf("event %d: %v", r.sent, err)
+		}
+		r.sent++
+	}
+}
+
+// read reads everything back, in order.
+func (r *rig) read() {
+	r.Helper()
+	c := r.Client("reader")
+	defer c.Close()
+	got, done := 0, make(chan struct{})
+	sub, err := c.Subscribe(r.ctx, "orders.>", func(_ context.Context, d *client.Delivery) error {
+		if string(d.Event.Data) != fmt.Sprint(got) {
+			r.Errorf("event %d is %s", got, d.Event.Data)
+		}
+		if got++; got == r.sent {
+			close(done)
+		}
+		return nil
+	}, client.FromStart())
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer sub.Stop()
+	select {
+	case <-done:
+	case <-r.ctx.Done():
+		r.Fatalf("%d of %d events", got, r.sent)
+	}
+}
+
+// await asks for the status until ok.
+func (r *rig) await(what string, ok func(*admin.ClusterStatus) bool) *admin.ClusterStatus {
+	r.Helper()
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	var last *admin.ClusterStatus
+	for {
+		s, err := r.api.ClusterStatus(r.ctx)
+		if err == nil && ok(s) {
+			return s
+		}
+		if err == nil {
+			last = s
+		}
+		select {
+		case <-r.ctx.Done():
+			r.Fatalf("never: %s; last %+v, %v", what, last, err)
+		case <-poll.C:
+		}
+	}
+}
+
+func healthy(s *admin.ClusterStatus) bool { return len(s.Problems) == 0 }
+
+func node(s *admin.ClusterStatus, name string) *admin.ClusterNode {
+	i := slices.IndexFunc(s.Nodes, func(n admin.ClusterNode) bool { return n.Name == name })
+	return &s.Nodes[i]
+}
+
+// wipe empties the volume of a node that is stopped.
+func (r *rig) wipe(i int) {
+	r.Helper()
+	if err := os.RemoveAll(filepath.Join(r.Nodes[i].State.Dir, "store")); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rig) refused(what string, err, want error) {
+	r.Helper()
+	if !errors.Is(err, want) {
+		r.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// TestClusterNodeIsReplaced: a node whose volume is lost comes back under its name
+// with an empty one, and gets everything, with nothing removed.
+func TestClusterNodeIsReplaced(t *testing.T) {
+	r := newRig(t, 3)
+	r.publish(50)
+	r.await("healthy", healthy)
+	r.Stop(2)
+	r.wipe(2)
+	s := r.await("n3 is missed", func(s *admin.ClusterStatus) bool { return !node(s, "n3").Answers && !healthy(s) })
+	if s.Leader == "" || len(s.Streams) != 3 {
+		t.Errorf("without n3: %+v", s)
+	}
+	r.publish(50)
+	r.Start(2)
+	s = r.await("healthy again", healthy)
+	for _, st := range s.Streams {
+		if len(st.Replicas) != 3 || !st.Whole || len(st.CannotLose) != 0 {
+			t.Errorf("%+v", st)
+		}
+	}
+	r.read()
+	// The copy on n3 is real: it carries on with one of the others alone.
+	r.Stop(0)
+	r.publish(10)
+	r.read()
+}
+
+// TestClusterScalesDown: 5 to 3 by the steps of signet cluster scale-down.
+func TestClusterScalesDown(t *testing.T) {
+	r := newRig(t, 5)
+	r.publish(50)
+	r.await("healthy", healthy)
+	r.refused("remove a node that runs", r.api.ClusterRemove(r.ctx, "n5"), client.ErrConflict)
+	r.refused("evacuate nobody", r.api.ClusterEvacuate(r.ctx, "n9"), client.ErrNotFound)
+	out, err := r.signet("cluster", "scale-down", "--to", "3", "--dry-run", "-o", "json")
+	if err != nil || strings.Count(out, `"step":"remove"`) != 2 {
+		t.Errorf("dry run: %v\n%s", err, out)
+	}
+	if s := r.await("nothing done", healthy); s.Size != 5 {
+		t.Errorf("%d members after a dry run", s.Size)
+	}
+	// The first run is cut short while it waits for an operator; the next goes on.
+	if out, err := r.signet("cluster", "scale-down", "--to", "3", "--wait", "10s", "-o", "json"); err == nil || !strings.Contains(out, `"step":"stop"`) {
+		t.Errorf("a run with nobody there: %v\n%s", err, out)
+	}
+	if n := node(r.await("n5 is empty", healthy), "n5"); n.Copies+n.Consumers != 0 || !n.Member {
+		t.Errorf("%+v", n)
+	}
+	r.scaleDown()
+	r.await("healthy", func(s *admin.ClusterStatus) bool { return healthy(s) && s.Size == 3 })
+	r.publish(50)
+	r.read()
+	r.refused("evacuate one of three", r.api.ClusterEvacuate(r.ctx, "n3"), client.ErrConflict)
+	r.Stop(2)
+	r.refused("remove one of three", r.api.ClusterRemove(r.ctx, "n3"), client.ErrConflict)
+	r.publish(10)
+}
+
+// scaleDown runs the command to its end and stops the nodes that it says to stop.
+func (r *rig) scaleDown() {
+	r.Helper()
+	cmd := r.command("cluster", "scale-down", "--to", "3", "-o", "json")
+	lines, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	var steps []string
+	for s := bufio.NewScanner(lines); s.Scan(); {
+		var line struct{ Node, Step string }
+		if err := json.Unmarshal(s.Bytes(), &line); err != nil {
+			r.Fatalf("%s: %v", s.Text(), err)
+		}
+		steps = append(steps, line.Node+" "+line.Step)
+		if line.Step == "stop" {
+			r.Stop(int(line.Node[1]-'0') - 1)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		r.Error(err)
+	}
+	if got := strings.Join(steps, ", "); !strings.HasSuffix(got, "n5 stop, n5 remove, n5 delete, n4 evacuate, n4 stop, n4 remove, n4 delete") {
+		r.Errorf("steps: %s", got)
+	}
+}
+
+// TestClusterIsRescued: two of three nodes are gone for good; the third goes on.
+func TestClusterIsRescued(t *testing.T) {
+	r := newRig(t, 3)
+	r.publish(50)
+	r.await("healthy", healthy)
+	r.api = admin.New(r.Nodes[0].Client("root"))
+	_, err := r.api.ClusterRescue(r.ctx, "n2", "n3")
+	r.refused("rescue with a quorum", err, client.ErrConflict)
+	r.Stop(1)
+	r.kill(2)
+	r.await("no quorum", func(s *admin.ClusterStatus) bool { return s.Leader == "" })
+	r.refused("evacuate without a quorum", r.api.ClusterEvacuate(r.ctx, "n2"), client.ErrUnavailable)
+	_, err = r.api.ClusterRescue(r.ctx, "n2")
+	r.refused("rescue with one node not named", err, client.ErrConflict)
+	_, err = r.api.ClusterRescue(r.ctx, "n1", "n2", "n3")
+	r.refused("rescue from a node that lives", err, client.ErrConflict)
+	out, err := r.api.ClusterRescue(r.ctx, "n2", "n3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Leader != "n1" || !slices.Equal(out.Removed, []string{"n2", "n3"}) {
+		t.Errorf("%+v", out)
+	}
+	s := r.await("the streams are led", func(s *admin.ClusterStatus) bool {
+		return !slices.ContainsFunc(s.Streams, func(st admin.ClusterStream) bool { return st.Leader != "n1" })
+	})
+	if s.Size != 1 || s.Rescue {
+		t.Errorf("%+v", s)
+	}
+	r.publish(10)
+	r.read()
+}
+
+// kill ends a node without its farewell to a quorum that is gone: with a bound.
+func (r *rig) kill(i int) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
+	defer cancel()
+	if err := r.Nodes[i].Shutdown(ctx); err != nil {
+		r.Logf("node %d: %v", i+1, err)
+	}
+}
+
+// TestClusterIsRescuedFromItsFolder: the nodes that are left were started again, let
+// no client in, and take the order where only their owner can write.
+func TestClusterIsRescuedFromItsFolder(t *testing.T) {
+	r := newRig(t, 5)
+	r.publish(50)
+	r.await("healthy", healthy)
+	rescue := func(timeout string, lost ...string) (string, error) {
+		args := []string{"cluster", "rescue", "--i-understand", "--timeout", timeout, "--config", r.Nodes[0].State.Config}
+		for _, name := range lost {
+			args = append(args, "--lost", name)
+		}
+		return r.signet(args...)
+	}
+	if out, err := rescue("3s", "n2"); exit(t, err) != 1 || !strings.Contains(out, "withdrawn") {
+		t.Errorf("a node that is well took it: %v\n%s", err, out)
+	}
+	r.killAll()
+	var started sync.WaitGroup
+	started.Go(func() { r.Start(0) })
+	if out, err := rescue("30s", "n2", "n3", "n4", "n5"); exit(t, err) != 1 || !strings.Contains(out, "started alone") {
+		t.Errorf("a node that is alone: %v\n%s", err, out)
+	}
+	started.Go(func() { r.Start(1) })
+	if out, err := rescue("30s", "n3", "n4"); exit(t, err) != 1 || !strings.Contains(out, "does not answer either") && !strings.Contains(out, "started alone") {
+		t.Errorf("one node not named: %v\n%s", err, out)
+	}
+	for {
+		out, err := rescue("30s", "n3", "n4", "n5")
+		if err == nil && strings.Contains(out, "removed  n3 n4 n5") {
+			break
+		}
+		if !strings.Contains(out, "n2 does not answer either") { // n2 is on its way
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	started.Wait()
+	r.api = admin.New(r.Nodes[0].Client("root"))
+	r.publish(10)
+	r.read()
+}
+
+// TestClusterLoneSurvivorIsRescued: two of three have lost their volumes, and the third
+// was started again. One of them comes back empty beside it, only one, and the rescue
+// counts that one's vote for the node that has the log.
+func TestClusterLoneSurvivorIsRescued(t *testing.T) {
+	r := newRig(t, 3)
+	r.publish(50)
+	r.await("healthy", healthy)
+	r.killAll()
+	r.wipe(1)
+	var started sync.WaitGroup
+	for i := range 2 {
+		started.Go(func() { r.Start(i) })
+	}
+	for {
+		out, err := r.signet("cluster", "rescue", "--i-understand", "--timeout", "30s", "--config", r.Nodes[0].State.Config, "--lost", "n3")
+		if err == nil && strings.Contains(out, "removed  n3") {
+			break
+		}
+		if !strings.Contains(out, "n2 does not answer either") && !strings.Contains(out, "started alone") { // n2 is on its way
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	started.Wait()
+	r.api = admin.New(r.Nodes[0].Client("root"))
+	r.publish(10)
+	r.read()
+}
+
+// killAll ends all nodes at once.
+func (r *rig) killAll() {
+	r.Helper()
+	var wg sync.WaitGroup
+	for i := range r.Nodes {
+		wg.Go(func() { r.kill(i) })
+	}
+	wg.Wait()
+}
