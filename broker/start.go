@@ -141,7 +141,7 @@ func (b startup) startDeadLetters(ctx context.Context, _ *material) error {
 func (b startup) startAdmin(_ context.Context, m *material) error {
 	var err error
 	b.admin, err = admin.New(admin.Config{
-		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
+		Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
