@@ -126,7 +126,9 @@ func TestOfflineBroken(t *testing.T) {
 			must(t, err)
 			must(t, os.WriteFile(st.NodeSeed, seed, 0o600))
 		}},
-		{name: "no seed in the file", id: "KEYS_002", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) { must(t, os.WriteFile(st.NodeSeed, []byte("hunter2hunter2"), 0o600)) }},
+		{name: "no seed in the file", id: "KEYS_002", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) {
+			must(t, os.WriteFile(st.NodeSeed, []byte("hunter2hunter2"), 0o600))
+		}},
 		{name: "root seed beside the broker", id: "KEYS_004", severity: doctor.Warning, broken: func(t *testing.T, st *broker.State) { must(t, os.WriteFile(st.RootSeed, nil, 0o600)) }},
 		{name: "expired certificate", id: "CERT_001", severity: doctor.Critical, later: 900 * day},
 		{name: "no certificate", id: "CERT_001", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) { must(t, os.WriteFile(st.Cert, []byte("x"), 0o600)) }},

@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -137,7 +138,7 @@ func (f *findings) below(id, object string, value float64, unit string, p Pair, 
 }
 
 func (f *Finding) measure(value float64, unit string, p Pair) {
-	f.Measure = &Measure{Value: value, Unit: unit}
+	f.Measure = &Measure{Value: math.Round(value*1000) / 1000, Unit: unit}
 	if p.Warning > 0 {
 		f.Measure.Warning = &p.Warning
 	}

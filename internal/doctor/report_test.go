@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/client/admin"
 )
 
@@ -76,11 +77,33 @@ func TestVolumeOfHere(t *testing.T) {
 	}
 }
 
+func TestFileLimit(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return
+	}
+	for want, connections := range map[Severity]int{OK: -1, Warning: 1 << 55} {
+		limit, err := openFileLimit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want == OK && limit < filesBeside {
+			t.Fatalf("the limit of this test is %d", limit)
+		}
+		var all findings
+		offline{&all}.fileLimit(&broker.Config{Gate: broker.GateConfig{MaxConnections: connections}})
+		if got := severityOf(t, all, idFileLimit, ""); got != want {
+			t.Errorf("%d connections: %s, want %s", connections, got, want)
+		}
+	}
+}
+
 func TestReplication(t *testing.T) {
 	var all findings
 	online{&all}.replication([]Replication{
-		{Stream: "good", Leader: "n1", Want: 3, Current: 3}, {Stream: "less", Leader: "n1", Want: 3, Current: 2},
-		{Stream: "few", Leader: "n1", Want: 3, Current: 1}, {Stream: "none", Want: 3, Current: 1},
+		{Stream: "good", Leader: "n1", Want: 3, Current: 3},
+		{Stream: "less", Leader: "n1", Want: 3, Current: 2},
+		{Stream: "few", Leader: "n1", Want: 3, Current: 1},
+		{Stream: "none", Want: 3, Current: 1},
 	})
 	for _, tt := range []struct {
 		id, stream string
