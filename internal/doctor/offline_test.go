@@ -102,7 +102,7 @@ func TestOfflineBroken(t *testing.T) {
 		later    time.Duration // how far the clock is off
 		change   func(*doctor.Thresholds)
 	}{
-		{name: "unknown key", id: "CONFIG_001", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) { edit(t, st.Config, "name:", "nmae:") }},
+		{name: "unknown key", id: "CONFIG_001", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) { edit(t, st.Config, "name:", "node_name:") }},
 		{name: "no YAML", id: "CONFIG_001", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) { edit(t, st.Config, "name:", "{") }},
 		{name: "faulty policy", id: "POLICY_001", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) { edit(t, st.Policy, "events.>", "events.>>") }},
 		{name: "a start would fail", id: "CONFIG_002", severity: doctor.Critical, broken: func(t *testing.T, st *broker.State) { edit(t, st.Policy, "events.>", "events.>>") }},

@@ -21,7 +21,7 @@ func volumeOf(dir string) (volume, error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return volume{}, fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	kind := names[int64(uint32(s.Type))] //nolint:unconvert // 32 bits on some systems
+	kind := names[int64(uint32(s.Type))]
 	if kind == "" {
 		kind = fmt.Sprintf("0x%x", uint32(s.Type))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nkeys"
 )
@@ -102,6 +103,11 @@ func TestSecretsByForm(t *testing.T) {
 		{"json", `{"dbPassword":"` + secret + `"}`},
 		{"json in json", `{"body":"{\"password\":\"` + secret + `\"}"}`},
 		{"environment", "SIGNET_TOKEN=" + secret},
+		{"value on the next line", "password:\n  " + secret + "\nnext: 1"},
+		{"value that goes on", "passphrase: a\n  " + secret + "\nnext: 1"},
+		{"after the name of a file", "{tokenFile: a, password: " + secret + "}"},
+		{"quote that never ends", "password: \"" + secret + "\nnext: 1"},
+		{"quote of another value", "password: \"open\nsecret: \"" + secret + "\"\n"},
 		{"option", "signet-bridge --password " + secret},
 		{"option with sign", "x --api-key=" + secret},
 	} {
@@ -132,6 +138,23 @@ func TestWhatIsNoSecretStays(t *testing.T) {
 	} {
 		if got := string(Redact([]byte(s))); got != s {
 			t.Errorf("%q became %q", s, got)
+		}
+	}
+}
+
+// A log may be made by an attacker: no form costs more than its length. The limit is
+// a hundred times what it takes, and a tenth of what a search from every end line took.
+func TestCostGrowsWithTheLength(t *testing.T) {
+	const limit = 10 * time.Second
+	for _, s := range []string{
+		"S", "SU ", "su", "password:", "password: '", "password: \"", "tokenFile: ", "tokenFile: password ", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----",
+		"-----END PRIVATE KEY----- ", "A -----END PRIVATE KEY-----\n", "eyJaaaaaaaaa.", "a://", "a://b@", "signet-node-v1\n", "password:\n   x\n", "MIIE", "  \n",
+	} {
+		in := []byte(strings.Repeat(s, (128<<10)/len(s)))
+		start := time.Now()
+		out := Redact(in)
+		if took := time.Since(start); took > limit || len(out) > 4*len(in)+64 {
+			t.Errorf("%q: %d bytes became %d in %s", s, len(in), len(out), took)
 		}
 	}
 }
