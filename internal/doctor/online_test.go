@@ -283,7 +283,9 @@ func TestNoAnswerAndNoGrant(t *testing.T) {
 // What a broker says only when it is beyond what a test can do to it.
 func TestScrapeBroken(t *testing.T) {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "stable storage reported an error", http.StatusServiceUnavailable) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "stable storage reported an error", http.StatusServiceUnavailable)
+	})
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "# HELP x y\nsignet_gate_panics_total 1\nprocess_open_fds 99\nprocess_max_fds 100\nnonsense\nalso nonsense x\n")
 	})
