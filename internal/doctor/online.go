@@ -42,8 +42,9 @@ func Online(ctx context.Context, target Target, t Thresholds, now func() time.Ti
 	var all findings
 	f := online{&all}
 	var nodes []nodeState
+	seen := map[string]bool{} // names of nodes that have answered
 	for _, n := range target.Nodes {
-		nodes = append(nodes, f.node(ctx, &n, &target, t, now))
+		nodes = append(nodes, f.node(ctx, &n, &target, t, now, seen))
 	}
 	f.compare(nodes, target.Folder)
 	for i := range nodes {
@@ -57,6 +58,9 @@ func Online(ctx context.Context, target Target, t Thresholds, now func() time.Ti
 	return all
 }
 
+// askAgain bounds the questions to a node for which others answer.
+const askAgain = 16
+
 // nodeState is what one node said. status is nil when it did not answer.
 type nodeState struct {
 	address     string
@@ -65,7 +69,7 @@ type nodeState struct {
 }
 
 // node examines what belongs to one node.
-func (f online) node(ctx context.Context, n *Node, target *Target, t Thresholds, now func() time.Time) nodeState {
+func (f online) node(ctx context.Context, n *Node, target *Target, t Thresholds, now func() time.Time, seen map[string]bool) nodeState {
 	out := nodeState{address: n.Address}
 	f.chain(ctx, n, target.Timeout, t, now())
 	c, err := connect(ctx, n, target.Timeout)
@@ -88,12 +92,17 @@ func (f online) node(ctx context.Context, n *Node, target *Target, t Thresholds,
 	out.ringVersion = ring.Version
 	sent := now()
 	s, err := bounded(ctx, target.Timeout, api.Status)
+	// The group of nodes answers as one: another may answer for the one that was asked.
+	for try := 1; err == nil && seen[s.Server.Name] && try < askAgain; try++ {
+		sent = now()
+		s, err = bounded(ctx, target.Timeout, api.Status)
+	}
 	if err != nil {
 		f.refused(idHealth, n.Address, "status.get", err)
 		return out
 	}
 	f.status(n.Address, s, t, sent, now(), target.Folder)
-	out.status = s
+	seen[s.Server.Name], out.status = true, s
 	return out
 }
 

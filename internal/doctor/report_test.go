@@ -120,19 +120,24 @@ func TestReplication(t *testing.T) {
 func TestCompareNodes(t *testing.T) {
 	node := func(digest, version string, ring uint64) nodeState {
 		return nodeState{address: "tls://" + digest + version, ringVersion: ring, status: &admin.Status{
-			Server: admin.ServerStatus{Version: version}, Policy: admin.PolicyStatus{Digest: digest},
+			Server: admin.ServerStatus{Name: digest + version + number(ring), Version: version}, Policy: admin.PolicyStatus{Digest: digest},
 		}}
+	}
+	named := func(n nodeState, name string) nodeState {
+		n.status.Server.Name = name
+		return n
 	}
 	for _, tt := range []struct {
 		name, id string
 		nodes    []nodeState
 		want     Severity
 	}{
-		{"same", idNodesRing, []nodeState{node("a", "1", 7), node("a", "1", 7)}, OK},
+		{"same", idNodesRing, []nodeState{node("a", "1", 7), named(node("a", "1", 7), "n2")}, OK},
+		{"one answers for the other", idNodes, []nodeState{node("a", "1", 7), node("a", "1", 7)}, Critical},
 		{"keyring", idNodesRing, []nodeState{node("a", "1", 7), node("a", "1", 8)}, Critical},
 		{"version", idNodesVersion, []nodeState{node("a", "1", 7), node("a", "2", 7)}, Warning},
 		{"policy", idNodesPolicy, []nodeState{node("a", "1", 7), node("b", "1", 7)}, Critical},
-		{"one of three is gone", idNodes, []nodeState{node("a", "1", 7), node("a", "1", 7), {}}, Warning},
+		{"one of three is gone", idNodes, []nodeState{node("a", "1", 7), named(node("a", "1", 7), "n2"), {}}, Warning},
 		{"two of three are gone", idNodes, []nodeState{node("a", "1", 7), {}, {}}, Critical},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
