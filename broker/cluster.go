@@ -366,7 +366,7 @@ func (n *nodes) handOver(ctx context.Context) {
 func (n *nodes) losesQuorum(ctx context.Context, node string) ([]string, error) {
 	var out []string
 	for _, t := range n.b.Policy().Tenants() {
-		more, err := n.b.store.LosesQuorum(ctx, t.Name, node)
+		more, err := store.LosesQuorum(ctx, n.b.store, t.Name, node)
 		if err != nil {
 			return nil, err
 		}

@@ -320,7 +320,7 @@ func (n *nodes) awaitLeader(ctx context.Context) error {
 	defer cancel()
 	poll := time.NewTicker(quorumPoll)
 	defer poll.Stop()
-	for n.b.server.Cluster().Quorum() != nil {
+	for n.server.Cluster().Quorum() != nil {
 		select {
 		case <-ctx.Done():
 			return wire.Refuse(wire.CodeUnavailable, "cluster", "the quorum is lowered for five minutes, and no node leads yet: ask again")

@@ -24,7 +24,7 @@ type nodeView struct {
 }
 
 func (n *nodes) view() *nodeView {
-	return &nodeView{nodeInfo: n.info(), Cluster: *n.b.server.Cluster(), Groups: embed.Groups(n.b.server)}
+	return &nodeView{nodeInfo: n.info(), Cluster: *n.server.Cluster(), Groups: embed.Groups(n.server)}
 }
 
 func (n *nodes) answerView(m *nats.Msg) {

@@ -71,7 +71,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	out := adminapi.Status{
 		Server: adminapi.ServerStatus{
 			Name: b.cfg.Name, Version: b.version, NATSVersion: embed.Version,
-			Started: b.started, Durability: string(b.Durability()),
+			Started: b.started, Time: time.Now(), Durability: string(b.Durability()),
 		},
 		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Loaded: m.loaded},
 		Gate:         adminapi.GateStatus{Connections: int(g.Connections), Subscriptions: int(g.Subscriptions), Accepted: g.Messages},
@@ -105,7 +105,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		out.Streams = append(out.Streams, adminapi.StreamStatus{
 			Name: s.Name, Subjects: s.Subjects, Messages: s.Messages, Bytes: s.Bytes, MaxBytes: s.MaxBytes,
-			FirstSeq: s.FirstSeq, LastSeq: s.LastSeq, Consumers: s.Consumers,
+			FirstSeq: s.FirstSeq, LastSeq: s.LastSeq, Consumers: s.Consumers, MaxAgeMs: s.MaxAge.Milliseconds(), FirstTime: s.FirstTime,
 		})
 	}
 	for part, check := range map[string]func() error{
@@ -123,6 +123,19 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "durability", Detail: "unsafe-lazy-sync: a power cut loses acknowledged events"})
 	}
 	slices.SortFunc(out.Health, func(x, y adminapi.HealthPart) int { return cmpText(x.Part, y.Part) })
+	return out, nil
+}
+
+// consumers answers status.consumers for one tenant.
+func (b view) consumers(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error) {
+	states, err := b.store.ConsumerStates(ctx, tenant)
+	if err != nil {
+		return nil, wire.Refuse(wire.CodeUnavailable, "status", err.Error())
+	}
+	out := make([]adminapi.ConsumerStatus, len(states))
+	for i := range states {
+		out[i] = adminapi.ConsumerStatus(states[i])
+	}
 	return out, nil
 }
 

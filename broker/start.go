@@ -164,7 +164,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 		return err
 	}
 	b.admin, err = admin.New(admin.Config{
-		Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Conn: b.store.Conn, Log: b.component("admin"),
+		Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
 		Nodes: b.adminNodes(),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()

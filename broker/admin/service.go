@@ -35,8 +35,10 @@ type Config struct {
 	Policy  func() *policy.Set
 	Keyring func() (ring *keyring.Ring, document []byte)
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
-	Trail   *audit.Trail
-	Letters Letters
+	// Consumers returns the consumers of a tenant, in any order.
+	Consumers func(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error)
+	Trail     *audit.Trail
+	Letters   Letters
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
 	// Conn returns the broker's own connection into a tenant's account.
@@ -74,15 +76,16 @@ type request struct {
 type handler func(*Service, context.Context, *request) (any, error)
 
 var handlers = map[string]handler{
-	adminapi.SubjectKeysRing:      (*Service).keysRing,
-	adminapi.SubjectKeysLs:        (*Service).keysLs,
-	adminapi.SubjectStatusGet:     (*Service).status,
-	adminapi.SubjectPolicyCheck:   (*Service).policyCheck,
-	adminapi.SubjectPolicyCanI:    (*Service).policyCanI,
-	adminapi.SubjectPolicyExplain: (*Service).policyExplain,
-	adminapi.SubjectDLQLs:         (*Service).dlqLs,
-	adminapi.SubjectDLQShow:       (*Service).dlqShow,
-	adminapi.SubjectRefusalsLs:    (*Service).refusalsLs,
+	adminapi.SubjectKeysRing:        (*Service).keysRing,
+	adminapi.SubjectKeysLs:          (*Service).keysLs,
+	adminapi.SubjectStatusGet:       (*Service).status,
+	adminapi.SubjectStatusConsumers: (*Service).consumers,
+	adminapi.SubjectPolicyCheck:     (*Service).policyCheck,
+	adminapi.SubjectPolicyCanI:      (*Service).policyCanI,
+	adminapi.SubjectPolicyExplain:   (*Service).policyExplain,
+	adminapi.SubjectDLQLs:           (*Service).dlqLs,
+	adminapi.SubjectDLQShow:         (*Service).dlqShow,
+	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
 
 	adminapi.SubjectBackupOpen:     backup(Backups.Open),
 	adminapi.SubjectBackupRead:     backup(Backups.Read),
@@ -102,8 +105,8 @@ var handlers = map[string]handler{
 
 // New checks cfg and returns a service that answers nobody yet.
 func New(cfg Config) (*Service, error) {
-	if cfg.Policy == nil || cfg.Keyring == nil || cfg.Status == nil || cfg.Trail == nil || cfg.Letters == nil || cfg.Conn == nil {
-		return nil, errors.New("admin: policy, keyring, status, trail, letters and conn are required")
+	if cfg.Policy == nil || cfg.Keyring == nil || cfg.Status == nil || cfg.Consumers == nil || cfg.Trail == nil || cfg.Letters == nil || cfg.Conn == nil {
+		return nil, errors.New("admin: policy, keyring, status, consumers, trail, letters and conn are required")
 	}
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = DefaultParallel

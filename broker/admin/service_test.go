@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"github.com/signetbus/signet/broker/brokertest"
@@ -102,6 +103,24 @@ func TestAnswers(t *testing.T) {
 	}
 	if st, err := api.Status(ctx); err != nil || len(st.Streams) == 0 || st.Policy.Principals != 3 {
 		t.Errorf("status: %+v, %v", st, err)
+	}
+	js, err := jetstream.New(b.NATS("app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"idle", "busy"} {
+		filter := map[string]string{"idle": "orders.nothing", "busy": "orders.>"}[name]
+		if _, err := js.CreateConsumer(ctx, "ORDERS", jetstream.ConsumerConfig{Durable: name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := app.Publish(ctx, "orders.x", client.NewEvent("x", []byte(`{}`))); err != nil {
+		t.Fatal(err)
+	}
+	list, err := api.Consumers(ctx, 1)
+	if err != nil || list.Total != 2 || len(list.Consumers) != 1 || list.Consumers[0].Name != "busy" || list.Consumers[0].Pending != 1 ||
+		list.Consumers[0].Owner != "demo/app" || !list.Consumers[0].Durable || list.Consumers[0].Created.IsZero() {
+		t.Errorf("consumers: %+v, %v", list, err)
 	}
 	check, err := api.PolicyCheck(ctx, adminapi.PolicyFile{Name: "p.yaml", Text: "tenant: shop\nstraems: []\n"})
 	if err != nil || check.OK || len(check.Faults) == 0 || check.Faults[0].Line != 2 {

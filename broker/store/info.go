@@ -23,7 +23,8 @@ type StreamStatus struct {
 	LastSeq   uint64
 	FirstTime time.Time
 	LastTime  time.Time
-	Deleted   int // holes between FirstSeq and LastSeq; 0 on a healthy event stream
+	MaxAge    time.Duration // 0: kept for ever
+	Deleted   int           // holes between FirstSeq and LastSeq; 0 on a healthy event stream
 	Consumers int
 }
 
@@ -73,7 +74,7 @@ func status(i *jetstream.StreamInfo) StreamStatus {
 		Name: i.Config.Name, Subjects: i.Config.Subjects,
 		Messages: i.State.Msgs, Bytes: i.State.Bytes, MaxBytes: i.Config.MaxBytes,
 		FirstSeq: i.State.FirstSeq, LastSeq: i.State.LastSeq, FirstTime: i.State.FirstTime, LastTime: i.State.LastTime,
-		Deleted: i.State.NumDeleted, Consumers: i.State.Consumers,
+		MaxAge: i.Config.MaxAge, Deleted: i.State.NumDeleted, Consumers: i.State.Consumers,
 	}
 }
 

@@ -8,12 +8,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// LosesQuorum lists the streams of a tenant that could not be written any more if
+// LosesQuorum lists the streams of a tenant in s that could not be written any more if
 // node went now: too few of its other copies are up and have everything. A stream
 // with one copy is not in the list: it can only be lost.
 //
 // Errors: ErrNoAccount, ErrServer, ErrClosed, or the connection's.
-func (s *Store) LosesQuorum(ctx context.Context, tenant, node string) ([]string, error) {
+func LosesQuorum(ctx context.Context, s *Store, tenant, node string) ([]string, error) {
 	a, err := s.account(tenant)
 	if err != nil {
 		return nil, err

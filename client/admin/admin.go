@@ -58,6 +58,12 @@ func (a *API) Status(ctx context.Context) (*Status, error) {
 	return call[Status](ctx, a, adminapi.SubjectStatusGet, nil)
 }
 
+// Consumers returns the consumers of the caller's tenant, those with the most to do
+// first: limit of them, DefaultListLimit for 0.
+func (a *API) Consumers(ctx context.Context, limit int) (*ConsumerList, error) {
+	return call[ConsumerList](ctx, a, adminapi.SubjectStatusConsumers, adminapi.StatusConsumersRequest{Limit: limit})
+}
+
 // PolicyCheck says whether the files are a valid bundle, and if not, why. Nothing
 // is applied. All files together may have MaxBundleBytes.
 func (a *API) PolicyCheck(ctx context.Context, files ...PolicyFile) (*PolicyCheck, error) {

@@ -22,6 +22,10 @@ type (
 	GateStatus = adminapi.GateStatus
 	// StreamStatus is the state of one stream.
 	StreamStatus = adminapi.StreamStatus
+	// ConsumerList lists consumers; Total counts those beyond the limit too.
+	ConsumerList = adminapi.ConsumerList
+	// ConsumerStatus is the state of one consumer.
+	ConsumerStatus = adminapi.ConsumerStatus
 	// DLQStatus is the state of the dead-letter stream.
 	DLQStatus = adminapi.DLQStatus
 	// CodeCount counts the refusals of one code.

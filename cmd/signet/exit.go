@@ -35,7 +35,10 @@ const exitCodesText = `Exit codes of every command:
   75   serve and dev: the store had failed for want of space, and there is space
        again; started anew, the broker serves
   130  interrupted by SIGINT or SIGTERM (dev and serve: by the second one; the
-       first drains and ends with 0)`
+       first drains and ends with 0)
+
+signet doctor has the codes of Nagios in their place: 0 ok, 1 warning, 2 critical,
+3 unknown.`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "the exit codes of every command", Long: exitCodesText}

@@ -41,6 +41,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 		// cobra found it before any verb ran: an unknown word, flag or argument.
 		a.preferJSON(args)
 		err = &usageError{msg: plainUsage(err), cmd: cmd}
+		if strings.Contains(cmd.Annotations[outputsKey], outputNagios) {
+			err = plugin(err)
+		}
 	}
 	return a.report(err)
 }

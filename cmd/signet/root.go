@@ -36,6 +36,10 @@ type app struct {
 	started     bool // a verb was reached: what fails now is no mistyped command line
 }
 
+// outputsKey is the annotation of a verb that lists its values of -o beside table and
+// json.
+const outputsKey = "outputs"
+
 // groups order the verbs in the help.
 var groups = []struct {
 	title string
@@ -46,7 +50,7 @@ var groups = []struct {
 	{"Govern", []string{"policy", "keys"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
 	{"Prove", []string{"verify"}},
-	{"Operate", []string{"status", "cluster", "context", "completion", "version"}},
+	{"Operate", []string{"status", "doctor", "cluster", "support-bundle", "context", "completion", "version"}},
 }
 
 const about = "Signet: a message bus with every event authenticated, authorised and signed."
@@ -61,11 +65,15 @@ func (a *app) rootCommand() *cobra.Command {
 			}
 			return cmd.Help()
 		},
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if a.output != outputTable && a.output != outputJSON {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			outputs := []string{outputTable, outputJSON}
+			if more := cmd.Annotations[outputsKey]; more != "" {
+				outputs = append(outputs, strings.Split(more, ",")...)
+			}
+			if !slices.Contains(outputs, a.output) {
 				bad := a.output
 				a.output = outputTable
-				return fmt.Errorf("-o %s: want table or json", bad)
+				return fmt.Errorf("-o %s: want %s or %s", bad, strings.Join(outputs[:len(outputs)-1], ", "), outputs[len(outputs)-1])
 			}
 			if a.timeout < minTimeout || a.timeout > maxTimeout {
 				return fmt.Errorf("--timeout %s: want %s to %s", a.timeout, minTimeout, maxTimeout)
@@ -87,7 +95,7 @@ func (a *app) rootCommand() *cobra.Command {
 		policyCommand(a), keysCommand(a),
 		dlqCommand(a), refusalsCommand(a), explainCommand(a),
 		verifyCommand(a),
-		statusCommand(a), clusterCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
+		statusCommand(a), doctorCommand(a), clusterCommand(a), supportBundleCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
 		exitCodesTopic(),
 	)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })
@@ -202,18 +210,17 @@ func (a *app) help(cmd *cobra.Command) {
 		writeHelp(w, cmd)
 		return
 	}
-	fmt.Fprintf(w, "%s\n\nUsage: signet COMMAND [flags]\n\n", about)
+	fmt.Fprintf(w, "%s\nUsage: signet COMMAND [flags]\n\n", about)
 	for _, g := range groups {
 		title := g.title
 		for _, name := range g.verbs {
 			i := slices.IndexFunc(cmd.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
-			fmt.Fprintf(w, "%-8s %-11s %s\n", title, name, cmd.Commands()[i].Short)
+			fmt.Fprintf(w, "%-8s %-14s %s\n", title, name, cmd.Commands()[i].Short)
 			title = ""
 		}
 	}
 	fmt.Fprint(w, "\nFlags of every command: --context NAME  --timeout 5s  -o table|json\n"+
-		"New here: signet dev, and in another terminal what it prints.\n"+
-		"Examples: signet COMMAND --help. Exit codes: signet help exit-codes.\n")
+		"New here: signet dev. Examples: signet COMMAND --help, signet help exit-codes.\n")
 }
 
 func writeHelp(w io.Writer, cmd *cobra.Command) {

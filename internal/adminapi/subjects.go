@@ -20,15 +20,16 @@ const (
 
 // The subjects of the requests.
 const (
-	SubjectKeysRing      = wire.PrefixAdmin + AreaKeys + ".ring"
-	SubjectKeysLs        = wire.PrefixAdmin + AreaKeys + ".ls"
-	SubjectStatusGet     = wire.PrefixAdmin + AreaStatus + ".get"
-	SubjectPolicyCheck   = wire.PrefixAdmin + AreaPolicy + ".check"
-	SubjectPolicyCanI    = wire.PrefixAdmin + AreaPolicy + ".cani"
-	SubjectPolicyExplain = wire.PrefixAdmin + AreaPolicy + ".explain"
-	SubjectDLQLs         = wire.PrefixAdmin + AreaDLQ + ".ls"
-	SubjectDLQShow       = wire.PrefixAdmin + AreaDLQ + ".show"
-	SubjectRefusalsLs    = wire.PrefixAdmin + AreaRefusals + ".ls"
+	SubjectKeysRing        = wire.PrefixAdmin + AreaKeys + ".ring"
+	SubjectKeysLs          = wire.PrefixAdmin + AreaKeys + ".ls"
+	SubjectStatusGet       = wire.PrefixAdmin + AreaStatus + ".get"
+	SubjectStatusConsumers = wire.PrefixAdmin + AreaStatus + ".consumers"
+	SubjectPolicyCheck     = wire.PrefixAdmin + AreaPolicy + ".check"
+	SubjectPolicyCanI      = wire.PrefixAdmin + AreaPolicy + ".cani"
+	SubjectPolicyExplain   = wire.PrefixAdmin + AreaPolicy + ".explain"
+	SubjectDLQLs           = wire.PrefixAdmin + AreaDLQ + ".ls"
+	SubjectDLQShow         = wire.PrefixAdmin + AreaDLQ + ".show"
+	SubjectRefusalsLs      = wire.PrefixAdmin + AreaRefusals + ".ls"
 
 	SubjectBackupOpen     = wire.PrefixAdmin + AreaBackup + ".open"
 	SubjectBackupRead     = wire.PrefixAdmin + AreaBackup + ".read"
@@ -62,7 +63,7 @@ func Subjects() []string {
 		SubjectKeysLs, SubjectKeysRing,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
 		SubjectRefusalsLs,
-		SubjectStatusGet,
+		SubjectStatusConsumers, SubjectStatusGet,
 	}
 }
 

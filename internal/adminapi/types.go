@@ -65,7 +65,8 @@ type ServerStatus struct {
 	Version     string    `json:"version"`
 	NATSVersion string    `json:"natsVersion"`
 	Started     time.Time `json:"started"`
-	Durability  string    `json:"durability"` // barrier, sync-always, or the ugly name of the unsafe setting
+	Time        time.Time `json:"time,omitzero"` // of its clock, when it answered
+	Durability  string    `json:"durability"`    // barrier, sync-always, or the ugly name of the unsafe setting
 }
 
 // PolicyStatus says what is enforced.
@@ -94,6 +95,38 @@ type StreamStatus struct {
 	FirstSeq  uint64   `json:"firstSeq"`
 	LastSeq   uint64   `json:"lastSeq"`
 	Consumers int      `json:"consumers"`
+	// MaxAgeMs is how long an event is kept; 0 for ever. FirstTime is when the oldest
+	// that is left was stored.
+	MaxAgeMs  int64     `json:"maxAgeMs,omitempty"`
+	FirstTime time.Time `json:"firstTime,omitzero"`
+}
+
+// StatusConsumersRequest asks for the consumers of the caller's tenant, those with the
+// most to do first.
+type StatusConsumersRequest struct {
+	Limit int `json:"limit,omitempty"`
+}
+
+// ConsumerList is the result of status.consumers. Total counts those beyond the
+// limit too.
+type ConsumerList struct {
+	Consumers []ConsumerStatus `json:"consumers"`
+	Total     int              `json:"total"`
+}
+
+// ConsumerStatus is the state of one consumer.
+type ConsumerStatus struct {
+	Stream       string    `json:"stream"`
+	Name         string    `json:"name"`
+	Owner        string    `json:"owner,omitempty"` // tenant/name
+	Durable      bool      `json:"durable"`
+	Created      time.Time `json:"created"`
+	Pending      uint64    `json:"pending"`     // not yet delivered
+	AckPending   int       `json:"ackPending"`  // delivered, not yet acknowledged
+	Redelivered  int       `json:"redelivered"` // of those, delivered more than once
+	AckFloor     uint64    `json:"ackFloor"`    // every event up to this sequence of the stream is done
+	LastAck      time.Time `json:"lastAck,omitzero"`
+	LastDelivery time.Time `json:"lastDelivery,omitzero"`
 }
 
 // DLQStatus is the state of the tenant's dead-letter stream.

@@ -102,6 +102,8 @@ var allowed = map[string][]string{
 	},
 	"client":                  {"internal/wire", "internal/adminapi", "internal/cloudevent", "internal/cloudevent/sdkevent", "signing", "signing/keyring", "schema", "dlq", "github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/cloudevents/sdk-go/v2"},
 	"client/admin":            {"internal/wire", "internal/adminapi", "signing/keyring", "client", "dlq", "github.com/nats-io/nats.go"},
+	"internal/doctor":         {"broker", "broker/policy", "client", "client/admin", "signing/keyring", "github.com/nats-io/nkeys", "github.com/rs/zerolog", "golang.org/x/sys"},
+	"internal/support":        {"github.com/nats-io/nkeys"},
 	"broker/brokertest":       {"*"},
 	"broker/clustertest":      {"*"},
 	"bench":                   {"*"},
