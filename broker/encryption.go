@@ -91,7 +91,7 @@ func storeKey(st *State) error {
 	text := append(hex.AppendEncode(nil, key), '\n')
 	defer clear(key)
 	defer clear(text)
-	return keep(st.StoreKey, text, 0o600)
+	return keep(st.StoreKey, text)
 }
 
 func readStoreKey(name, file string) ([]byte, error) {

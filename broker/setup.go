@@ -181,7 +181,7 @@ func (s Setup) policy(st *State) error {
 	if err := t.Execute(&out, s); err != nil {
 		return err
 	}
-	return keep(st.Policy, out.Bytes(), 0o600)
+	return keep(st.Policy, out.Bytes())
 }
 
 func (s Setup) config(st *State) error {
@@ -198,7 +198,7 @@ func (s Setup) config(st *State) error {
 	if err := t.Execute(&out, map[string]any{"Name": s.Name, "Listen": s.Listen, "Root": st.Root, "Encrypt": s.Encrypt}); err != nil {
 		return err
 	}
-	return keep(st.Config, out.Bytes(), 0o600)
+	return keep(st.Config, out.Bytes())
 }
 
 // seedFile reads the seed in file, or makes a new one there with mode 0600.
@@ -224,12 +224,12 @@ func seedFile(file string, create func() (nkeys.KeyPair, error)) (nkeys.KeyPair,
 	return kp, write(file, text, 0o600)
 }
 
-// keep writes data unless the file exists.
-func keep(file string, data []byte, mode fs.FileMode) error {
+// keep writes data, for its owner alone, unless the file exists.
+func keep(file string, data []byte) error {
 	if _, err := os.Stat(file); err == nil {
 		return nil
 	}
-	return write(file, data, mode)
+	return write(file, data, 0o600)
 }
 
 // write replaces file in one step; after a power cut it is the old one or the new one.

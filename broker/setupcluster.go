@@ -213,7 +213,7 @@ func (s ClusterSetup) fill(top *State, states []*State) error {
 				return err
 			}
 		}
-		if err := keep(st.Config, out.Bytes(), 0o600); err != nil {
+		if err := keep(st.Config, out.Bytes()); err != nil {
 			return err
 		}
 	}

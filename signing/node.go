@@ -16,7 +16,7 @@ import (
 var ErrNodeToken = errors.New("signing: node token refused")
 
 // nodeTokenKind begins every node token; a change of form gets another one.
-const nodeTokenKind = "signet-node-v1"
+const nodeTokenKind = "signet-node-v1" //nolint:gosec // names a form, is no secret
 
 var clusterName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
