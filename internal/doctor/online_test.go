@@ -318,11 +318,15 @@ func TestClusterOnline(t *testing.T) {
 	c.Stop(2)
 	for deadline := time.Now().Add(testTimeout); ; { // right after a reload another node may answer for it
 		list = doctor.Online(t.Context(), target, calm(), time.Now)
-		if f, _ := worst(list, "CLUSTER_002"); f.Severity == doctor.Critical || time.Now().After(deadline) {
+		policy, _ := worst(list, "CLUSTER_002")
+		copies, _ := worst(list, "CLUSTER_006")
+		if policy.Severity == doctor.Critical && copies.Severity == doctor.Warning || time.Now().After(deadline) {
 			break
 		}
 	}
 	want(t, list, "CLUSTER_001", doctor.Warning)
 	want(t, list, "CLUSTER_002", doctor.Critical)
 	want(t, list, "CLUSTER_003", doctor.OK)
+	want(t, list, "CLUSTER_005", doctor.OK)
+	want(t, list, "CLUSTER_006", doctor.Warning)
 }

@@ -55,6 +55,33 @@ func (f online) tenant(ctx context.Context, n *Node, s *admin.Status, target *Ta
 		}
 	}
 	f.refusals(ctx, n.Address, api, target.Timeout, t, now())
+	if len(target.Nodes) > 1 {
+		f.copies(ctx, n.Address, api, target.Timeout)
+	}
+}
+
+// copies asks how the replicated streams of the tenant stand.
+func (f online) copies(ctx context.Context, address string, api *admin.API, limit time.Duration) {
+	s, err := bounded(ctx, limit, api.ClusterStatus)
+	if err != nil {
+		f.refused(idLeader, address, "cluster.status", err)
+		return
+	}
+	var out []Replication
+	for i := range s.Streams {
+		t := &s.Streams[i]
+		if t.Wanted < 2 {
+			continue
+		}
+		r := Replication{Stream: t.Name, Leader: t.Leader, Want: t.Wanted}
+		for _, c := range t.Replicas {
+			if c.Current && c.Online {
+				r.Current++
+			}
+		}
+		out = append(out, r)
+	}
+	f.replication(out)
 }
 
 // consumers judges each consumer by itself.
