@@ -269,8 +269,10 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 			}
 			n.compare(&info)
 		}
-		// A damaged copy may be thrown away only where the others have it all.
-		keeps := slices.ContainsFunc(infos, func(i nodeInfo) bool { return i.Keeps })
+		// A damaged copy may be thrown away only where the others have it all: who is
+		// ready has looked, and one no outweighs.
+		ready := slices.DeleteFunc(slices.Clone(infos), func(i nodeInfo) bool { return i.Phase != phaseNames[phaseReady] })
+		keeps := len(ready) > 0 && !slices.ContainsFunc(ready, func(i nodeInfo) bool { return !i.Keeps })
 		b.damage.peers = func() bool { return keeps }
 		if len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit {
 			return all, rememberTenants(b.cfg.State, all)
@@ -307,6 +309,10 @@ func (n *nodes) compare(other *nodeInfo) {
 func (n *nodes) awaitTenants(ctx context.Context, want []embed.TenantAccount) error {
 	if n == nil {
 		return nil
+	}
+	// That a node has an account means, to the others, that it has it for good.
+	if err := rememberTenants(n.b.cfg.State, embed.Accounts(n.server)); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, peerWait)
 	defer cancel()
@@ -365,7 +371,8 @@ func (n *nodes) handOver(ctx context.Context) {
 
 func (n *nodes) losesQuorum(ctx context.Context, node string) ([]string, error) {
 	var out []string
-	for _, t := range n.b.Policy().Tenants() {
+	// Not those of the policy: a tenant that was dropped keeps its data.
+	for _, t := range embed.Accounts(n.server) {
 		more, err := store.LosesQuorum(ctx, n.b.store, t.Name, node)
 		if err != nil {
 			return nil, err

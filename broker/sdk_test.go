@@ -3,6 +3,8 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -83,6 +85,8 @@ func TestAlteredStore(t *testing.T) {
 func forge(t *testing.T, cfg broker.Config) (seqs []uint64) {
 	t.Helper()
 	ctx := within(t)
+	// Who can write here can also make the broker forget what it has verified.
+	check(t, os.RemoveAll(filepath.Join(cfg.State, "integrity")))
 	server, err := embed.Start(ctx, embed.Config{
 		Encryption: must(broker.LoadStoreKey(&cfg))(t),
 		StoreDir:   cfg.State, ServerName: cfg.Name, Tenants: []embed.TenantAccount{{Name: "shop", MaxBytes: 1 << 30}, {Name: "mill", MaxBytes: 1 << 30}},

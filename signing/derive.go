@@ -9,7 +9,7 @@ import (
 
 // What a reader can derive is left out of the headers of an attested event, since
 // header bytes are what costs readers and stores most. docs/spec/envelope.md
-// section 6 is the rule; Restore is its reading half, Shorten its writing half.
+// section 5 is the rule; Restore is its reading half, Shorten its writing half.
 var (
 	nameAuthType       = []byte(wire.AttrAuthType)
 	nameRecordedTime   = []byte(wire.AttrRecordedTime)

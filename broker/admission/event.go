@@ -17,6 +17,10 @@ var brokerAttributes = [...]string{
 	wire.AttrAttestation, wire.AttrAuthType, wire.AttrAuthID, wire.AttrNATSSubject, wire.AttrRecordedTime, signing.AttrExactTime,
 }
 
+// ownExtensions is how many extensions a stored event has beside the client's: those
+// three that complete sets, and the attestation. Readers count them too.
+const ownExtensions = 4
+
 var (
 	authType         = []byte(wire.DefaultAuthType)
 	nameAuthType     = []byte(wire.AttrAuthType)
@@ -132,6 +136,9 @@ func (s *Session) complete(rt *route, e *cloudevent.Event) *wire.Refusal {
 	}
 	if len(e.ContentType) == 0 {
 		e.ContentType = rt.mediaType
+	}
+	if len(e.Ext) > cloudevent.MaxExtensions-ownExtensions {
+		return wire.Refuse(wire.CodeEventMalformed, "cloudevents", "too many extension attributes beside those that the broker adds")
 	}
 	e.SetExt(nameAuthID, s.authID)
 	e.SetExt(nameAuthType, authType)

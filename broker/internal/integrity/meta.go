@@ -66,6 +66,11 @@ func checkMeta(r *Replica, dir, store string) (*meta, error) {
 		} else {
 			r.note("%s: made and not finished, it holds nothing", r.Dir)
 		}
+	case !matchesSum(raw, sum, store) && cutUpdate(dir, raw):
+		if err := os.WriteFile(filepath.Join(dir, "meta.sum"), sumOf(raw, store), 0o600); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		r.note("%s: the server ended while it changed the configuration; the new one stands, and the policy is held against it", r.Dir)
 	case !matchesSum(raw, sum, store):
 		r.damage(Damage{Kind: KindMeta, File: "meta.inf", Detail: "it does not match meta.sum"})
 	}
@@ -73,6 +78,24 @@ func checkMeta(r *Replica, dir, store string) (*meta, error) {
 		r.damage(Damage{Kind: KindMeta, File: "meta.inf", Detail: "it is no configuration"})
 	}
 	return m, nil
+}
+
+// cutUpdate tells a change of the configuration that was cut short from damage: the
+// server writes meta.inf and then meta.sum, so after a cut meta.inf is the younger
+// one, and whole. What rots keeps its times.
+func cutUpdate(dir string, raw []byte) bool {
+	inf, err := os.Stat(filepath.Join(dir, "meta.inf"))
+	if err != nil {
+		return false
+	}
+	sum, err := os.Stat(filepath.Join(dir, "meta.sum"))
+	if err != nil || !inf.ModTime().After(sum.ModTime()) {
+		return false
+	}
+	var name struct {
+		Name string `json:"name"`
+	}
+	return json.Unmarshal(raw, &name) == nil && name.Name == filepath.Base(dir)
 }
 
 func readMeta(dir string) (raw, sum []byte, err error) {
@@ -102,14 +125,17 @@ func readSmall(file string) ([]byte, error) {
 	return b, nil
 }
 
-func matchesSum(raw, sum []byte, key string) bool {
+func matchesSum(raw, sum []byte, key string) bool { return string(sumOf(raw, key)) == string(sum) }
+
+// sumOf is what meta.sum holds for raw.
+func sumOf(raw []byte, key string) []byte {
 	k := sha256.Sum256([]byte(key))
 	h, err := highwayhash.NewDigest64(k[:])
 	if err != nil {
-		return false
+		return nil // of a key with another length only
 	}
 	_, _ = h.Write(raw)
-	return hex.EncodeToString(h.Sum(nil)) == string(sum)
+	return hex.AppendEncode(nil, h.Sum(nil))
 }
 
 // checkConsumers verifies the configurations of consumers, and that their states look
