@@ -89,6 +89,9 @@ func (c *ClusterConfig) apply(o *server.Options, self string, gate *routeGate) e
 			o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", User: url.UserPassword(self, token), Host: c.Nodes[name]})
 		}
 	}
+	// In the order that a reload sorts them into: it does so in place, while the
+	// goroutines that dial read the same slice.
+	slices.SortFunc(o.Routes, func(a, b *url.URL) int { return cmp.Compare(a.String(), b.String()) })
 	return nil
 }
 
