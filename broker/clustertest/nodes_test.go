@@ -86,9 +86,20 @@ func (r *rig) publish(n int) {
 	if err != nil {
 		r.Fatal(err)
 	}
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
 	for range n {
-		if _, err := js.PublishMsg(r.ctx, &nats.Msg{Subject: "orders.a", Data: fmt.Append(nil, r.sent)}, jetstream.WithRetryAttempts(40)); err != nil {
-			r.Fatalf("event %d: %v", r.sent, err)
+		for {
+			_, err := js.PublishMsg(r.ctx, &nats.Msg{Subject: "orders.a", Data: fmt.Append(nil, r.sent)}, jetstream.WithRetryAttempts(40))
+			if err == nil {
+				break
+			}
+			// The gate looks once a second whether the store takes anything again; a
+			// publisher is told so (40900) and tries again.
+			if !strings.Contains(err.Error(), "40900") || r.ctx.Err() != nil {
+				r.Fatalf("event %d: %v", r.sent, err)
+			}
+			<-again.C
 		}
 		r.sent++
 	}
