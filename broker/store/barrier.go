@@ -50,7 +50,7 @@ type round struct {
 type BarrierStats struct {
 	Syncs   int64 // syncs done
 	Waits   int64 // calls of Wait
-	Waiting int64 // calls of Wait that have not returned
+	Waiting int64 // calls of Wait that joined a round and have not returned
 	Failed  bool  // every Wait fails
 }
 
@@ -82,13 +82,13 @@ func newBarrier(sync, release func() error) *Barrier {
 // Errors: ErrSyncFailed (for ever, after the first failure), ErrClosed, or ctx's.
 func (b *Barrier) Wait(ctx context.Context) error {
 	b.waits.Add(1)
-	b.waiting.Add(1)
-	defer b.waiting.Add(-1)
 	b.mu.Lock()
 	if err := b.refusalLocked(); err != nil {
 		b.mu.Unlock()
 		return err
 	}
+	b.waiting.Add(1) // under the lock: who is counted has joined a round
+	defer b.waiting.Add(-1)
 	r := b.next
 	if r == nil {
 		r = &round{done: make(chan struct{})}
