@@ -102,6 +102,14 @@ func (b startup) inspectStore(ctx context.Context) error {
 	if b.damage.ledger, err = integrity.OpenLedger(filepath.Join(b.cfg.State, ledgerFolder)); err != nil {
 		return err
 	}
+	log := b.component("integrity")
+	deleted, err := integrity.RemoveDeleted(b.cfg.State)
+	if err != nil {
+		return err
+	}
+	if len(deleted) > 0 {
+		log.Info().Strs("folders", deleted).Msg("removed what deletions have left")
+	}
 	o := b.integrityOptions()
 	size, err := integrity.StoreBytes(o.Dir, o.SystemAccount)
 	if err != nil {
@@ -113,7 +121,6 @@ func (b startup) inspectStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log := b.component("integrity")
 	for i := range rep.Replicas {
 		for _, n := range rep.Replicas[i].Notes {
 			log.Warn().Str("replica", rep.Replicas[i].ID()).Msg(n)
