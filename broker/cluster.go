@@ -21,6 +21,7 @@ import (
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 const (
@@ -79,18 +80,35 @@ func clusterOptions(b startup) (*embed.ClusterConfig, error) {
 	cert.OnError(func(err error) {
 		b.log.Error().Err(err).Msg("certificate of the routes not reloaded, the old one stays")
 	})
-	tls, err := cert.RouteConfig(c.TLS.CA, c.Name, b.cfg.Name)
+	trust := func(node string) error { return trustNode(b.Broker, node) }
+	tls, err := cert.RouteConfig(c.TLS.CA, c.Name, b.cfg.Name, trust)
 	if err != nil {
 		return nil, err
 	}
 	return &embed.ClusterConfig{
-		Name: c.Name, Listen: c.Listen, Nodes: c.Nodes, TLS: tls,
+		Name: c.Name, Listen: c.Listen, Nodes: c.Nodes, TLS: tls, Trust: trust,
 		Admit: func(node, token string, cert *x509.Certificate) error { return admitNode(b.Broker, node, token, cert) },
 		Token: func() string { return signing.NodeToken(b.material.Load().signer, c.Name, b.cfg.Name) },
 	}, nil
 }
 
-// admitNode judges a node that wants a route to this one.
+// trustNode says whether the keyring has a key of the node that is valid now. Both ends
+// of a route ask, and the list of the nodes to dial: nats-server asks for tokens only
+// where it is dialled.
+func trustNode(b *Broker, node string) error {
+	if b.cfg.Cluster.Nodes[node] == "" {
+		return fmt.Errorf("broker: %q is not one of cluster.nodes", node)
+	}
+	now := time.Now()
+	for _, k := range b.material.Load().ring.Keys() {
+		if k.Role == keyring.RoleBroker && k.Principal == node && k.ValidAt(now) {
+			return nil
+		}
+	}
+	return fmt.Errorf("broker: the keyring here has no valid key of node %q", node)
+}
+
+// admitNode judges a node that wants a route to this one, which TLS has let through.
 func admitNode(b *Broker, node, token string, cert *x509.Certificate) error {
 	c := b.cfg.Cluster
 	name, err := ca.NodeOf(cert, c.Name)
@@ -99,8 +117,6 @@ func admitNode(b *Broker, node, token string, cert *x509.Certificate) error {
 		return err
 	case name != node:
 		return fmt.Errorf("broker: it says that it is node %q with the certificate of %q", node, name)
-	case c.Nodes[node] == "":
-		return fmt.Errorf("broker: %q is not one of cluster.nodes", node)
 	}
 	return signing.VerifyNodeToken(token, c.Name, node, b.material.Load().ring, time.Now())
 }

@@ -115,7 +115,7 @@ func TestClusterRefusesStrangers(t *testing.T) {
 			ok(ours.IssueNode(at("tls/route.pem"), at("tls/route.key"), "test", "n1", nil, 0))
 		}, logged: `a second node calls itself`},
 		{name: "a key that the keyring does not know", change: func() {
-			strangerRing(t, self)
+			strangerRing(t, c)
 		}, logged: "is not in the keyring here"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -149,15 +149,25 @@ func TestClusterRefusesStrangers(t *testing.T) {
 	c.Start(2)
 }
 
-// strangerRing gives the node another key, and a keyring that only it has.
-func strangerRing(t *testing.T, st *broker.State) {
+// strangerRing gives node 3 another key, and a keyring with the others' keys that only
+// it has.
+func strangerRing(t *testing.T, c *brokertest.Cluster) {
 	t.Helper()
 	now := time.Now()
 	node, root := must(nkeys.CreateServer())(t), must(nkeys.CreateOperator())(t)
-	ring := must(keyring.New(uint64(now.Unix())+1, now.Add(-time.Minute), now.Add(time.Hour), []keyring.Key{{
-		ID: must(node.PublicKey())(t), Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: "n3",
-		NotBefore: now.Add(-time.Hour).Truncate(time.Second), NotAfter: now.Add(time.Hour).Truncate(time.Second),
-	}}))(t)
+	ids := []string{must(node.PublicKey())(t)}
+	for _, n := range c.Nodes[:2] {
+		ids = append(ids, must(must(nkeys.FromSeed(trimmed(t, n.State.NodeSeed)))(t).PublicKey())(t))
+	}
+	var keys []keyring.Key
+	for i, name := range []string{"n3", "n1", "n2"} {
+		keys = append(keys, keyring.Key{
+			ID: ids[i], Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: name,
+			NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		})
+	}
+	ring := must(keyring.New(uint64(now.Unix())+1, now.Add(-time.Minute), now.Add(time.Hour), keys))(t)
+	st := c.Nodes[2].State
 	files := map[string][]byte{
 		st.NodeSeed: must(node.Seed())(t), st.Keyring: must(ring.Sign(must(root.Seed())(t)))(t),
 		st.Config: bytes.ReplaceAll(must(os.ReadFile(st.Config))(t), []byte(st.Root), []byte(must(root.PublicKey())(t))),

@@ -35,3 +35,6 @@ func SetVolume(c *Config, stat diskguard.Stat) { c.Storage.testOnlyVolume = stat
 
 // EndForRepair is what a node with peers does when the scrubber finds damage.
 func EndForRepair(b *Broker) { endForRepair(b) }
+
+// Missing lists the nodes of the configuration that have no route to b.
+func Missing(b *Broker) []string { return b.server.Cluster().Missing }

@@ -94,8 +94,10 @@ func (m *material) validator(d *policy.SchemaDoc) schema.Validator { return m.va
 // same reports whether m decides nothing differently than old. What either of them
 // points to must not be mixed: validators belong to the documents of one policy.
 func (m *material) same(old *material) bool {
-	return m.policy.Digest() == old.policy.Digest() && bytes.Equal(m.ringDoc, old.ringDoc) && m.signer.KeyID() == old.signer.KeyID()
+	return !m.policyChanged(old) && bytes.Equal(m.ringDoc, old.ringDoc) && m.signer.KeyID() == old.signer.KeyID()
 }
+
+func (m *material) policyChanged(old *material) bool { return m.policy.Digest() != old.policy.Digest() }
 
 // attests returns the time in which readers accept what the node key signs: while
 // the key is valid and the keyring that says so has not expired.

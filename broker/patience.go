@@ -3,9 +3,10 @@ package broker
 import (
 	"context"
 	"errors"
-	"net/http"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/broker/store"
 )
 
 // patient makes of a step of the start one that is tried again, as long as ctx lasts,
@@ -31,9 +32,5 @@ func (b startup) patient(step func(context.Context, *material) error) func(conte
 // unanswered tells a cluster that cannot answer now from a refusal.
 func unanswered(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && api.Code == http.StatusServiceUnavailable && api.ErrorCode == jsClusterNotAvail
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && store.Transient(api)
 }
-
-// jsClusterNotAvail is JetStream's answer while the cluster has no leader. Other
-// answers with 503, such as too little storage, are refusals.
-const jsClusterNotAvail = 10008

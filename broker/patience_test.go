@@ -20,6 +20,7 @@ func TestUnansweredIsNoRefusal(t *testing.T) {
 		{"all is well", nil, false},
 		{"no answer in time", fmt.Errorf("store: STREAM.LIST: %w", context.DeadlineExceeded), true},
 		{"no leader", fmt.Errorf("store: %w", &jetstream.APIError{Code: 503, ErrorCode: 10008}), true},
+		{"too few nodes", fmt.Errorf("store: %w", &jetstream.APIError{Code: 400, ErrorCode: 10005}), true},
 		{"too little storage", fmt.Errorf("store: %w", &jetstream.APIError{Code: 503, ErrorCode: 10047}), false},
 		{"a wrong configuration", &jetstream.APIError{Code: 400, ErrorCode: 10052}, false},
 		{"the start was given up", context.Canceled, false},

@@ -54,6 +54,10 @@ func (b *Broker) reservedAccounts(ctx context.Context, set *policy.Set) ([]embed
 	return out, nil
 }
 
+// reloadLimit bounds a reload. In a cluster it waits for a leader, and for the other
+// nodes to learn of new tenants.
+const reloadLimit = 2 * time.Minute
+
 // errInForce marks what went wrong after the new policy came into force.
 var errInForce = errors.New("broker: the new policy is in force, but")
 
@@ -65,6 +69,8 @@ var errInForce = errors.New("broker: the new policy is in force, but")
 func (b *Broker) Reload(ctx context.Context) error {
 	b.reload.Lock()
 	defer b.reload.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	defer cancel()
 	if phase(b.phase.Load()) != phaseReady {
 		return ErrNotReady
 	}
@@ -106,12 +112,15 @@ func (b *Broker) reloadLocked(ctx context.Context, old *material) error {
 		b.chain.Store(chain)
 		b.gate.Reload(m.policy)
 	}
-	if m.policy.Digest() != old.policy.Digest() {
+	if m.policyChanged(old) || b.nodes != nil && !m.same(old) {
 		// The gate has given the new permissions to its tickets; this makes the server
-		// ask for them again.
+		// ask for them again. Nodes show tokens of their keys and are judged by the
+		// keyring: it asks for those again, too.
 		if err := b.server.Reload(); err != nil {
 			return fmt.Errorf("%w %w", errInForce, err)
 		}
+	}
+	if m.policyChanged(old) {
 		if err := b.files.set(watchedFiles(&b.cfg, m.policy)); err != nil {
 			return fmt.Errorf("%w %w", errInForce, err)
 		}
@@ -134,8 +143,11 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 	if err := b.guards.roomForStreams(m.policy, old.policy); err != nil {
 		return nil, nil, err
 	}
-	if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
-		return nil, nil, err
+	m.accounts = old.accounts
+	if m.policyChanged(old) {
+		if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
+			return nil, nil, err
+		}
 	}
 	if _, err := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key); err != nil {
 		return nil, nil, err
@@ -147,8 +159,13 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 // makeRoom brings accounts, streams and the admin API to the new policy. A new
 // tenant's account must exist before its streams, and its streams before anybody
 // may publish to them. Each reload of the server leaves the JetStream API without
-// an answer for some milliseconds, so there is none without a need.
+// an answer for some milliseconds, so there is none without a need. Without a new
+// policy nothing is asked of the store: a node that has lost the others must be able to
+// take new keys.
 func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
+	if !m.policyChanged(old) {
+		return b.cert.Reload()
+	}
 	if !slices.Equal(m.accounts, old.accounts) {
 		if err := b.server.ReloadAccounts(m.accounts); err != nil {
 			return err

@@ -259,9 +259,7 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
-		ctx, cancel := context.WithTimeout(life, time.Minute)
-		defer cancel()
-		_ = b.Reload(ctx) // it has logged what was wrong
+		_ = b.Reload(life) // it has logged what was wrong
 	}, func(err error) { b.log.Warn().Err(err).Msg("file watch") })
 	if err != nil {
 		stop()

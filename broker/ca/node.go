@@ -36,11 +36,12 @@ func (a *Authority) IssueNode(certFile, keyFile, cluster, node string, hosts []s
 
 // RouteConfig returns the configuration of both ends of a route: TLS 1.3, the
 // certificate of r, and a certificate of a node of cluster demanded of the other
-// side, issued by the authorities in rootsFile. The roots are read once.
+// side, issued by the authorities in rootsFile. The roots are read once. admit judges
+// the node that the other certificate names, whichever side has dialled.
 //
 // Errors: ErrInvalid where rootsFile has no certificate, or r's is not of node; or
 // what the file system said.
-func (r *Reloader) RouteConfig(rootsFile, cluster, node string) (*tls.Config, error) {
+func (r *Reloader) RouteConfig(rootsFile, cluster, node string, admit func(node string) error) (*tls.Config, error) {
 	text, err := os.ReadFile(rootsFile)
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
@@ -67,8 +68,11 @@ func (r *Reloader) RouteConfig(rootsFile, cluster, node string) (*tls.Config, er
 		RootCAs: roots, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert,
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			_, err := NodeOf(cs.PeerCertificates[0], cluster) // there is one: both sides demand it
-			return err
+			name, err := NodeOf(cs.PeerCertificates[0], cluster) // there is one: both sides demand it
+			if err != nil {
+				return err
+			}
+			return admit(name)
 		},
 	}, nil
 }

@@ -30,6 +30,7 @@ var (
 const (
 	subjectOverlap jetstream.ErrorCode = 10065 // subjects of another stream
 	noPeers        jetstream.ErrorCode = 10005 // nodes are missing that should hold a copy
+	noLeader       jetstream.ErrorCode = 10008 // the cluster has none now, or is starting
 )
 
 // peersRetry is between two tries to make a stream while nodes are missing.
@@ -187,8 +188,8 @@ func (st *step) do(ctx context.Context) error {
 	if st.exists {
 		verb = "UPDATE"
 	}
-	info, err := st.request(ctx, verb)
-	if err != nil {
+	var info jetstream.StreamInfo
+	if err := st.acc.insist(ctx, "STREAM."+verb+"."+st.want.Name, &st.want, &info); err != nil {
 		return fmt.Errorf("tenant %s: %w", st.acc.tenant, err)
 	}
 	// Fail closed: the server has adjusted configurations silently before.
@@ -196,24 +197,6 @@ func (st *step) do(ctx context.Context) error {
 		return fmt.Errorf("%w: tenant %s: stream %s: %s is %v, not %v", ErrDrift, st.acc.tenant, st.want.Name, d.field, d.have, d.want)
 	}
 	return nil
-}
-
-// request asks the server, again and again while too few nodes are there: a cluster
-// comes up node by node. ctx bounds it.
-func (st *step) request(ctx context.Context, verb string) (*jetstream.StreamInfo, error) {
-	for {
-		var info jetstream.StreamInfo
-		err := st.acc.request(ctx, "STREAM."+verb+"."+st.want.Name, &st.want, &info)
-		var api *jetstream.APIError
-		if err == nil || st.want.Replicas == 1 || !errors.As(err, &api) || api.ErrorCode != noPeers {
-			return &info, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(peersRetry):
-		}
-	}
 }
 
 // difference is one field that is not as declared.

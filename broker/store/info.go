@@ -86,7 +86,7 @@ func (a *account) streams(ctx context.Context) (map[string]*jetstream.StreamInfo
 			Total   int                     `json:"total"`
 			Streams []*jetstream.StreamInfo `json:"streams"`
 		}
-		if err := a.request(ctx, "STREAM.LIST", map[string]int{"offset": len(out)}, &page); err != nil {
+		if err := a.insist(ctx, "STREAM.LIST", map[string]int{"offset": len(out)}, &page); err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", a.tenant, err)
 		}
 		before := len(out)

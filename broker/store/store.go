@@ -231,6 +231,31 @@ func (a *account) ask(ctx context.Context, api string, body []byte) (*nats.Msg, 
 	}
 }
 
+// insist is request for what must be done: in a cluster it waits, until ctx ends, for a
+// leader and for the nodes that should hold a copy.
+func (a *account) insist(ctx context.Context, api string, in, out any) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	for {
+		err := a.request(ctx, api, in, out)
+		var answer *jetstream.APIError
+		if !a.clustered || !errors.As(err, &answer) || !Transient(answer) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(peersRetry):
+		}
+	}
+}
+
+// Transient tells what a cluster answers while it has no leader, or too few nodes for a
+// copy, from refusals: other answers with 503, such as too little storage, are such.
+func Transient(answer *jetstream.APIError) bool {
+	return answer.ErrorCode == noPeers || answer.ErrorCode == noLeader
+}
+
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}

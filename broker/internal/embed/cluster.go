@@ -39,6 +39,9 @@ type ClusterConfig struct {
 	Nodes map[string]string
 	// TLS is for both ends of a route.
 	TLS *tls.Config
+	// Trust says of a node of Nodes why it must not be dialled, nil to dial it. It is
+	// asked at the start and at every reload, which closes routes to those it refuses.
+	Trust func(node string) error
 	// Token returns what this node shows to the others. It is asked at the start and at
 	// every reload.
 	Token func() string
@@ -48,8 +51,8 @@ type ClusterConfig struct {
 }
 
 func (c *ClusterConfig) validate(self string, fault func(string, ...any)) {
-	if c.Name == "" || c.TLS == nil || c.Admit == nil || c.Token == nil {
-		fault("Cluster lacks Name, TLS, Token or Admit")
+	if c.Name == "" || c.TLS == nil || c.Admit == nil || c.Token == nil || c.Trust == nil {
+		fault("Cluster lacks Name, TLS, Token, Trust or Admit")
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		fault("Cluster.Listen %q is not host:port", c.Listen)
@@ -85,7 +88,12 @@ func (c *ClusterConfig) apply(o *server.Options, self string, gate *routeGate) e
 	o.CustomRouterAuthentication = gate
 	o.LameDuckDuration, o.LameDuckGracePeriod = time.Second, lameDuckGrace
 	for _, name := range slices.Sorted(maps.Keys(c.Nodes)) {
-		if name != self {
+		if name == self {
+			continue
+		}
+		if err := c.Trust(name); err != nil {
+			gate.log.Errorf("no route to %s: %v", name, err)
+		} else {
 			o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", User: url.UserPassword(self, token), Host: c.Nodes[name]})
 		}
 	}
