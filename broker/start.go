@@ -164,7 +164,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 		return err
 	}
 	b.admin, err = admin.New(admin.Config{
-		Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
+		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
 		Nodes: b.adminNodes(),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
@@ -204,6 +204,7 @@ func (b startup) startOps(_ context.Context, _ *material) error {
 func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	from, until := m.attests()
 	return admission.NewChain(admission.Config{
+		Node:      b.cfg.Name,
 		NotBefore: from, NotAfter: until,
 		Shortage: b.guards.shortage.Load,
 		Signer:   m.signer, Buckets: &b.buckets, Validator: m.validator,

@@ -36,7 +36,7 @@ var serviceVerbs = []string{"PING", "INFO", "STATS"}
 // no deny entries.
 func Permissions(p *policy.Principal, session string) (publish, subscribe []string) {
 	publish = slices.Concat(p.PublishPatterns(), []string{
-		UserInfo, "$JS.ACK.>", "$JS.FC.>", "_INBOX.>", "_R_.>", KeyringSubject,
+		UserInfo, "$JS.ACK.>", "$JS.FC.>", "_INBOX.>", "_R_.>", KeyringSubject + ".*", // the node behind it
 	})
 	for _, s := range jsAPI {
 		publish = append(publish, wire.PrefixJSAPI+s)

@@ -91,7 +91,7 @@ func (s *Service) explainElsewhere(ctx context.Context, r *request) (any, error)
 	defer cancel()
 	others := s.cfg.Nodes.Others()
 	found := make(chan *adminapi.Refusal, len(others))
-	silent := make(chan string, len(others))
+	unasked := make(chan string, len(others))
 	for _, node := range others {
 		s.work.Go(func() {
 			var out adminapi.Refusal
@@ -101,7 +101,7 @@ func (s *Service) explainElsewhere(ctx context.Context, r *request) (any, error)
 				found <- &out
 				return
 			case wire.AsRefusal(err).Code != wire.CodeNotFound:
-				silent <- node
+				unasked <- node + " (" + unaskedFor(err) + ")"
 			}
 			found <- nil
 		})
@@ -111,16 +111,22 @@ func (s *Service) explainElsewhere(ctx context.Context, r *request) (any, error)
 			return out, nil
 		}
 	}
-	close(silent)
+	close(unasked)
 	detail := "no refusal with this ref is kept"
 	var names []string
-	for node := range silent {
-		names = append(names, node)
+	for name := range unasked {
+		names = append(names, name)
 	}
 	if slices.Sort(names); len(names) > 0 {
-		detail += "; not asked, because they do not answer: " + strings.Join(names, ", ")
+		detail += "; these nodes could not be asked: " + strings.Join(names, ", ")
 	}
 	return nil, wire.Refuse(wire.CodeNotFound, "admin", detail)
+}
+
+// unaskedFor says why another node gave no answer that counts.
+func unaskedFor(err error) string {
+	r := wire.AsRefusal(err)
+	return strings.TrimSuffix(r.Code.Entry().Title+": "+r.Detail, ": ")
 }
 
 // refusalsOfAll lists the refusals of all nodes by time. Each node has a cursor of its
@@ -150,7 +156,7 @@ func (s *Service) askAll(ctx context.Context, r *request, req *adminapi.Refusals
 	one := *req
 	one.Cursors, one.WaitMs = nil, wait.Milliseconds()
 	one.Limit = max(1, limit(req.Limit)/(len(others)+1))
-	out := &adminapi.RefusalList{Entries: []adminapi.Refusal{}, Cursors: map[string]uint64{}}
+	out := &adminapi.RefusalList{Entries: []adminapi.Refusal{}, Cursors: map[string]uint64{}, Without: map[string]string{}}
 	var mu sync.Mutex // guards out
 	var asked sync.WaitGroup
 	merge := func(node string, list *adminapi.RefusalList) {
@@ -176,7 +182,7 @@ func (s *Service) askAll(ctx context.Context, r *request, req *adminapi.Refusals
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			out.Silent = append(out.Silent, node)
+			out.Without[node] = unaskedFor(err)
 			if after, ok := cursors[node]; ok {
 				out.Cursors[node] = after
 			}
@@ -186,7 +192,6 @@ func (s *Service) askAll(ctx context.Context, r *request, req *adminapi.Refusals
 	merge(self, s.refusalsHere(ctx, r, &one))
 	asked.Wait()
 	out.Cursor = out.Cursors[self]
-	slices.Sort(out.Silent)
 	slices.SortStableFunc(out.Entries, func(a, b adminapi.Refusal) int {
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Cursor, b.Cursor))
 	})

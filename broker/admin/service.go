@@ -32,6 +32,8 @@ const (
 // Config is what the service answers from. All functions return the present
 // state and are safe for concurrent use.
 type Config struct {
+	// Node is the name of this node; it answers what the gate sends to that name.
+	Node    string
 	Policy  func() *policy.Set
 	Keyring func() (ring *keyring.Ring, document []byte)
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
@@ -105,8 +107,8 @@ var handlers = map[string]handler{
 
 // New checks cfg and returns a service that answers nobody yet.
 func New(cfg Config) (*Service, error) {
-	if cfg.Policy == nil || cfg.Keyring == nil || cfg.Status == nil || cfg.Consumers == nil || cfg.Trail == nil || cfg.Letters == nil || cfg.Conn == nil {
-		return nil, errors.New("admin: policy, keyring, status, consumers, trail, letters and conn are required")
+	if cfg.Node == "" || cfg.Policy == nil || cfg.Keyring == nil || cfg.Status == nil || cfg.Consumers == nil || cfg.Trail == nil || cfg.Letters == nil || cfg.Conn == nil {
+		return nil, errors.New("admin: node, policy, keyring, status, consumers, trail, letters and conn are required")
 	}
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = DefaultParallel
@@ -118,9 +120,6 @@ func New(cfg Config) (*Service, error) {
 	s.life, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
-
-// queue is the group of all nodes; nats-server prefers a member on its own node.
-const queue = "signet-admin"
 
 // Serve answers the tenants of the policy; those that are served already stay.
 // Call it at start and after every change of policy.
@@ -135,8 +134,8 @@ func (s *Service) Serve(set *policy.Set) error {
 		if err != nil {
 			return fmt.Errorf("admin: tenant %s: %w", t.Name, err)
 		}
-		// A queue group: in a cluster the node that took the request answers it.
-		sub, err := conn.QueueSubscribe(wire.PrefixAdmin+">", queue, func(m *nats.Msg) { s.accept(t.Name, m) })
+		// The gate puts the name of its node behind what clients ask.
+		sub, err := conn.Subscribe(wire.PrefixAdmin+"*.*."+s.cfg.Node, func(m *nats.Msg) { s.accept(t.Name, m) })
 		if err == nil {
 			err = conn.Flush()
 		}
@@ -176,10 +175,10 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	if m.Reply == "" {
 		return
 	}
-	c := call{Tenant: tenant, Subject: m.Subject, Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data}
+	c := call{Tenant: tenant, Subject: strings.TrimSuffix(m.Subject, "."+s.cfg.Node), Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data}
 	release := s.enter(&c)
 	if release == nil {
-		s.answer(m, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
+		s.answer(m, &c, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
 		return
 	}
 	s.work.Add(1)
@@ -187,7 +186,7 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 		defer s.work.Done()
 		defer release()
 		result, err := s.handle(&c)
-		s.answer(m, result, err)
+		s.answer(m, &c, result, err)
 	}()
 }
 
@@ -251,9 +250,9 @@ func (s *Service) handle(c *call) (result any, err error) {
 	return h(s, ctx, r)
 }
 
-func (s *Service) answer(m *nats.Msg, result any, err error) {
-	if err := m.Respond(s.encode(m.Subject, m.Header.Get(wire.HeaderPrincipal), result, err)); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		s.cfg.Log.Warn().Err(err).Str("subject", m.Subject).Msg("admin answer not sent")
+func (s *Service) answer(m *nats.Msg, c *call, result any, err error) {
+	if err := m.Respond(s.encode(c.Subject, c.Principal, result, err)); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		s.cfg.Log.Warn().Err(err).Str("subject", c.Subject).Msg("admin answer not sent")
 	}
 }
 

@@ -110,6 +110,7 @@ func newFixture(t testing.TB) *fixture {
 		validators[d] = v
 	}
 	chain, err := NewChain(Config{
+		Node:   "n1",
 		Signer: signer, Buckets: new(ratelimit.Table), Explain: true,
 		NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour),
 		Shortage:  func() *Shortage { return nil },
@@ -364,6 +365,13 @@ func TestRawClassesAreStampedNotWrapped(t *testing.T) {
 		fr := frames(t, []byte(out))[0]
 		if want == "" && len(fr.header) != 0 || !strings.Contains(string(fr.header), want) || strings.Contains(string(fr.header), "ce-") {
 			t.Errorf("%s: header %q", subject, fr.header)
+		}
+		// The node's own admin service, not any node's.
+		if strings.HasPrefix(subject, wire.PrefixAdmin) {
+			subject += ".n1"
+		}
+		if fr.subject != subject {
+			t.Errorf("%s is sent on to %s", subject, fr.subject)
 		}
 	}
 	if r, out := f.one("$KV.config.k", "", "KV-Operation: PURGE", "Nats-Rollup: sub"); r != nil || !strings.Contains(out, "KV-Operation: PURGE\r\nNats-Rollup: sub\r\n") {

@@ -21,6 +21,9 @@ const DefaultMaxPayload = 1 << 20
 
 // Config is what a Chain is made of.
 type Config struct {
+	// Node is the name of this node, whose admin service gets what its clients ask:
+	// nats-server gives a request to any member of a queue group, on any node. Required.
+	Node string
 	// Signer attests events. Required.
 	Signer *signing.Signer
 	// Buckets holds the token buckets of all principals; it outlives the chain so
@@ -74,8 +77,8 @@ type Chain struct{ cfg Config }
 
 // NewChain checks cfg and returns a chain.
 func NewChain(cfg Config) (*Chain, error) {
-	if cfg.Signer == nil || cfg.Buckets == nil || cfg.Validator == nil {
-		return nil, errors.New("admission: signer, buckets and validator are required")
+	if cfg.Node == "" || cfg.Signer == nil || cfg.Buckets == nil || cfg.Validator == nil {
+		return nil, errors.New("admission: node, signer, buckets and validator are required")
 	}
 	if !cfg.NotBefore.Before(cfg.NotAfter) {
 		return nil, errors.New("admission: the attestation key has no time of validity")
@@ -274,7 +277,11 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		if r := s.checkSchema(rt, s.mediaType(rt), p.Payload); r != nil {
 			return r
 		}
-		s.ops = append(s.ops, op{event: -1, subject: p.Subject, reply: p.Reply, extra: extra, payload: p.Payload})
+		subject := p.Subject
+		if rt.forward != nil {
+			subject = rt.forward
+		}
+		s.ops = append(s.ops, op{event: -1, subject: subject, reply: p.Reply, extra: extra, payload: p.Payload})
 		return nil
 	}
 	if s.now.Before(s.chain.cfg.NotBefore) || !s.now.Before(s.chain.cfg.NotAfter) {

@@ -27,6 +27,7 @@ type route struct {
 	schemaName string // name@version
 	eventType  []byte // default type: the subject
 	mediaType  []byte // default datacontenttype
+	forward    []byte // subject on which it is sent on; nil: as the client wrote it
 }
 
 type limit struct {
@@ -53,6 +54,9 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 		if st := s.p.Tenant.StreamFor(subject); st != nil && st.MaxMsgSize > 0 {
 			rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
 		}
+	}
+	if class == acl.ClassAdmin {
+		rt.forward = []byte(subject + "." + s.chain.cfg.Node)
 	}
 	if class == acl.ClassEvent || class == acl.ClassEphemeral || class == acl.ClassRPC {
 		if r := s.bind(rt, subject); r != nil {

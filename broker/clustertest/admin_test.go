@@ -76,7 +76,7 @@ func (r *rig) refusals(t *testing.T, at func(int) *admin.API) {
 	}
 	for i := range r.Nodes {
 		list, err := at(i).Refusals(r.ctx, admin.RefusalsQuery{Principal: "reader"}, 0)
-		if err != nil || len(list.Entries) != 3 || len(list.Silent) != 0 {
+		if err != nil || len(list.Entries) != 3 || len(list.Without) != 0 {
 			t.Fatalf("at node %d: %+v, %v", i+1, list, err)
 		}
 		for j, e := range list.Entries {
@@ -133,7 +133,7 @@ func (r *rig) otherPolicy(t *testing.T) {
 	file := r.Nodes[2].State.Policy
 	text, err := os.ReadFile(file)
 	if err == nil {
-		err = os.WriteFile(file, append(text, "# another\n"...), 0o600)
+		err = os.WriteFile(file, bytes.Replace(text, []byte(", refusals"), nil, 1), 0o600)
 	}
 	if err == nil {
 		err = r.Nodes[2].Reload(r.ctx)
@@ -151,7 +151,10 @@ func (r *rig) otherPolicy(t *testing.T) {
 	}
 	r.Stop(1)
 	list, err := r.api.Refusals(r.ctx, admin.RefusalsQuery{}, 0)
-	if err != nil || !slices.Equal(list.Silent, []string{"n2"}) {
-		t.Errorf("a node is gone: %+v, %v", list, err)
+	if err != nil || len(list.Without) != 2 || !strings.Contains(list.Without["n2"], "n2: ") || !strings.Contains(list.Without["n3"], "area refusals") {
+		t.Errorf("a node is gone and another refuses: %+v, %v", list, err)
+	}
+	if _, err := r.api.Explain(r.ctx, "NOSUCHREF"); err == nil || !strings.Contains(err.Error(), "n2 (") {
+		t.Errorf("a ref that is nobody's: %v", err)
 	}
 }

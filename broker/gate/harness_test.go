@@ -165,7 +165,7 @@ func (w *world) start(options ...worldOption) {
 	signer, err := signing.NewSigner(seed)
 	check(t, err)
 	chain, err := admission.NewChain(admission.Config{
-		Signer: signer, Buckets: new(ratelimit.Table),
+		Node: "test", Signer: signer, Buckets: new(ratelimit.Table),
 		Validator: func(*policy.SchemaDoc) schema.Validator { return nil },
 		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour),
 	})

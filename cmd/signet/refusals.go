@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,7 +53,7 @@ func refusalsTailCommand(a *app) *cobra.Command {
 
 func tail(ctx context.Context, a *app, api *admin.API, q admin.RefusalsQuery, follow bool) error {
 	shown := 0
-	var silent []string
+	var without map[string]string // by node, why, as of the last list
 	for {
 		list, err := api.Refusals(ctx, q, 0)
 		if err == nil && follow && seen(list, &q) && len(list.Entries) == 0 {
@@ -66,11 +65,12 @@ func tail(ctx context.Context, a *app, api *admin.API, q admin.RefusalsQuery, fo
 		if list.Missed {
 			a.note("warning: some refusals were overwritten before they could be shown")
 		}
-		if !slices.Equal(silent, list.Silent) {
-			if silent = list.Silent; len(silent) > 0 {
-				a.note("warning: these nodes do not answer, so their refusals are not here: %s", strings.Join(silent, " "))
+		for _, node := range slices.Sorted(maps.Keys(list.Without)) {
+			if why := list.Without[node]; without[node] != why {
+				a.note("warning: the refusals of node %s are not here: %s", node, why)
 			}
 		}
+		without = list.Without
 		for i := range list.Entries {
 			shown++
 			if err := printRefusalLine(a, &list.Entries[i]); err != nil {

@@ -255,7 +255,7 @@ type RefusalList struct {
 	Entries []Refusal         `json:"entries"`
 	Cursor  uint64            `json:"cursor"`
 	Cursors map[string]uint64 `json:"cursors,omitempty"` // by node, in a cluster
-	Silent  []string          `json:"silent,omitempty"`  // nodes that did not answer: theirs are not here
+	Without map[string]string `json:"without,omitempty"` // by node that gave none, why: theirs are not here
 	Missed  bool              `json:"missed,omitempty"`  // entries after After were already overwritten
 }
 
