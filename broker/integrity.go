@@ -103,13 +103,6 @@ func (b startup) inspectStore(ctx context.Context) error {
 		return err
 	}
 	log := b.component("integrity")
-	deleted, err := integrity.RemoveDeleted(b.cfg.State)
-	if err != nil {
-		return err
-	}
-	if len(deleted) > 0 {
-		log.Info().Strs("folders", deleted).Msg("removed what deletions have left")
-	}
 	o := b.integrityOptions()
 	size, err := integrity.StoreBytes(o.Dir, o.SystemAccount)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -22,16 +23,16 @@ func TestConsumers(t *testing.T) {
 	for i := range many {
 		cfg := jetstream.ConsumerConfig{
 			Name: fmt.Sprintf("c%03d", i), FilterSubject: "orders.eu.>",
-			Metadata: map[string]string{wire.MetaOwner: "shop/checkout"}, MemoryStorage: true,
+			Metadata: map[string]string{wire.MetaOwner: "shop/checkout"}, MemoryStorage: true, InactiveThreshold: time.Hour,
 		}
 		if _, err := stream.CreateConsumer(ctx, cfg); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "two", FilterSubjects: []string{"orders.a", "orders.b"}}); err != nil {
+	if _, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "two", FilterSubjects: []string{"orders.a", "orders.b"}, InactiveThreshold: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stream.CreatePushConsumer(ctx, jetstream.ConsumerConfig{Name: "whole", DeliverSubject: "x.y"}); err != nil {
+	if _, err := stream.CreatePushConsumer(ctx, jetstream.ConsumerConfig{Name: "whole", DeliverSubject: "x.y", InactiveThreshold: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := r.store.Consumers(ctx, "shop", "ORDERS")
@@ -81,7 +82,7 @@ func TestConsumersWhileSomeGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 520 {
-		if _, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: fmt.Sprintf("c%03d", i), MemoryStorage: true}); err != nil {
+		if _, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: fmt.Sprintf("c%03d", i), MemoryStorage: true, InactiveThreshold: time.Hour}); err != nil {
 			t.Fatal(err)
 		}
 	}
