@@ -116,7 +116,12 @@ func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.Clu
 // openStore makes no request yet: a cluster may have no quorum.
 func (b startup) openStore(ctx context.Context, _ *material) error {
 	var err error
-	b.store, err = store.Open(ctx, store.Config{Internal: store.Internal(b.server), Barrier: b.barrier, Nodes: b.cfg.size(), Node: b.cfg.Name})
+	b.store, err = store.Open(ctx, store.Config{
+		Internal: store.Internal(b.server), Barrier: b.barrier, Nodes: b.cfg.size(), Node: b.cfg.Name,
+		Deleted: func(ctx context.Context, account, stream string) error {
+			return embed.AwaitDeleted(ctx, b.server, account, stream)
+		},
+	})
 	if err != nil {
 		return err
 	}

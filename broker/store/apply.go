@@ -30,7 +30,16 @@ var (
 const (
 	subjectOverlap jetstream.ErrorCode = 10065 // subjects of another stream
 	noPeers        jetstream.ErrorCode = 10005 // nodes are missing that should hold a copy
+	notCreated     jetstream.ErrorCode = 10049 // a stream's files could not be made
 	noLeader       jetstream.ErrorCode = 10008 // the cluster has none now, or is starting
+)
+
+// A stream that could not be made is tried again, after createRetry and then each time
+// after twice as long: nats-server removes the folders of an account without streams in
+// the background, also when one is being made there (2.15.2).
+const (
+	createRetry = 20 * time.Millisecond
+	createLast  = 32 * createRetry
 )
 
 // peersRetry is between two tries to make a stream while nodes are missing.
@@ -189,7 +198,7 @@ func (st *step) do(ctx context.Context) error {
 		verb = "UPDATE"
 	}
 	var info jetstream.StreamInfo
-	if err := st.acc.insist(ctx, "STREAM."+verb+"."+st.want.Name, &st.want, &info); err != nil {
+	if err := st.request(ctx, verb, &info); err != nil {
 		return fmt.Errorf("tenant %s: %w", st.acc.tenant, err)
 	}
 	// Fail closed: the server has adjusted configurations silently before.
@@ -197,6 +206,21 @@ func (st *step) do(ctx context.Context) error {
 		return fmt.Errorf("%w: tenant %s: stream %s: %s is %v, not %v", ErrDrift, st.acc.tenant, st.want.Name, d.field, d.have, d.want)
 	}
 	return nil
+}
+
+func (st *step) request(ctx context.Context, verb string, info *jetstream.StreamInfo) error {
+	for wait := createRetry; ; wait *= 2 {
+		err := st.acc.insist(ctx, "STREAM."+verb+"."+st.want.Name, &st.want, info)
+		var answer *jetstream.APIError
+		if st.exists || wait > createLast || !errors.As(err, &answer) || answer.ErrorCode != notCreated {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
 }
 
 // difference is one field that is not as declared.

@@ -200,7 +200,7 @@ func (a *account) stage(ctx context.Context, cfg *jetstream.StreamConfig, r *Res
 		if err := a.fence(ctx, &closed); err != nil {
 			return err // Restore gives it its subjects back
 		}
-		if err := a.request(ctx, "STREAM.DELETE."+cfg.Name, nil, &struct{}{}); err != nil {
+		if err := a.remove(ctx, cfg.Name); err != nil {
 			return err
 		}
 	}
@@ -213,6 +213,16 @@ func (a *account) stage(ctx context.Context, cfg *jetstream.StreamConfig, r *Res
 			ErrNotRestored, state.Msgs, state.LastSeq, r.Messages, r.EndSeq)
 	}
 	return nil
+}
+
+// remove deletes a stream.
+func (a *account) remove(ctx context.Context, name string) error {
+	if a.deleted != nil {
+		if err := a.deleted(ctx, a.tenant, name); err != nil {
+			return err
+		}
+	}
+	return a.request(ctx, "STREAM.DELETE."+name, nil, &struct{}{})
 }
 
 // fence returns when everything that was on its way into the stream is in it or
@@ -360,7 +370,7 @@ func (s *Store) settle(ctx context.Context, a *account, t *policy.Tenant) error 
 	for _, name := range names {
 		cfg := &infos[name].Config
 		if !marked[cfg.Metadata[metaRestore]] {
-			err = a.request(ctx, "STREAM.DELETE."+name, nil, &struct{}{})
+			err = a.remove(ctx, name)
 		} else {
 			err = a.update(ctx, settled(t, s.cfg.Nodes, cfg))
 		}

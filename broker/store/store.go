@@ -91,6 +91,9 @@ type Config struct {
 	Barrier *Barrier
 	// Nodes is the size of the cluster; 0 and 1 are no cluster.
 	Nodes int
+	// Deleted waits until the server has removed what an earlier deletion of the stream
+	// left; a deletion before that would not be one. nil: no wait.
+	Deleted func(ctx context.Context, account, stream string) error
 	// Node is the name of this broker. It tells its own unfinished restores from those
 	// of other brokers.
 	Node string
@@ -113,6 +116,7 @@ type account struct {
 	js     jetstream.JetStream
 
 	clustered bool
+	deleted   func(ctx context.Context, account, stream string) error // of Config
 }
 
 // Open makes a Store. It connects to nothing yet.
@@ -167,7 +171,7 @@ func (s *Store) account(tenant string) (*account, error) {
 		nc.Close()
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	a := &account{tenant: tenant, nc: nc, js: js, clustered: s.cfg.Nodes > 1}
+	a := &account{tenant: tenant, nc: nc, js: js, clustered: s.cfg.Nodes > 1, deleted: s.cfg.Deleted}
 	s.accounts[tenant] = a
 	return a, nil
 }

@@ -64,7 +64,12 @@ func newRig(t *testing.T, set *policy.Set, barrier *Barrier) *rig {
 			t.Error(err)
 		}
 	})
-	s, err := Open(t.Context(), Config{Internal: Internal(server), Barrier: barrier})
+	s, err := Open(t.Context(), Config{
+		Internal: Internal(server), Barrier: barrier,
+		Deleted: func(ctx context.Context, account, stream string) error {
+			return embed.AwaitDeleted(ctx, server, account, stream)
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +136,33 @@ func applied(t *testing.T, text string) *rig {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// TestMadeAgainAtOnce: streams that were all deleted are made again, and are empty,
+// although the server removes the account's folders meanwhile.
+func TestMadeAgainAtOnce(t *testing.T) {
+	r := applied(t, shop)
+	ctx := testContext(t)
+	for range 30 {
+		if _, err := r.js("shop").Publish(ctx, "orders.a", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"ORDERS", "BILLS", "DLQ", "KV_prices", "OBJ_scans"} {
+			a, err := r.store.account("shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.remove(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.store.ApplyPolicy(ctx, compile(t, shop)); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := r.store.StreamInfo(ctx, "shop", "ORDERS"); err != nil || st.Messages != 0 || st.LastSeq != 0 {
+			t.Fatalf("%+v, %v", st, err)
+		}
+	}
 }
 
 func TestApplyPolicy(t *testing.T) {

@@ -1,12 +1,14 @@
 package embed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // clearDeleted removes what deletions of streams have left that a kill cut short, and
@@ -36,4 +38,25 @@ func clearDeleted(storeDir string) error {
 		}
 	}
 	return nil
+}
+
+// deletedPoll is between two looks at what a deletion leaves.
+const deletedPoll = 5 * time.Millisecond
+
+// AwaitDeleted returns when nothing is left on this node of an earlier deletion of the
+// stream: before that it must not be deleted again, see clearDeleted.
+//
+// Errors: ctx's.
+func AwaitDeleted(ctx context.Context, s *Server, account, stream string) error {
+	left := filepath.Join(s.cfg.StoreDir, "jetstream", account, "streams", "."+stream)
+	for {
+		if _, err := os.Lstat(left); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("embed: %s is being removed: %w", left, ctx.Err())
+		case <-time.After(deletedPoll):
+		}
+	}
 }
