@@ -91,6 +91,7 @@ type storage struct {
 	barrier *store.Barrier // nil unless DurabilityBarrier
 	store   *store.Store
 	nodes   *nodes // nil without a cluster
+	held    holds  // nothing without a cluster
 }
 
 // inForce is what changes while the broker runs: what a reload replaces, and how
@@ -169,11 +170,13 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"operations port", up.startOps},
 		{"quorum", up.awaitQuorum},
 		{"streams", up.patient(up.makeStreams)},
+		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
 		{"scrubber", up.startScrub},
+		{"filling", func(context.Context, *material) error { startFilling(up); return nil }},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {
 		if err := step.do(ctx, m); err != nil {

@@ -51,11 +51,18 @@ type nodeInfo struct {
 	// Keeps answers question.Without: every stream has a quorum of other copies that
 	// have everything.
 	Keeps bool `json:"keeps,omitempty"`
+	// Store is what the node holds; empty from a release that does not tell.
+	Store holding `json:"store"`
+	// Current: it knows the leader of the cluster, and has what that has decided.
+	Current bool `json:"current,omitempty"`
+	// LetsIn answers question.Fill: the node whose store may be started.
+	LetsIn string `json:"letsIn,omitempty"`
 }
 
 // question is what one node asks another, beside who it is.
 type question struct {
 	Without string `json:"without,omitempty"` // node: could it be done without?
+	Fill    string `json:"fill,omitempty"`    // node: may it start its store, which has to be filled?
 }
 
 // nodes is this node among the others: it answers what they ask, and asks them. nil
@@ -156,8 +163,9 @@ func (b *Broker) joinNodes(server *embed.Server) (*nodes, error) {
 func (n *nodes) info() nodeInfo {
 	mat := n.b.material.Load()
 	return nodeInfo{
-		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseNames[n.b.phase.Load()], Started: n.b.started,
+		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseOf(n.b, n.server), Started: n.b.started,
 		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: embed.Accounts(n.server),
+		Store: n.b.held.get(), Current: n.server.Cluster().Quorum() == nil,
 	}
 }
 
@@ -172,6 +180,9 @@ func (n *nodes) answer(m *nats.Msg) {
 		loses, err := n.losesQuorum(ctx, q.Without)
 		cancel()
 		info.Keeps = err == nil && len(loses) == 0
+	}
+	if q.Fill != "" {
+		info.LetsIn = n.letsIn(q.Fill)
 	}
 	data, err := json.Marshal(&info)
 	if err == nil {
@@ -259,6 +270,11 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 // nodes besides this one is enough. What was heard is written down.
 func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.TenantAccount, err error) {
 	all := cfg.Tenants
+	own, err := readHolding(b.cfg.State)
+	if err != nil {
+		return nil, err
+	}
+	b.held.now.Store(&own)
 	_, statErr := os.Stat(filepath.Join(b.cfg.State, tenantsFile))
 	cfg.NoStore, cfg.Inspect, cfg.Stopped = true, nil, nil
 	server, err := embed.Start(ctx, cfg)
@@ -271,11 +287,17 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 		return nil, err
 	}
 	defer n.nc.Close()
+	port := &waitingPort{b: b.Broker}
+	defer func() { err = errors.Join(err, port.close(context.WithoutCancel(ctx))) }()
+	q := question{Without: b.cfg.Name}
+	if !b.held.get().remembers() {
+		q.Fill = b.cfg.Name
+	}
 	poll := time.NewTicker(quorumPoll)
 	defer poll.Stop()
 	began := time.Now()
 	for told := began; ; {
-		infos := n.ask(ctx, question{Without: b.cfg.Name})
+		infos := n.ask(ctx, q)
 		for _, info := range infos {
 			for _, t := range info.Tenants {
 				if !hasAccount(all, t.Name) {
@@ -290,12 +312,15 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 		ready := slices.DeleteFunc(slices.Clone(infos), func(i nodeInfo) bool { return i.Phase != phaseNames[phaseReady] })
 		keeps := len(ready) > 0 && !slices.ContainsFunc(ready, func(i nodeInfo) bool { return !i.Keeps })
 		b.damage.peers = func() bool { return keeps }
+		waits := error(nil)
 		if len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit {
-			return all, rememberTenants(b.cfg.State, all)
+			if waits = mayStartStore(b, infos, port); !errors.Is(waits, ErrStoreWaits) {
+				return all, errors.Join(waits, rememberTenants(b.cfg.State, all))
+			}
 		}
 		if time.Since(told) > quorumTell {
 			told = time.Now()
-			b.log.Warn().Int("heard of", len(infos)).Msg("waiting for the other nodes: this one starts for the first time and has to hear of their tenants")
+			b.log.Warn().Err(waits).Int("heard of", len(infos)).Msg("waiting for the other nodes: this one has to hear of their tenants, and its store must not take theirs from them")
 		}
 		select {
 		case <-ctx.Done():

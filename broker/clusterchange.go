@@ -223,12 +223,17 @@ func (c clusterAdmin) Rescue(ctx context.Context, lost []string) (*adminapi.Clus
 	if err := view.mayRescue(lost); err != nil {
 		return nil, err
 	}
-	out := &adminapi.ClusterRescue{Quorum: len(view.members()) - len(view.silent()), Removed: []string{}}
+	out := &adminapi.ClusterRescue{Quorum: len(view.members()) - len(view.silent()) - len(view.waiting()), Removed: []string{}}
 	if err := c.lower(ctx, out.Quorum); err != nil {
 		return nil, err
 	}
 	if err := c.awaitLeader(ctx); err != nil {
 		return nil, err
+	}
+	if c.b.held.get() == holdsFormed { // it waits for nodes that are lost
+		if err := c.b.held.become(c.b.cfg.State, holdsAll); err != nil {
+			return nil, err
+		}
 	}
 	for _, node := range lost {
 		// Once it is out of the log, streams that have lost their majority go on without it.
@@ -252,7 +257,7 @@ func (c *clusterView) mayRescue(lost []string) error {
 		if !slices.Contains(c.names, node) {
 			return wire.Refuse(wire.CodeNotFound, "cluster", fmt.Sprintf("no node is called %q; there are %v", node, c.names))
 		}
-		if c.views[node] != nil {
+		if c.views[node] != nil && !slices.Contains(c.waiting(), node) {
 			return conflict("%s is not lost: it answers", node)
 		}
 	}
@@ -263,7 +268,15 @@ func (c *clusterView) mayRescue(lost []string) error {
 	}
 	if own := c.views[c.self]; len(c.views) == 1 && own.Phase != phaseNames[phaseReady] {
 		// Its log does not begin to run before the first route is there.
-		return conflict("%s was started alone and decides nothing before it is in touch with another node: start one of the lost nodes under its name with an empty volume, only one because two empty ones could outvote it, and name the others as lost", c.self)
+		return conflict("%s was started alone and decides nothing before it is in touch with another node: start one of the lost nodes under its name with an empty volume, which waits beside it, and name the others as lost", c.self)
+	}
+	if c.views[c.self].Store == holdsForming {
+		return conflict("the first start of this cluster has not ended, so nothing was ever acknowledged: empty the state folders of all nodes and start them again")
+	}
+	waits := slices.DeleteFunc(c.waiting(), func(name string) bool { return slices.Contains(lost, name) })
+	if most := mayLack(len(c.names)); len(waits) > most {
+		// Streams of which most copies are gone get no leader from one node at a time.
+		return conflict("%v wait without a store: name all but %d of them as lost too; they are taken in again afterwards", waits, most)
 	}
 	if len(lost) == 0 {
 		return conflict("no node is lost: wait for a leader")

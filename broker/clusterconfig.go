@@ -77,3 +77,6 @@ func (c *Config) size() int {
 	}
 	return len(c.Cluster.Nodes)
 }
+
+// nodeNames are all nodes of the cluster, sorted.
+func (c *Config) nodeNames() []string { return slices.Sorted(maps.Keys(c.Cluster.Nodes)) }

@@ -233,6 +233,13 @@ func (c *clusterView) silent() []string {
 	return slices.DeleteFunc(c.members(), func(name string) bool { return c.views[name] != nil })
 }
 
+// waiting are the members that answer and have not started their stores.
+func (c *clusterView) waiting() []string {
+	return slices.DeleteFunc(c.members(), func(name string) bool {
+		return c.views[name] == nil || c.views[name].Phase != phaseWaiting
+	})
+}
+
 // copies counts the streams and the consumers that are kept on a node, or on the way
 // there or away from it.
 func (c *clusterView) copies(node string) (streams, consumers, leads int) {
@@ -361,6 +368,8 @@ func nodeProblems(n *adminapi.ClusterNode, led bool, add func(what, fix string))
 	case !n.Answers:
 		add("it does not answer", "start it; if its volume is lost: signet cluster replace "+n.Name)
 		return
+	case n.Phase == phaseWaiting:
+		add("its store is not started", "start the nodes that have their volumes; its log says what it waits for. If they are too few for good: signet cluster rescue --help")
 	case n.Phase != phaseNames[phaseReady]:
 		add("it is "+n.Phase, "wait; its log says what it waits for")
 	case led && !n.Current:

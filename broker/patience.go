@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -22,6 +23,13 @@ func (b startup) patient(step func(context.Context, *material) error) func(conte
 				return err
 			}
 			b.log.Warn().Err(err).Msg("the cluster gives no answer, trying again")
+			if errors.Is(err, store.ErrNoLeader) { // which may come at once
+				select {
+				case <-ctx.Done():
+					return errors.Join(err, ctx.Err())
+				case <-time.After(unledRetry):
+				}
+			}
 			if err := b.awaitQuorum(ctx, m); err != nil {
 				return err
 			}
@@ -29,8 +37,14 @@ func (b startup) patient(step func(context.Context, *material) error) func(conte
 	}
 }
 
+// unledRetry is between two tries while a stream has no leader.
+const unledRetry = time.Second
+
 // unanswered tells a cluster that cannot answer now from a refusal.
 func unanswered(err error) bool {
+	if errors.Is(err, store.ErrNoLeader) {
+		return true
+	}
 	var api *jetstream.APIError
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && store.Transient(api)
 }

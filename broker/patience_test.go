@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/broker/store"
 )
 
 // TestUnansweredIsNoRefusal: a start waits for a cluster that cannot answer, and ends
@@ -21,6 +23,7 @@ func TestUnansweredIsNoRefusal(t *testing.T) {
 		{"no answer in time", fmt.Errorf("store: STREAM.LIST: %w", context.DeadlineExceeded), true},
 		{"no leader", fmt.Errorf("store: %w", &jetstream.APIError{Code: 503, ErrorCode: 10008}), true},
 		{"too few nodes", fmt.Errorf("store: %w", &jetstream.APIError{Code: 400, ErrorCode: 10005}), true},
+		{"a stream without a leader", fmt.Errorf("tenant shop: %w", store.ErrNoLeader), true},
 		{"too little storage", fmt.Errorf("store: %w", &jetstream.APIError{Code: 503, ErrorCode: 10047}), false},
 		{"a wrong configuration", &jetstream.APIError{Code: 400, ErrorCode: 10052}, false},
 		{"the start was given up", context.Canceled, false},

@@ -114,6 +114,13 @@ func (c *Cluster) Start(i int) {
 
 // TryStart is Start for a node that may not start.
 func (c *Cluster) TryStart(i int) error {
+	ctx, cancel := context.WithTimeout(c.tb.Context(), startLimit)
+	defer cancel()
+	return c.StartWithin(ctx, i)
+}
+
+// StartWithin is TryStart for a node that waits as long as ctx lasts.
+func (c *Cluster) StartWithin(ctx context.Context, i int) error {
 	n := c.Nodes[i]
 	cfg, err := broker.LoadConfig(n.State.Config, nil)
 	if err != nil {
@@ -129,8 +136,6 @@ func (c *Cluster) TryStart(i int) error {
 		return err
 	}
 	n.Broker = b
-	ctx, cancel := context.WithTimeout(c.tb.Context(), startLimit)
-	defer cancel()
 	return b.Start(ctx)
 }
 

@@ -31,7 +31,7 @@ const (
 	subjectOverlap jetstream.ErrorCode = 10065 // subjects of another stream
 	noPeers        jetstream.ErrorCode = 10005 // nodes are missing that should hold a copy
 	notCreated     jetstream.ErrorCode = 10049 // a stream's files could not be made
-	noLeader       jetstream.ErrorCode = 10008 // the cluster has none now, or is starting
+	notAvailable   jetstream.ErrorCode = 10008 // the cluster has none now, or is starting
 )
 
 // A stream that could not be made is tried again, after createRetry and then each time
@@ -61,7 +61,10 @@ type step struct {
 // fault, each with tenant, stream and field. An error of the server midway leaves
 // what was done; call it again.
 //
-// Errors: ErrImmutable, ErrWouldLose, ErrNoAccount, ErrDrift, ErrServer, ErrClosed,
+// A stream without a leader is not taken for absent: what is to be changed in it, or is
+// not known of it, is ErrNoLeader.
+//
+// Errors: ErrImmutable, ErrWouldLose, ErrNoLeader, ErrNoAccount, ErrDrift, ErrServer, ErrClosed,
 // ErrSyncFailed, or the connection's.
 func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 	s.apply.Lock()
@@ -95,7 +98,7 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 // t: for each stream the larger of what is declared and what it has, streams that t
 // no longer declares included. For a tenant without an account it is AccountBytes.
 //
-// Errors: ErrServer, ErrClosed, or the connection's.
+// Errors: ErrNoLeader where not even the size of a stream is known; ErrServer, ErrClosed, or the connection's.
 func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error) {
 	a, err := s.account(t.Name)
 	if errors.Is(err, ErrNoAccount) {
@@ -104,21 +107,28 @@ func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error
 	if err != nil {
 		return 0, err
 	}
-	infos, err := a.streams(ctx)
+	l, err := a.list(ctx)
+	if err == nil {
+		err = l.fault(l.unknown())
+	}
 	if err != nil {
 		return 0, err
+	}
+	have := maps.Clone(l.silent)
+	for name, info := range l.infos {
+		have[name] = &info.Config
 	}
 	var sum int64
 	for _, cfg := range declared(t, s.cfg.Nodes) {
 		bytes := copies(&cfg)
-		if info, ok := infos[cfg.Name]; ok {
-			bytes = max(bytes, copies(&info.Config))
-			delete(infos, cfg.Name)
+		if old, ok := have[cfg.Name]; ok {
+			bytes = max(bytes, copies(old))
+			delete(have, cfg.Name)
 		}
 		sum = addSat(sum, bytes)
 	}
-	for _, info := range infos {
-		sum = addSat(sum, copies(&info.Config))
+	for _, cfg := range have {
+		sum = addSat(sum, copies(cfg))
 	}
 	return sum, nil
 }
@@ -129,14 +139,20 @@ func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	infos, err := a.streams(ctx)
+	l, err := a.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var steps []step
 	faults := []error{CheckReplicas(t, s.cfg.Nodes)}
 	for _, want := range declared(t, s.cfg.Nodes) {
-		info, ok := infos[want.Name]
+		if cfg, silent := l.silent[want.Name]; silent {
+			if cfg == nil || len(differences(cfg, &want)) > 0 && !s.elsewhere(cfg) {
+				faults = append(faults, noLeader(t.Name, want.Name))
+			}
+			continue
+		}
+		info, ok := l.infos[want.Name]
 		if !ok {
 			steps = append(steps, step{acc: a, want: want})
 			continue
@@ -198,7 +214,12 @@ func (st *step) do(ctx context.Context) error {
 		verb = "UPDATE"
 	}
 	var info jetstream.StreamInfo
-	if err := st.request(ctx, verb, &info); err != nil {
+	err := st.request(ctx, verb, &info)
+	if st.acc.clustered && errors.Is(err, context.DeadlineExceeded) {
+		// A stream that has just lost its leader is listed as it was, and answers nothing.
+		return fmt.Errorf("%w: %w", noLeader(st.acc.tenant, st.want.Name), err)
+	}
+	if err != nil {
 		return fmt.Errorf("tenant %s: %w", st.acc.tenant, err)
 	}
 	// Fail closed: the server has adjusted configurations silently before.

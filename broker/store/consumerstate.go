@@ -56,12 +56,12 @@ func (s *Store) ConsumerStates(ctx context.Context, tenant string) ([]ConsumerSt
 	if err != nil {
 		return nil, err
 	}
-	streams, err := a.streams(ctx)
+	l, err := a.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var out []ConsumerState
-	for name, info := range streams {
+	for name, info := range l.infos {
 		for offset, more := 0, info.State.Consumers > 0; more; {
 			var page consumerStates
 			err := a.request(ctx, "CONSUMER.LIST."+name, map[string]int{"offset": offset}, &page)

@@ -50,6 +50,7 @@ func (s *Store) StreamInfo(ctx context.Context, tenant, stream string) (StreamSt
 }
 
 // Streams returns the state of all streams of a tenant, declared or not, sorted by name.
+// In a cluster it leaves out those that have no leader now.
 //
 // Errors: ErrNoAccount, ErrServer, ErrClosed, or the connection's.
 func (s *Store) Streams(ctx context.Context, tenant string) ([]StreamStatus, error) {
@@ -57,12 +58,12 @@ func (s *Store) Streams(ctx context.Context, tenant string) ([]StreamStatus, err
 	if err != nil {
 		return nil, err
 	}
-	infos, err := a.streams(ctx)
+	l, err := a.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]StreamStatus, 0, len(infos))
-	for _, info := range infos {
+	out := make([]StreamStatus, 0, len(l.infos))
+	for _, info := range l.infos {
 		out = append(out, status(info))
 	}
 	slices.SortFunc(out, func(x, y StreamStatus) int { return strings.Compare(x.Name, y.Name) })
@@ -75,27 +76,6 @@ func status(i *jetstream.StreamInfo) StreamStatus {
 		Messages: i.State.Msgs, Bytes: i.State.Bytes, MaxBytes: i.Config.MaxBytes,
 		FirstSeq: i.State.FirstSeq, LastSeq: i.State.LastSeq, FirstTime: i.State.FirstTime, LastTime: i.State.LastTime,
 		MaxAge: i.Config.MaxAge, Deleted: i.State.NumDeleted, Consumers: i.State.Consumers,
-	}
-}
-
-// streams lists all streams of the account by name.
-func (a *account) streams(ctx context.Context) (map[string]*jetstream.StreamInfo, error) {
-	out := make(map[string]*jetstream.StreamInfo)
-	for {
-		var page struct {
-			Total   int                     `json:"total"`
-			Streams []*jetstream.StreamInfo `json:"streams"`
-		}
-		if err := a.insist(ctx, "STREAM.LIST", map[string]int{"offset": len(out)}, &page); err != nil {
-			return nil, fmt.Errorf("tenant %s: %w", a.tenant, err)
-		}
-		before := len(out)
-		for _, info := range page.Streams {
-			out[info.Config.Name] = info
-		}
-		if len(out) >= page.Total || len(out) == before {
-			return out, nil
-		}
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // LosesQuorum lists the streams of a tenant in s that could not be written any more if
 // node went now: too few of its other copies are up and have everything. A stream
-// with one copy is not in the list: it can only be lost.
+// with one copy is not in the list: it can only be lost. One without a leader is.
 //
 // Errors: ErrNoAccount, ErrServer, ErrClosed, or the connection's.
 func LosesQuorum(ctx context.Context, s *Store, tenant, node string) ([]string, error) {
@@ -18,12 +18,17 @@ func LosesQuorum(ctx context.Context, s *Store, tenant, node string) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	infos, err := a.streams(ctx)
+	l, err := a.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var out []string
-	for name, info := range infos {
+	for name, cfg := range l.silent {
+		if cfg == nil || cfg.Replicas > 1 {
+			out = append(out, fmt.Sprintf("%s/%s", tenant, name)) // it has no quorum as it is
+		}
+	}
+	for name, info := range l.infos {
 		if !keepsQuorum(info, node) {
 			out = append(out, fmt.Sprintf("%s/%s", tenant, name))
 		}

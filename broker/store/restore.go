@@ -61,20 +61,22 @@ type Restoring struct {
 // CheckRestore says whether the streams may be restored: the policy declares them,
 // and nothing is or was stored in them. The error joins all faults.
 //
-// Errors: ErrNotDeclared, ErrNotEmpty, ErrNoAccount, ErrServer, ErrClosed, or the
+// Errors: ErrNotDeclared, ErrNotEmpty, ErrNoLeader, ErrNoAccount, ErrServer, ErrClosed, or the
 // connection's.
 func (s *Store) CheckRestore(ctx context.Context, t *policy.Tenant, streams []Restoring) error {
 	a, err := s.account(t.Name)
 	if err != nil {
 		return err
 	}
-	infos, err := a.streams(ctx)
+	l, err := a.list(ctx)
 	if err != nil {
 		return err
 	}
+	infos := l.infos
 	var faults []error
 	for i := range streams {
 		name := streams[i].Name
+		faults = append(faults, l.fault([]string{name}))
 		info, exists := infos[name]
 		switch {
 		case declaredStream(t, name, s.cfg.Nodes) == nil:
@@ -350,10 +352,11 @@ func (s *Store) settleTenant(ctx context.Context, t *policy.Tenant) error {
 // settle ends what restores of this broker have left: forward where there is a mark,
 // back where there is none. The caller holds apply.
 func (s *Store) settle(ctx context.Context, a *account, t *policy.Tenant) error {
-	infos, err := a.streams(ctx)
+	l, err := a.list(ctx)
 	if err != nil {
 		return err
 	}
+	infos := l.infos // what is left in others is ended when they are back
 	marked := map[string]bool{}
 	var names []string
 	for name, info := range infos {

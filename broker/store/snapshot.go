@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -195,17 +197,20 @@ func (p *pump) ack(m *nats.Msg) {
 	}
 }
 
-// StreamNames returns the names of all streams of a tenant, sorted, declared or not.
+// StreamNames returns the names of all streams of a tenant, sorted, declared or not, those
+// without a leader included.
 //
 // Errors: ErrNoAccount, ErrServer, ErrClosed, or the connection's.
 func (s *Store) StreamNames(ctx context.Context, tenant string) ([]string, error) {
-	list, err := s.Streams(ctx, tenant)
+	a, err := s.account(tenant)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(list))
-	for i := range list {
-		names = append(names, list[i].Name)
+	l, err := a.list(ctx)
+	if err != nil {
+		return nil, err
 	}
+	names := slices.AppendSeq(slices.Collect(maps.Keys(l.infos)), maps.Keys(l.silent))
+	slices.Sort(names)
 	return names, nil
 }

@@ -257,7 +257,7 @@ func (a *account) insist(ctx context.Context, api string, in, out any) error {
 // Transient tells what a cluster answers while it has no leader, or too few nodes for a
 // copy, from refusals: other answers with 503, such as too little storage, are such.
 func Transient(answer *jetstream.APIError) bool {
-	return answer.ErrorCode == noPeers || answer.ErrorCode == noLeader
+	return answer.ErrorCode == noPeers || answer.ErrorCode == notAvailable
 }
 
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -99,7 +99,8 @@ func clusterRescueCommand(a *app) *cobra.Command {
 		Long: "For a cluster of which more than half of the nodes are lost for good, volumes and all:\n" +
 			"lets the nodes that are left decide by themselves, and removes the lost ones. Events that\n" +
 			"only the lost nodes had are gone, acknowledged or not. It is refused while any node knows\n" +
-			"a leader, while a lost node answers, or when one that does not answer is not named.\n" +
+			"a leader, while a lost node answers with its store, or when one that does not answer is\n" +
+			"not named. Nodes that wait with an empty volume may be named or not: see the manual.\n" +
 			"Nodes that can still be started are to be started instead. Grant: admin cluster.\n\n" +
 			"A node that was started without a quorum lets no client in. With --config, on its machine\n" +
 			"and as its user, the order goes through its state folder.",
@@ -122,7 +123,7 @@ func clusterRescueCommand(a *app) *cobra.Command {
 				return a.printJSON(out)
 			}
 			facts(a.stdout, "", "leader", out.Leader, "quorum", fmt.Sprint(out.Quorum), "removed", strings.Join(out.Removed, " "))
-			a.note("the removed nodes are taken in again, empty, after five minutes: empty their volumes, start them, then signet cluster status")
+			a.note("the removed nodes are taken in again, empty, after five minutes: empty their volumes, start them, then signet cluster status; nodes that waited and were not named are being filled now")
 			return nil
 		}),
 	}

@@ -6,14 +6,19 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // ErrNoQuorum: too few nodes of the cluster are in touch for it to decide anything.
@@ -205,3 +210,16 @@ func (c *ClusterState) Quorum() error {
 	return fmt.Errorf("%w: %d of %d nodes are in touch, missing: %v, leader: %q", ErrNoQuorum,
 		c.Nodes-len(c.Missing), c.Nodes, c.Missing, c.Leader)
 }
+
+// HasMetaGroup reports whether dir, a Config.StoreDir, has the store of a node of a
+// cluster: the membership of the cluster's own log. Streams without it are no vote.
+func HasMetaGroup(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, server.JetStreamStoreDir, wire.SystemAccount, "_js_", "_meta_", "peers.idx"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Storeless reports whether s runs without a store (Config.NoStore).
+func Storeless(s *Server) bool { return s.cfg.NoStore }

@@ -1,0 +1,284 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/broker/ops"
+)
+
+const (
+	// letFor is how long a node that was let in may be out of touch, on its way from the
+	// server without a store to the one with it, before another one is let in.
+	letFor = 30 * time.Second
+	// letAgain is within what a node that waits asks again.
+	letAgain = 3 * time.Second
+	// fillLook is between two looks whether a store is filled.
+	fillLook = time.Second
+	// phaseWaiting is told to the others by a node that has not started its store.
+	phaseWaiting = "waiting"
+)
+
+// holds is what a broker has of the cluster's data.
+type holds struct {
+	now atomic.Pointer[holding]
+	let letIn
+}
+
+func (h *holds) get() holding {
+	if p := h.now.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// become writes down what a node holds before anybody hears of it.
+func (h *holds) become(dir string, to holding) error {
+	if h.get() == to {
+		return nil
+	}
+	if err := writeHolding(dir, to); err != nil {
+		return err
+	}
+	h.now.Store(&to)
+	return nil
+}
+
+// letIn is what the leader of the cluster knows of nodes that have to be filled. They
+// start one after the other: two empty stores next to each other can elect one of
+// themselves, whoever else leads (nats-server 2.15.2 counts a cluster of three as two
+// where it begins a log). And at most most of them run before they are filled, so that
+// they are no majority.
+type letIn struct {
+	mu   sync.Mutex // guards the rest; never held while others are asked
+	name string
+	at   time.Time // when name asked last
+}
+
+// turn returns the node that is let in: asker, or the one that it has to wait for.
+// others are the answers of the other nodes, asked for only where they count.
+func (l *letIn) turn(asker string, most int, now time.Time, others func() []nodeInfo) string {
+	l.mu.Lock()
+	name, since := l.name, now.Sub(l.at)
+	l.mu.Unlock()
+	if name != asker {
+		if name != "" && since < letAgain {
+			return name
+		}
+		if busy := inTheWay(name, asker, since, most, others()); busy != "" {
+			return busy
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.name != name && l.name != asker {
+		return l.name // another one came first meanwhile
+	}
+	l.name, l.at = asker, now
+	return asker
+}
+
+// inTheWay returns a node that has to get further before asker is let in: name, which
+// was let in last, or one that runs and is not filled.
+func inTheWay(name, asker string, since time.Duration, most int, others []nodeInfo) string {
+	var filling []string
+	for i := range others {
+		o := &others[i]
+		started := o.Phase != phaseWaiting
+		if o.Node != asker && o.Store == holdsFilling && started {
+			if !o.Current {
+				return o.Node
+			}
+			filling = append(filling, o.Node)
+		}
+		if o.Node == name && started {
+			name = "" // it is there
+		}
+	}
+	switch {
+	case len(filling) >= most:
+		return filling[0]
+	case since < letFor:
+		return name
+	}
+	return ""
+}
+
+// mayLack is how many of n nodes may run without being filled.
+func mayLack(n int) int { return (n - 1) / 2 }
+
+// mayLetIn reports whether a leader that holds own may let a node in at all: it has
+// forgotten nothing itself, and the first start of the cluster, in which nodes are not
+// filled but form it, has ended for all of the rest.
+func mayLetIn(own holding, rest []string, others func() []nodeInfo) bool {
+	if own != holdsFormed {
+		return own == holdsAll
+	}
+	for _, o := range others() {
+		if o.Store != holdsNothing && o.Store != holdsForming {
+			rest = slices.DeleteFunc(rest, func(name string) bool { return name == o.Node })
+		}
+	}
+	return len(rest) == 0
+}
+
+// letsIn answers a node that has to be filled. Only the leader of the cluster does.
+func (n *nodes) letsIn(asker string) string {
+	if n.server.Cluster().Leader != n.b.cfg.Name {
+		return ""
+	}
+	others := func() []nodeInfo {
+		ctx, cancel := context.WithTimeout(context.Background(), peerTimeout/2)
+		defer cancel()
+		return n.ask(ctx, question{})
+	}
+	rest := slices.DeleteFunc(n.others(), func(name string) bool { return name == asker })
+	if !mayLetIn(n.b.held.get(), rest, others) {
+		return ""
+	}
+	return n.b.held.let.turn(asker, mayLack(n.b.cfg.size()), time.Now(), others)
+}
+
+// mayStartStore decides by the answers of the others whether the store may be started,
+// and writes down as what. The operations port says what a node waits for.
+func mayStartStore(b startup, heard []nodeInfo, port *waitingPort) error {
+	as, err := mayStart(b.cfg.Name, b.held.get(), b.cfg.nodeNames(), heard)
+	if err == nil {
+		return b.held.become(b.cfg.State, as)
+	}
+	if fault := port.says(err); fault != nil {
+		return fault
+	}
+	return err
+}
+
+// waitingPort is the operations port of a node that waits before its server is there.
+type waitingPort struct {
+	b      *Broker
+	server *ops.Server
+	why    atomic.Pointer[error]
+}
+
+// says opens the port, where it is not open, and gives the reason to whoever asks.
+func (w *waitingPort) says(why error) error {
+	w.why.Store(&why)
+	if w.server != nil || w.b.cfg.Ops.Listen == "off" {
+		return nil
+	}
+	check := func() error { return *w.why.Load() }
+	s, err := ops.New(ops.Config{Listen: w.b.cfg.Ops.Listen, Ready: check, Started: check})
+	if err != nil {
+		return err
+	}
+	w.server = s
+	s.Start()
+	return nil
+}
+
+// close frees the port for the one that a started broker has.
+func (w *waitingPort) close(ctx context.Context) error {
+	if w.server == nil {
+		return nil
+	}
+	return w.server.Shutdown(ctx)
+}
+
+// awaitFormed ends the first start of a cluster: no node lets clients in before all have
+// written down that they are part of it. So a node that says that it still forms one
+// knows that nothing was ever acknowledged.
+func awaitFormed(ctx context.Context, b startup) error {
+	if h := b.held.get(); b.nodes == nil || h != holdsForming && h != holdsFormed {
+		return nil
+	}
+	if err := b.held.become(b.cfg.State, holdsFormed); err != nil {
+		return err
+	}
+	poll := time.NewTicker(4 * quorumPoll)
+	defer poll.Stop()
+	missing, told := b.nodes.others(), time.Now()
+	for b.held.get() != holdsAll { // a rescue ends the wait, too
+		for _, info := range b.nodes.ask(ctx, question{}) {
+			if info.Store != holdsNothing && info.Store != holdsForming {
+				missing = slices.DeleteFunc(missing, func(name string) bool { return name == info.Node })
+			}
+		}
+		if len(missing) == 0 {
+			return b.held.become(b.cfg.State, holdsAll)
+		}
+		if time.Since(told) > quorumTell {
+			told = time.Now()
+			b.log.Warn().Strs("missing", missing).Msg("waiting for the other nodes: the first start of a cluster needs all of them")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.server.Done():
+			return errors.Join(ErrServerEnded, b.server.Err())
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// startFilling looks until the others have filled the store, and writes that down: from
+// then on the node counts as one that has forgotten nothing.
+func startFilling(b startup) {
+	if b.nodes == nil || b.held.get() != holdsFilling {
+		return
+	}
+	life, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		look := time.NewTicker(fillLook)
+		defer look.Stop()
+		for b.held.get() == holdsFilling {
+			select {
+			case <-life.Done():
+				return
+			case <-look.C:
+			}
+			if !b.nodes.gather(life).fills() {
+				continue
+			}
+			if err := b.held.become(b.cfg.State, holdsAll); err != nil {
+				b.log.Error().Err(err).Msg("the store is filled, and it could not be written down: after a restart this node waits to be let in again")
+				continue
+			}
+			b.log.Info().Msg("the store is filled: this node has everything that the others have")
+		}
+	}()
+	b.running("filling", func(context.Context) error {
+		stop()
+		<-ended
+		return nil
+	})
+}
+
+// fills reports whether this node has all that belongs on it, by what the leaders say.
+func (c *clusterView) fills() bool {
+	p, member := c.member(c.self)
+	if c.state.Leader == "" || !member || !p.Current {
+		return false
+	}
+	for i := range c.groups {
+		g := &c.groups[i]
+		if g.has(c.self) && (g.leader == "" || g.behind > 0 || !slices.Contains(g.live(), c.self)) {
+			return false
+		}
+	}
+	return true
+}
+
+// phaseOf is what a node tells of itself.
+func phaseOf(b *Broker, server *embed.Server) string {
+	if embed.Storeless(server) {
+		return phaseWaiting
+	}
+	return phaseNames[b.phase.Load()]
+}
