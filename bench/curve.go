@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type CurvePlan struct {
 	Streams    []int         // how many there are at each step, ascending
 	Publishers int           // connections, spread over the nodes; the same at every step
 	InFlight   int           // events of one publisher without an acknowledgement
+	Rounds     int           // of each step, raw and Signet in turn; the median counts
 	Window     time.Duration // of one measurement
 	Warm       time.Duration // of publishing before it
 	Idle       time.Duration // of looking at the clusters without load, at each step
@@ -33,14 +35,14 @@ type CurvePlan struct {
 func FullCurve() CurvePlan {
 	return CurvePlan{
 		Nodes: 3, Streams: []int{1, 2, 4, 8, 16, 32, 64, 128}, Publishers: 32, InFlight: 32,
-		Window: 2 * time.Second, Warm: 500 * time.Millisecond, Idle: time.Second, Log: io.Discard,
+		Rounds: 3, Window: time.Second, Warm: 300 * time.Millisecond, Idle: time.Second, Log: io.Discard,
 	}
 }
 
 // QuickCurve takes about a minute.
 func QuickCurve() CurvePlan {
 	p := FullCurve()
-	p.Streams, p.Window, p.Warm = []int{1, 8, 32}, time.Second, 200*time.Millisecond
+	p.Streams, p.Rounds = []int{1, 8, 32}, 1
 	return p
 }
 
@@ -49,7 +51,7 @@ type CurvePoint struct {
 	Sync    Sync
 	Streams int
 	Kind    Kind
-	Figure  *Figure
+	Figure  *Figure // of the median round
 	Idle    float64 // share of one core that the whole cluster uses without load
 }
 
@@ -93,17 +95,30 @@ func (p *CurvePlan) run(ctx context.Context, sync Sync) (points []CurvePoint, er
 		if err != nil {
 			return points, err
 		}
-		for k := range kinds {
-			kind := kinds[(k+step)%2] // who goes first changes every step
-			f, err := c.measure(ctx, kind, n)
-			if err != nil {
-				return points, fmt.Errorf("%d streams, %s: %w", n, kind, err)
+		figures := map[Kind][]*Figure{}
+		for round := range p.Rounds {
+			for k := range kinds {
+				kind := kinds[(k+step+round)%2] // who goes first changes
+				f, err := c.measure(ctx, kind, n)
+				if err != nil {
+					return points, fmt.Errorf("%d streams, %s: %w", n, kind, err)
+				}
+				figures[kind] = append(figures[kind], f)
 			}
+		}
+		for _, kind := range kinds {
+			f := median(figures[kind])
 			points = append(points, CurvePoint{Sync: sync, Streams: n, Kind: kind, Figure: f, Idle: idle[kind]})
 			fmt.Fprintf(p.Log, "%-8s %4d streams  %-6s %8.0f/s  cpu %6.1f us  idle %4.1f %%\n", sync, n, kind, f.Rate(), f.CPU(), 100*idle[kind])
 		}
 	}
 	return points, nil
+}
+
+// median is the figure with the middle rate; of an even number the higher one.
+func median(all []*Figure) *Figure {
+	slices.SortFunc(all, func(a, b *Figure) int { return cmp.Compare(a.Rate(), b.Rate()) })
+	return all[len(all)/2]
 }
 
 func (c *curve) close() error {

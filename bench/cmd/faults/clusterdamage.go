@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// stateOf is the folder of a node's state, as brokertest.Processes makes it of
+// ProcessOptions.Stores.
+func stateOf(store string) string { return filepath.Join(store, "signet") }
+
+// damage kills a node, damages its copy of the stream on the disk and starts it: the
+// node must find that, set the copy aside and fetch it again, before it serves anything.
+func (r *clusterRun) damage(ctx context.Context, kind string, do func(file string) error) error {
+	i := r.any()
+	return r.strike(ctx, kind, r.c.Name(i), func(ctx context.Context) error {
+		r.c.Kill(i)
+		// Only where the others have it all a copy may be thrown away.
+		for k := range r.c.Len() {
+			if k == i {
+				continue
+			}
+			if err := r.c.AwaitReady(ctx, k); err != nil {
+				return err
+			}
+		}
+		state := stateOf(r.stores[i])
+		file, sealed, err := r.block(state)
+		if err != nil {
+			return err
+		}
+		before, err := quarantined(state)
+		if err != nil {
+			return err
+		}
+		if err := do(file); err != nil {
+			return err
+		}
+		if err := r.c.Start(ctx, i); err != nil {
+			return err
+		}
+		after, err := quarantined(state)
+		switch {
+		case err != nil:
+			return err
+		case after > before:
+			r.aside++
+		case sealed || kind == flippedBit:
+			return fmt.Errorf("%w: %s started with a damaged %s and has set nothing aside", errBroken, r.c.Name(i), filepath.Base(file))
+		default:
+			// The end of the newest block is missing: that is what a crash leaves too,
+			// and what the log of the group brings back.
+			r.ends++
+		}
+		return nil
+	})
+}
+
+// flippedBit is damage that no crash leaves.
+const flippedBit = "flipped bit"
+
+func (r *clusterRun) flipBit(ctx context.Context) error {
+	return r.damage(ctx, flippedBit, func(file string) error {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		raw[len(raw)/2] ^= 1 << r.rnd.IntN(8)
+		return os.WriteFile(file, raw, 0o600)
+	})
+}
+
+func (r *clusterRun) truncate(ctx context.Context) error {
+	return r.damage(ctx, "truncated block", func(file string) error {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		return os.Truncate(file, info.Size()/2)
+	})
+}
+
+// block chooses a block of the stream's copy, and says whether newer ones come after it.
+func (r *clusterRun) block(state string) (file string, sealed bool, err error) {
+	files, err := filepath.Glob(filepath.Join(state, "jetstream", "*", "streams", stream, "msgs", "*.blk"))
+	if err != nil {
+		return "", false, err
+	}
+	files = slices.DeleteFunc(files, func(f string) bool {
+		info, err := os.Stat(f)
+		return err != nil || info.Size() < 1024
+	})
+	if len(files) == 0 {
+		return "", false, fmt.Errorf("%w: no block of %s in %s", errBroken, stream, state)
+	}
+	number := func(f string) int {
+		n, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(f), ".blk"))
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	slices.SortFunc(files, func(a, b string) int { return number(a) - number(b) })
+	k := r.rnd.IntN(len(files))
+	return files[k], k < len(files)-1, nil
+}
+
+// quarantined counts what a node has set aside.
+func quarantined(state string) (int, error) {
+	list, err := os.ReadDir(filepath.Join(state, "quarantine"))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	return len(list), err
+}
+
+// tellDamage prints what became of the damaged copies.
+func (r *clusterRun) tellDamage(what string) {
+	if r.aside+r.ends > 0 {
+		fmt.Printf("%s: %d damaged copies were set aside and fetched again, %d had lost the end of the newest block and got it again\n", what, r.aside, r.ends)
+	}
+}
