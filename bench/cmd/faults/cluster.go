@@ -58,6 +58,7 @@ type clusterRun struct {
 	readers time.Duration
 	rnd     *rand.Rand
 	begin   time.Time
+	dir     string
 	stores  []string // folders of the nodes' states
 	launch  []launch // how each node starts
 
@@ -85,7 +86,7 @@ func newClusterRun(ctx context.Context, o options, name string, stores []string)
 		stores = append(stores, filepath.Join(dir, fmt.Sprintf("store%d", i+1)))
 	}
 	r := &clusterRun{
-		load: o.load, readers: o.readers, begin: time.Now(), stores: stores, launch: make([]launch, clusterNodes),
+		load: o.load, readers: o.readers, begin: time.Now(), dir: dir, stores: stores, launch: make([]launch, clusterNodes),
 		rnd:   rand.New(rand.NewPCG(o.seed, 0)),
 		still: map[string]spread{}, slowest: map[string]spread{},
 	}
@@ -222,7 +223,7 @@ func (r *clusterRun) judge(ctx context.Context, what string) error {
 	if err := r.copies(ctx, what, last); err != nil {
 		return err
 	}
-	r.tellDamage(what)
+	tellDamage(r, what)
 	fmt.Printf("%s: %d tries were repeated under the same event id, %d starts were repeated\n", what, r.w.retries.Load(), r.c.Restarts())
 	for _, kind := range slices.Sorted(maps.Keys(r.still)) {
 		fmt.Printf("%-16s nobody acknowledged for: %v; slowest publisher: %v\n", kind, r.still[kind], r.slowest[kind])

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,11 +99,11 @@ func clusterClocks(ctx context.Context, o options) (err error) {
 	defer r.close()
 	r.w.l.clocks = maxSkew
 	wide("fault", "node", "whole after", "nobody acked", "slowest", "acked", "total acked")
-	if err = r.skewAll(ctx, o.skews); err == nil {
+	if err = skewAll(ctx, r, o.skews); err == nil {
 		err = r.judge(ctx, "clocks")
 	}
 	if err == nil && !o.quick {
-		err = r.farAll(ctx)
+		err = farAll(ctx, r)
 	}
 	if err != nil {
 		r.logs()
@@ -111,7 +113,7 @@ func clusterClocks(ctx context.Context, o options) (err error) {
 
 // skewAll sets one clock after the other, every second time that of the leader, and
 // after each kills the leader, so that nodes with other clocks lead.
-func (r *clusterRun) skewAll(ctx context.Context, n int) error {
+func skewAll(ctx context.Context, r *clusterRun, n int) error {
 	order := r.rnd.Perm(len(skews))
 	led := 0
 	for k := range n {
@@ -122,7 +124,7 @@ func (r *clusterRun) skewAll(ctx context.Context, n int) error {
 				return err
 			}
 		}
-		if err := r.setClock(ctx, i, skews[order[k%len(order)]]); err != nil {
+		if err := setClock(ctx, r, i, skews[order[k%len(order)]]); err != nil {
 			return err
 		}
 		if err := r.killLeader(ctx); err != nil {
@@ -132,7 +134,7 @@ func (r *clusterRun) skewAll(ctx context.Context, n int) error {
 		if err != nil {
 			return err
 		}
-		if r.clock(leads) != 0 {
+		if clock(r, leads) != 0 {
 			led++
 		}
 	}
@@ -140,21 +142,34 @@ func (r *clusterRun) skewAll(ctx context.Context, n int) error {
 	return nil
 }
 
-// setClock restarts a node with another clock.
-func (r *clusterRun) setClock(ctx context.Context, i int, off time.Duration) error {
+// setClock restarts a node with another clock. The node must say that the others have
+// another one.
+func setClock(ctx context.Context, r *clusterRun, i int, off time.Duration) error {
 	return r.strike(ctx, "clock "+signed(off), r.c.Name(i), func(ctx context.Context) error {
 		r.c.Kill(i)
-		r.setOffset(i, off)
-		return r.c.Start(ctx, i)
+		setOffset(r, i, off)
+		before := warned(r, i)
+		if err := r.c.Start(ctx, i); err != nil {
+			return err
+		}
+		if warned(r, i) == before {
+			return fmt.Errorf("%w: %s has a clock that is %s off and does not say so", errBroken, r.c.Name(i), signed(off))
+		}
+		return nil
 	})
 }
 
-func (r *clusterRun) setOffset(i int, off time.Duration) {
+// warned counts how often a node has said that clocks differ.
+func warned(r *clusterRun, i int) int {
+	return strings.Count(r.c.Log(i, math.MaxInt), "another node's clock differs")
+}
+
+func setOffset(r *clusterRun, i int, off time.Duration) {
 	r.launch[i].env = []string{clockEnv + "=" + strconv.Itoa(int(off/time.Second))}
 	r.launch[i].off = off
 }
 
-func (r *clusterRun) clock(i int) time.Duration { return r.launch[i].off }
+func clock(r *clusterRun, i int) time.Duration { return r.launch[i].off }
 
 func signed(d time.Duration) string {
 	if d > 0 {
@@ -163,14 +178,26 @@ func signed(d time.Duration) string {
 	return d.String()
 }
 
+// lastWords is what a node says that ended by itself, without its log.
+func lastWords(r *clusterRun, i int) string {
+	var out []string
+	for line := range strings.Lines(r.c.Log(i, 4)) {
+		line = strings.TrimSpace(strings.ReplaceAll(line, r.dir+string(filepath.Separator), ""))
+		if !strings.HasPrefix(line, "{") && !slices.Contains(out, line) {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
 // farAll tells what a node does whose clock is far off, and proves that it comes back
 // when its clock is right again.
-func (r *clusterRun) farAll(ctx context.Context) error {
+func farAll(ctx context.Context, r *clusterRun) error {
 	ctx, cancel := context.WithTimeout(ctx, r.readers)
 	defer cancel()
 	for i := range r.c.Len() {
 		r.c.Kill(i)
-		r.setOffset(i, 0)
+		setOffset(r, i, 0)
 		if err := r.c.Start(ctx, i); err != nil {
 			return err
 		}
@@ -178,20 +205,21 @@ func (r *clusterRun) farAll(ctx context.Context) error {
 	for _, off := range farSkews {
 		i := r.any()
 		r.c.Kill(i)
-		r.setOffset(i, off)
+		setOffset(r, i, off)
+		before := warned(r, i)
 		if err := r.c.Launch(i); err != nil {
 			return err
 		}
 		wait, cancel := context.WithTimeout(ctx, farWait)
 		err := r.c.AwaitReady(wait, i)
 		cancel()
-		said := "is ready"
+		said := "is ready, and warns: " + strconv.FormatBool(warned(r, i) > before)
 		if err != nil {
-			said = fmt.Sprintf("is not ready: %v\n  its log ends with\n%s", err, r.c.Log(i, 3))
+			said = "is not ready: " + lastWords(r, i)
 		}
 		fmt.Printf("a clock that is %s off, without load: %s %s\n", signed(off), r.c.Name(i), said)
 		r.c.Kill(i)
-		r.setOffset(i, 0)
+		setOffset(r, i, 0)
 		if err := r.c.Start(ctx, i); err != nil {
 			return fmt.Errorf("%s with the right time again: %w", r.c.Name(i), err)
 		}

@@ -17,7 +17,7 @@ func stateOf(store string) string { return filepath.Join(store, "signet") }
 
 // damage kills a node, damages its copy of the stream on the disk and starts it: the
 // node must find that, set the copy aside and fetch it again, before it serves anything.
-func (r *clusterRun) damage(ctx context.Context, kind string, do func(file string) error) error {
+func damage(ctx context.Context, r *clusterRun, kind string, do func(file string) error) error {
 	i := r.any()
 	return r.strike(ctx, kind, r.c.Name(i), func(ctx context.Context) error {
 		r.c.Kill(i)
@@ -31,7 +31,7 @@ func (r *clusterRun) damage(ctx context.Context, kind string, do func(file strin
 			}
 		}
 		state := stateOf(r.stores[i])
-		file, sealed, err := r.block(state)
+		file, sealed, err := block(r, state)
 		if err != nil {
 			return err
 		}
@@ -65,8 +65,8 @@ func (r *clusterRun) damage(ctx context.Context, kind string, do func(file strin
 // flippedBit is damage that no crash leaves.
 const flippedBit = "flipped bit"
 
-func (r *clusterRun) flipBit(ctx context.Context) error {
-	return r.damage(ctx, flippedBit, func(file string) error {
+func flipBit(ctx context.Context, r *clusterRun) error {
+	return damage(ctx, r, flippedBit, func(file string) error {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			return err
@@ -76,8 +76,8 @@ func (r *clusterRun) flipBit(ctx context.Context) error {
 	})
 }
 
-func (r *clusterRun) truncate(ctx context.Context) error {
-	return r.damage(ctx, "truncated block", func(file string) error {
+func truncate(ctx context.Context, r *clusterRun) error {
+	return damage(ctx, r, "truncated block", func(file string) error {
 		info, err := os.Stat(file)
 		if err != nil {
 			return err
@@ -87,7 +87,7 @@ func (r *clusterRun) truncate(ctx context.Context) error {
 }
 
 // block chooses a block of the stream's copy, and says whether newer ones come after it.
-func (r *clusterRun) block(state string) (file string, sealed bool, err error) {
+func block(r *clusterRun, state string) (file string, sealed bool, err error) {
 	files, err := filepath.Glob(filepath.Join(state, "jetstream", "*", "streams", stream, "msgs", "*.blk"))
 	if err != nil {
 		return "", false, err
@@ -121,7 +121,7 @@ func quarantined(state string) (int, error) {
 }
 
 // tellDamage prints what became of the damaged copies.
-func (r *clusterRun) tellDamage(what string) {
+func tellDamage(r *clusterRun, what string) {
 	if r.aside+r.ends > 0 {
 		fmt.Printf("%s: %d damaged copies were set aside and fetched again, %d had lost the end of the newest block and got it again\n", what, r.aside, r.ends)
 	}

@@ -39,6 +39,9 @@ func (r *clusterRun) chaos(ctx context.Context, p plan) error {
 			todo = append(todo, do)
 		}
 	}
+	of := func(do func(context.Context, *clusterRun) error) func(context.Context) error {
+		return func(ctx context.Context) error { return do(ctx, r) }
+	}
 	add(p.kills, r.kill)
 	add(p.leaders, r.killLeader)
 	add(p.pairs, r.killTwo)
@@ -48,10 +51,10 @@ func (r *clusterRun) chaos(ctx context.Context, p plan) error {
 	add(p.wipes, r.wipe)
 	add(p.rolling, r.rolling)
 	add(p.all, r.killAll)
-	add(p.halfOpen, r.halfOpen)
-	add(p.loss, r.lossy)
-	add(p.flips, r.flipBit)
-	add(p.cuts, r.truncate)
+	add(p.halfOpen, of(halfOpen))
+	add(p.loss, of(lossy))
+	add(p.flips, of(flipBit))
+	add(p.cuts, of(truncate))
 	r.rnd.Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	// Once, somewhere in the middle: a node misses a change of the policy.
 	todo[len(todo)/2] = both(todo[len(todo)/2], r.policyChange)

@@ -17,7 +17,7 @@ const (
 )
 
 // lossy lets the links of a node lose packets: what is left of that under TCP.
-func (r *clusterRun) lossy(ctx context.Context) error {
+func lossy(ctx context.Context, r *clusterRun) error {
 	i := r.any()
 	return r.strike(ctx, "packet loss 8 s", r.c.Name(i), func(ctx context.Context) error {
 		return r.during(ctx, i, brokertest.Link{Stalls: brokertest.Stalls{Every: lossEvery, Min: lossMin, Max: lossMax, Seed: r.rnd.Uint64()}})
@@ -25,7 +25,7 @@ func (r *clusterRun) lossy(ctx context.Context) error {
 }
 
 // halfOpen lets a node hear the others and not be heard, or the other way round.
-func (r *clusterRun) halfOpen(ctx context.Context) error {
+func halfOpen(ctx context.Context, r *clusterRun) error {
 	i, way, kind := r.any(), brokertest.Toward, "is not heard"
 	if r.rnd.IntN(2) == 0 {
 		way, kind = brokertest.Back, "does not hear"

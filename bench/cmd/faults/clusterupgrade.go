@@ -52,7 +52,7 @@ func clusterUpgrade(ctx context.Context, o options) error {
 	defer r.close()
 	wide("fault", "node", "whole after", "nobody acked", "slowest", "acked", "total acked")
 	for _, step := range []struct{ kind, binary string }{{"upgrade", present}, {"roll-back", old}, {"upgrade again", present}} {
-		if err = r.replaceAll(ctx, step.kind, step.binary); err != nil {
+		if err = replaceAll(ctx, r, step.kind, step.binary); err != nil {
 			break
 		}
 	}
@@ -66,7 +66,7 @@ func clusterUpgrade(ctx context.Context, o options) error {
 }
 
 // replaceAll restarts one node after the other as another binary.
-func (r *clusterRun) replaceAll(ctx context.Context, kind, binary string) error {
+func replaceAll(ctx context.Context, r *clusterRun, kind, binary string) error {
 	for _, i := range r.rnd.Perm(r.c.Len()) {
 		if err := r.strike(ctx, kind, r.c.Name(i), func(ctx context.Context) error {
 			term, cancel := context.WithTimeout(ctx, termWait)
