@@ -278,6 +278,9 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 			n.compare(&info)
 			warnClock(b.Broker, &info)
 		}
+		if err := wrongClock(infos); err != nil {
+			return nil, err
+		}
 		// A damaged copy may be thrown away only where the others have it all: who is
 		// ready has looked, and one no outweighs.
 		ready := slices.DeleteFunc(slices.Clone(infos), func(i nodeInfo) bool { return i.Phase != phaseNames[phaseReady] })

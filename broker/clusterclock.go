@@ -2,9 +2,12 @@ package broker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/signetbus/signet/broker/ops"
+	"github.com/signetbus/signet/broker/policy"
 )
 
 // clockLimit is from which difference on nodes are told of, in the log and in
@@ -12,6 +15,36 @@ import (
 // ages and the window in which an event id is known again are by the clock of whichever
 // node has a client or leads a stream.
 const clockLimit = time.Second
+
+// clockBound is from which difference on a node does not start. A store drops what is too
+// old by the clock of its own node: one that is ahead by more than a stream keeps events
+// would empty its copy, and might lead afterwards (seen with nats-server 2.15.2). And no
+// stream knows an event id for longer than its window again.
+const clockBound = policy.MinDuplicateWindow
+
+// ErrClock: the clock of this node is not that of the other nodes.
+var ErrClock = errors.New("broker: this node's clock is wrong")
+
+// wrongClock judges the clock here by those of the nodes that were heard of: as long as
+// fewer of them agree with it than do not, it is wrong. It is asked before the store opens.
+func wrongClock(infos []nodeInfo) error {
+	var differ []string
+	var by time.Duration
+	for i := range infos {
+		if d := infos[i].ahead; d.Abs() > clockBound {
+			differ, by = append(differ, infos[i].Node), d
+		}
+	}
+	if len(differ) <= len(infos)-len(differ) {
+		return nil
+	}
+	side := "behind"
+	if by < 0 {
+		side = "ahead of"
+	}
+	return fmt.Errorf("%w: it is %v %s that of %v, more than %v: nothing was opened; set the clock (chronyc makestep) and start again",
+		ErrClock, by.Abs().Round(time.Second), side, differ, clockBound)
+}
 
 // ahead is by how much a clock is ahead of this one that said now between sent and got of
 // this one; negative: behind. The time that the answer may have been on its way is not

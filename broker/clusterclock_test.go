@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,38 @@ func TestClusterStatusTellsOfClocks(t *testing.T) {
 		}
 		if told != tc.want {
 			t.Errorf("%v ahead: told %v, want %v: %+v", tc.ahead, told, tc.want, s.Problems)
+		}
+	}
+}
+
+// A node starts only while at least as many of the others agree with its clock as do not.
+func TestWrongClock(t *testing.T) {
+	of := func(ahead ...time.Duration) (infos []nodeInfo) {
+		for _, d := range ahead {
+			infos = append(infos, nodeInfo{Node: "other", ahead: d})
+		}
+		return infos
+	}
+	const far = clockBound + time.Second
+	for _, tc := range []struct {
+		name  string
+		infos []nodeInfo
+		says  string // empty: it starts
+	}{
+		{"nobody heard of", nil, ""},
+		{"within the bound", of(clockBound, -clockBound), ""},
+		{"the other one is wrong, or this one", of(far), "behind"},
+		{"both differ", of(-far, -far), "ahead of"},
+		{"one of two differs", of(far, 0), ""},
+		{"two of three differ", of(far, far, 0), "behind"},
+		{"two of four differ", of(far, -far, 0, 0), ""},
+	} {
+		err := wrongClock(tc.infos)
+		switch {
+		case tc.says == "" && err != nil:
+			t.Errorf("%s: %v", tc.name, err)
+		case tc.says != "" && (!errors.Is(err, ErrClock) || !strings.Contains(err.Error(), tc.says)):
+			t.Errorf("%s: %v, want ErrClock that says %q", tc.name, err, tc.says)
 		}
 	}
 }

@@ -24,12 +24,16 @@ const clockEnv = "SIGNET_FAULTS_CLOCK"
 // stay within the least window in which a stream knows an event id again.
 var skews = []time.Duration{30 * time.Second, -30 * time.Second, time.Minute, -time.Minute, 75 * time.Second, -75 * time.Second}
 
-// farSkews are tried without load: what a node does whose clock is not just a little off.
-var farSkews = []time.Duration{-10 * time.Minute, -2 * time.Hour, 2 * time.Hour, 400 * 24 * time.Hour}
+// farSkews must keep a node from starting.
+var farSkews = []time.Duration{-10 * time.Minute, -2 * time.Hour, 10 * time.Minute, worstSkew, 400 * 24 * time.Hour}
 
 const (
 	maxSkew = 75 * time.Second
-	farWait = 15 * time.Second // for such a node to be ready, or not
+	// worstSkew is ahead by more than the stream keeps events (30 days), and by less than
+	// certificates last: the store would take everything for too old.
+	worstSkew  = 40 * 24 * time.Hour
+	quickSkews = 2
+	farWait    = 15 * time.Second // for a node that must not start
 )
 
 // What is replaced in the standard library. Everything in the binary, nats-server and
@@ -98,12 +102,16 @@ func clusterClocks(ctx context.Context, o options) (err error) {
 	}
 	defer r.close()
 	r.w.l.clocks = maxSkew
+	n, far := o.skews, farSkews
+	if o.quick {
+		n, far = min(n, quickSkews), []time.Duration{worstSkew}
+	}
 	wide("fault", "node", "whole after", "nobody acked", "slowest", "acked", "total acked")
-	if err = skewAll(ctx, r, o.skews); err == nil {
+	if err = skewAll(ctx, r, n); err == nil {
 		err = r.judge(ctx, "clocks")
 	}
-	if err == nil && !o.quick {
-		err = farAll(ctx, r)
+	if err == nil {
+		err = farAll(ctx, r, far)
 	}
 	if err != nil {
 		r.logs()
@@ -190,9 +198,10 @@ func lastWords(r *clusterRun, i int) string {
 	return strings.Join(out, "; ")
 }
 
-// farAll tells what a node does whose clock is far off, and proves that it comes back
-// when its clock is right again.
-func farAll(ctx context.Context, r *clusterRun) error {
+// farAll proves that a node does not start whose clock is far off, that it comes back
+// when its clock is right again, and that no copy has lost anything. There is no load any
+// more: what is stored must stay.
+func farAll(ctx context.Context, r *clusterRun, far []time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, r.readers)
 	defer cancel()
 	for i := range r.c.Len() {
@@ -202,27 +211,29 @@ func farAll(ctx context.Context, r *clusterRun) error {
 			return err
 		}
 	}
-	for _, off := range farSkews {
+	for _, off := range far {
 		i := r.any()
 		r.c.Kill(i)
 		setOffset(r, i, off)
-		before := warned(r, i)
 		if err := r.c.Launch(i); err != nil {
 			return err
 		}
 		wait, cancel := context.WithTimeout(ctx, farWait)
 		err := r.c.AwaitReady(wait, i)
 		cancel()
-		said := "is ready, and warns: " + strconv.FormatBool(warned(r, i) > before)
-		if err != nil {
-			said = "is not ready: " + lastWords(r, i)
+		if err == nil {
+			return fmt.Errorf("%w: %s started with a clock that is %s off", errBroken, r.c.Name(i), signed(off))
 		}
-		fmt.Printf("a clock that is %s off, without load: %s %s\n", signed(off), r.c.Name(i), said)
+		fmt.Printf("a clock that is %s off: %s does not start: %s\n", signed(off), r.c.Name(i), lastWords(r, i))
 		r.c.Kill(i)
 		setOffset(r, i, 0)
 		if err := r.c.Start(ctx, i); err != nil {
 			return fmt.Errorf("%s with the right time again: %w", r.c.Name(i), err)
 		}
 	}
-	return nil
+	last, err := lastSequence(ctx, r.at)
+	if err != nil {
+		return err
+	}
+	return r.copies(ctx, "far clocks", last)
 }

@@ -51,7 +51,11 @@ func clusterUpgrade(ctx context.Context, o options) error {
 	}
 	defer r.close()
 	wide("fault", "node", "whole after", "nobody acked", "slowest", "acked", "total acked")
-	for _, step := range []struct{ kind, binary string }{{"upgrade", present}, {"roll-back", old}, {"upgrade again", present}} {
+	steps := []struct{ kind, binary string }{{"upgrade", present}, {"roll-back", old}, {"upgrade again", present}}
+	if o.quick {
+		steps = steps[:2]
+	}
+	for _, step := range steps {
 		if err = replaceAll(ctx, r, step.kind, step.binary); err != nil {
 			break
 		}

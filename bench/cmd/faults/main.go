@@ -74,7 +74,7 @@ func run() int {
 	flag.BoolVar(&o.cluster, "cluster", false, "hurt a cluster of three nodes, in more ways, instead of a broker by itself")
 	flag.BoolVar(&o.quick, "quick", false, "with -cluster: each fault once or a few times, instead of -kills")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "with -cluster: of which node is hurt when; printed")
-	flag.IntVar(&o.skews, "skews", 6, "with -cluster: changes of a node's clock under load; 0 for none")
+	flag.IntVar(&o.skews, "skews", 6, "with -cluster: changes of a node's clock under load, at most 2 with -quick; 0 for none")
 	flag.StringVar(&o.upgrade, "upgrade-from", "", "with -cluster: git revision from which nodes are upgraded under load; none leaves it out (default: the newest tag before HEAD)")
 	flag.StringVar(&o.binary, "signet", "", "with -cluster: the signet binary (default: built with the go command)")
 	flag.StringVar(&o.dir, "dir", "", "folder for state and disk images (default: the system's for temporary files)")
