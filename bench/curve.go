@@ -35,7 +35,7 @@ type CurvePlan struct {
 func FullCurve() CurvePlan {
 	return CurvePlan{
 		Nodes: 3, Streams: []int{1, 2, 4, 8, 16, 32, 64, 128}, Publishers: 32, InFlight: 32,
-		Rounds: 3, Window: time.Second, Warm: 300 * time.Millisecond, Idle: time.Second, Log: io.Discard,
+		Rounds: 3, Window: 800 * time.Millisecond, Warm: 200 * time.Millisecond, Idle: time.Second, Log: io.Discard,
 	}
 }
 

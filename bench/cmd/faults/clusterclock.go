@@ -73,12 +73,10 @@ func skewedBinary(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	source := string(text)
-	if strings.Count(source, nowBegins) != 1 || strings.Count(source, importBegin) != 1 {
-		return "", fmt.Errorf("%w (%s)", errToolchain, original)
+	source, err := skewSource(string(text))
+	if err != nil {
+		return "", fmt.Errorf("%w (%s)", err, original)
 	}
-	source = strings.Replace(source, nowBegins, nowBegins+"\tsec += clockOffset\n", 1)
-	source = strings.Replace(source, importBegin, importBegin+"\t\"syscall\"\n", 1) + clockSource
 	changed, overlay, binary := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "signet-skewed")
 	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
 	if err != nil {
@@ -88,6 +86,15 @@ func skewedBinary(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	return binary, brokertest.BuildSignet(ctx, binary, "-overlay", overlay)
+}
+
+// skewSource is time.go of the standard library with the offset in time.Now.
+func skewSource(source string) (string, error) {
+	if strings.Count(source, nowBegins) != 1 || strings.Count(source, importBegin) != 1 {
+		return "", errToolchain
+	}
+	source = strings.Replace(source, nowBegins, nowBegins+"\tsec += clockOffset\n", 1)
+	return strings.Replace(source, importBegin, importBegin+"\t\"syscall\"\n", 1) + clockSource, nil
 }
 
 // clusterClocks sets the clocks of nodes wrong under load.

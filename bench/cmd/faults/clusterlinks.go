@@ -26,9 +26,9 @@ func lossy(ctx context.Context, r *clusterRun) error {
 
 // halfOpen lets a node hear the others and not be heard, or the other way round.
 func halfOpen(ctx context.Context, r *clusterRun) error {
-	i, way, kind := r.any(), brokertest.Toward, "is not heard"
+	i, way, kind := r.any(), brokertest.Toward, "mute"
 	if r.rnd.IntN(2) == 0 {
-		way, kind = brokertest.Back, "does not hear"
+		way, kind = brokertest.Back, "deaf"
 	}
 	return r.strike(ctx, "half open 8 s", r.c.Name(i)+" "+kind, func(ctx context.Context) error {
 		return r.during(ctx, i, brokertest.Link{Cut: true, Only: way})
