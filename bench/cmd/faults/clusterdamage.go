@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // stateOf is the folder of a node's state, as brokertest.Processes makes it of
@@ -20,16 +23,10 @@ func stateOf(store string) string { return filepath.Join(store, "signet") }
 func damage(ctx context.Context, r *clusterRun, kind string, do func(file string) error) error {
 	i := r.any()
 	return r.strike(ctx, kind, r.c.Name(i), func(ctx context.Context) error {
-		r.c.Kill(i)
-		// Only where the others have it all a copy may be thrown away.
-		for k := range r.c.Len() {
-			if k == i {
-				continue
-			}
-			if err := r.c.AwaitReady(ctx, k); err != nil {
-				return err
-			}
+		if err := awaitWhole(ctx, r); err != nil {
+			return err
 		}
+		r.c.Kill(i)
 		state := stateOf(r.stores[i])
 		file, sealed, err := block(r, state)
 		if err != nil {
@@ -42,7 +39,7 @@ func damage(ctx context.Context, r *clusterRun, kind string, do func(file string
 		if err := do(file); err != nil {
 			return err
 		}
-		if err := r.c.Start(ctx, i); err != nil {
+		if err := startAgain(ctx, r, i); err != nil {
 			return err
 		}
 		after, err := quarantined(state)
@@ -60,6 +57,44 @@ func damage(ctx context.Context, r *clusterRun, kind string, do func(file string
 		}
 		return nil
 	})
+}
+
+// awaitWhole waits until every copy of the stream has everything. A node is ready before
+// that, and only where the others have it all a copy may be thrown away.
+func awaitWhole(ctx context.Context, r *clusterRun) error {
+	nc, err := r.at.Connect("reader")
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	for {
+		s, err := js.Stream(ctx, stream)
+		if err == nil {
+			c := s.CachedInfo().Cluster
+			if c != nil && c.Leader != "" && len(c.Replicas) == r.c.Len()-1 &&
+				!slices.ContainsFunc(c.Replicas, func(p *jetstream.PeerInfo) bool { return p.Offline || !p.Current }) {
+				return nil
+			}
+		}
+		if linger(ctx, 50*time.Millisecond) != nil {
+			return fmt.Errorf("%s does not get all of its copies: %w", stream, errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
+// startAgain starts a node as a supervisor does, as long as it says that the others cannot
+// do without its damaged copy now: they may be catching up.
+func startAgain(ctx context.Context, r *clusterRun, i int) error {
+	for {
+		err := r.c.Start(ctx, i)
+		if err == nil || ctx.Err() != nil || !strings.Contains(r.c.Log(i, 4), "not in touch or not whole now") {
+			return err
+		}
+	}
 }
 
 // flippedBit is damage that no crash leaves.

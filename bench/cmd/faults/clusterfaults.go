@@ -137,7 +137,7 @@ func (r *clusterRun) pause(ctx context.Context) error {
 func (r *clusterRun) partition(ctx context.Context) error {
 	i := r.any()
 	return r.strike(ctx, "partition 8 s", r.c.Name(i), func(ctx context.Context) error {
-		return r.during(ctx, i, brokertest.Link{Cut: true})
+		return r.during(ctx, i, brokertest.Link{Cut: true}, linkWait)
 	})
 }
 

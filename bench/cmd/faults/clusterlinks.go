@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/signetbus/signet/broker/brokertest"
@@ -9,6 +10,10 @@ import (
 
 const (
 	linkWait = 8 * time.Second // how long a bad link lasts
+	// halfOpenWait is longer than a leader that hears nobody believes in itself: the
+	// others must go on before the link is mended.
+	halfOpenWait = 30 * time.Second
+	halfOpenKind = "half open 30 s"
 
 	// The time-outs after which TCP sends again are 200 ms and more, doubled each time.
 	lossEvery = 1500 * time.Millisecond
@@ -20,26 +25,38 @@ const (
 func lossy(ctx context.Context, r *clusterRun) error {
 	i := r.any()
 	return r.strike(ctx, "packet loss 8 s", r.c.Name(i), func(ctx context.Context) error {
-		return r.during(ctx, i, brokertest.Link{Stalls: brokertest.Stalls{Every: lossEvery, Min: lossMin, Max: lossMax, Seed: r.rnd.Uint64()}})
+		return r.during(ctx, i, brokertest.Link{Stalls: brokertest.Stalls{Every: lossEvery, Min: lossMin, Max: lossMax, Seed: r.rnd.Uint64()}}, linkWait)
 	})
 }
 
-// halfOpen lets a node hear the others and not be heard, or the other way round.
+// halfOpen lets a node hear the others and not be heard, or the other way round; every
+// second time that is the leader, which the others go on to hear although it hears nobody.
 func halfOpen(ctx context.Context, r *clusterRun) error {
 	i, way, kind := r.any(), brokertest.Toward, "mute"
 	if r.rnd.IntN(2) == 0 {
 		way, kind = brokertest.Back, "deaf"
 	}
-	return r.strike(ctx, "half open 8 s", r.c.Name(i)+" "+kind, func(ctx context.Context) error {
-		return r.during(ctx, i, brokertest.Link{Cut: true, Only: way})
+	if r.rnd.IntN(2) == 0 {
+		var err error
+		if i, err = r.leader(ctx); err != nil {
+			return err
+		}
+		kind += " lead"
+	}
+	err := r.strike(ctx, halfOpenKind, r.c.Name(i)+" "+kind, func(ctx context.Context) error {
+		return r.during(ctx, i, brokertest.Link{Cut: true, Only: way}, halfOpenWait)
 	})
+	if still := r.still[halfOpenKind]; err == nil && still[len(still)-1] >= halfOpenWait {
+		err = fmt.Errorf("%w: nobody had an acknowledgement before the half-open link was mended", errBroken)
+	}
+	return err
 }
 
 // during gives a node other links for a while.
-func (r *clusterRun) during(ctx context.Context, i int, l brokertest.Link) error {
+func (r *clusterRun) during(ctx context.Context, i int, l brokertest.Link, d time.Duration) error {
 	r.c.Isolate(i, l)
 	defer r.c.Mend()
-	if err := linger(ctx, linkWait); err != nil {
+	if err := linger(ctx, d); err != nil {
 		return err
 	}
 	r.c.Mend()

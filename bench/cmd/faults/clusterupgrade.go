@@ -130,7 +130,7 @@ func buildRevision(ctx context.Context, rev, dir string) (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(dir, "signet")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/signet") //nolint:gosec // to a path of this command
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/signet")
 	build.Dir = filepath.Join(dir, "source")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w: %s", rev, err, out)
