@@ -6,12 +6,13 @@ BIN       := bin
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 FUZZTIME  ?= 30s
+UPGRADE_FROM ?=
 TOOL      := $(GO) tool -modfile=internal/tools/go.mod
 # The race detector needs cgo, which needs a C compiler.
 RACE      := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race,)
 TESTFLAGS ?= $(RACE) -timeout 9m
 
-.PHONY: help build demo test lint fuzz bench test-cluster test-faults fmt clean
+.PHONY: help build demo test lint fuzz bench bench-curve test-cluster test-faults fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -40,15 +41,18 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 	$(GO) run ./bench/cmd/bench -out bench/RESULTS.md
 
-test-cluster: ## drills of an operator on real clusters, then three nodes as processes: killed, paused, cut off, wiped, restarted under load; about 6 minutes
+bench-curve: ## clusters of three, Signet and raw: throughput against the number of streams; writes bench/CURVE.txt; about 4 minutes
+	$(GO) run ./bench/cmd/bench -curve -out bench/CURVE.txt
+
+test-cluster: ## drills of an operator on real clusters, then three nodes as processes: killed, paused, cut off, damaged, wiped, restarted, with wrong clocks under load; about 8 minutes
 	$(GO) test -timeout 9m -count=1 ./broker/clustertest
 	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 12m
 
-test-faults: ## the long suite, about half an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes under load (volumes need root on Linux)
+test-faults: ## the long suite, about an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes, damage, wrong clocks, an upgrade (UPGRADE_FROM=rev; default the last tag) under load (volumes need root on Linux)
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt
 	@(status=0; $(GO) run ./bench/cmd/faults -kills 20 -cuts 5 -disk 6 || status=$$?; echo; \
 	  $(GO) run ./bench/cmd/faults -encrypted -kills 10 -cuts 3 -keychange 15 || status=$$?; echo; \
-	  $(GO) run ./bench/cmd/faults -cluster -kills 100 -cuts 20 -limit 90m || status=$$?; exit $$status) \
+	  $(GO) run ./bench/cmd/faults -cluster -kills 100 -cuts 20 -upgrade-from '$(UPGRADE_FROM)' -limit 90m || status=$$?; exit $$status) \
 	  >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
 
 clean: ## remove what was built

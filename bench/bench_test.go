@@ -36,6 +36,31 @@ func TestOrderHasItsSizeAndKeepsTheSchema(t *testing.T) {
 	}
 }
 
+// Every number of streams of the curve fits a policy, with a subject for each that is
+// published on.
+func TestCurvePolicy(t *testing.T) {
+	for _, n := range FullCurve().Streams {
+		b, err := policy.Parse("policy.yaml", []byte(strings.ReplaceAll(curvePolicy(n), `{{nkey "bench"}}`, "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := policy.Compile(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(set.Tenants()[0].Streams); got != n {
+			t.Errorf("%d streams, want %d", got, n)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	a, b, c := &Figure{Events: 3, Elapsed: 1}, &Figure{Events: 1, Elapsed: 1}, &Figure{Events: 2, Elapsed: 1}
+	if got := median([]*Figure{a, b, c}); got != c {
+		t.Errorf("the median has %d events, want 2", got.Events)
+	}
+}
+
 func TestSpread(t *testing.T) {
 	if got, want := spread([]float64{3, 1, 2}), (Spread{Median: 2, Min: 1, Max: 3}); got != want {
 		t.Errorf("got %v, want %v", got, want)

@@ -56,6 +56,9 @@ type ServerConfig struct {
 	KeyFile, PreviousKeyFile string
 	// MaxBytes is storage.maxBytes, for Signet. 0 means its default.
 	MaxBytes int64
+	// Nodes makes a cluster of so many, 3 or 5, all of them in the one process. Store,
+	// Listen, the key files and MaxBytes are then not used. 0 means a server by itself.
+	Nodes int
 }
 
 // Address is how clients reach a server.
@@ -64,6 +67,8 @@ type Address struct {
 	CA    string            `json:"ca"`    // file
 	Creds map[string]string `json:"creds"` // principal to seed file
 	Root  string            `json:"root"`  // public key of the keyring's root; Signet only
+	// Policies are the policy files of the nodes of a cluster; Signet only.
+	Policies []string `json:"policies,omitempty"`
 }
 
 // Cred is the principal that both kinds of server know in the measurements.
@@ -112,8 +117,13 @@ func ServeIfAsked() {
 
 func serve(cfg *ServerConfig, in io.Reader, out io.Writer) error {
 	start := startRaw
-	if cfg.Kind == Signet {
+	switch {
+	case cfg.Kind == Signet && cfg.Nodes > 0:
+		start = startSignetNodes
+	case cfg.Kind == Signet:
 		start = startSignet
+	case cfg.Nodes > 0:
+		start = startRawNodes
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startWait)
 	defer cancel()

@@ -57,6 +57,9 @@ type nodeInfo struct {
 	Current bool `json:"current,omitempty"`
 	// LetsIn answers question.Fill: the node whose store may be started.
 	LetsIn string `json:"letsIn,omitempty"`
+	// Now is the node's clock when it answered; ahead is what that says to who asked.
+	Now   time.Time `json:"now,omitzero"`
+	ahead time.Duration
 }
 
 // question is what one node asks another, beside who it is.
@@ -71,7 +74,8 @@ type nodes struct {
 	b       *Broker
 	nc      *nats.Conn
 	server  *embed.Server
-	serving atomic.Pointer[admin.Service] // answers the others' requests; nil until it is up
+	serving atomic.Pointer[admin.Service]            // answers the others' requests; nil until it is up
+	clocks  atomic.Pointer[map[string]time.Duration] // by node: how far its clock is ahead of this one's
 }
 
 // clusterOptions returns what makes the embedded server a node; nil without a cluster.
@@ -184,6 +188,7 @@ func (n *nodes) answer(m *nats.Msg) {
 	if q.Fill != "" {
 		info.LetsIn = n.letsIn(q.Fill)
 	}
+	info.Now = time.Now() // the look at the streams took a while
 	data, err := json.Marshal(&info)
 	if err == nil {
 		err = m.Respond(data)
@@ -210,11 +215,14 @@ func (n *nodes) ask(ctx context.Context, q question) []nodeInfo {
 		asked++
 		go func() {
 			var info nodeInfo
+			sent := time.Now()
 			m, err := n.nc.RequestWithContext(ctx, nodeSubject+name, body)
+			got := time.Now()
 			if err != nil || json.Unmarshal(m.Data, &info) != nil || info.Node != name {
 				answers <- nil
 				return
 			}
+			info.ahead = ahead(info.Now, sent, got)
 			answers <- &info
 		}()
 	}
@@ -306,6 +314,10 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 				}
 			}
 			n.compare(&info)
+			warnClock(b.Broker, &info)
+		}
+		if err := wrongClock(infos); err != nil {
+			return nil, err
 		}
 		// A damaged copy may be thrown away only where the others have it all: who is
 		// ready has looked, and one no outweighs.

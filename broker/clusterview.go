@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -24,7 +25,9 @@ type nodeView struct {
 }
 
 func (n *nodes) view() *nodeView {
-	return &nodeView{nodeInfo: n.info(), Cluster: *n.server.Cluster(), Groups: embed.Groups(n.server)}
+	info := n.info()
+	info.Now = time.Now()
+	return &nodeView{nodeInfo: info, Cluster: *n.server.Cluster(), Groups: embed.Groups(n.server)}
 }
 
 func (n *nodes) answerView(m *nats.Msg) {
@@ -59,8 +62,11 @@ func (n *nodes) gather(ctx context.Context) *clusterView {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			var v nodeView
+			sent := time.Now()
 			m, err := n.nc.RequestWithContext(ctx, viewSubject+name, nil)
+			got := time.Now()
 			if err == nil && json.Unmarshal(m.Data, &v) == nil && v.Node == name {
+				v.ahead = ahead(v.Now, sent, got)
 				views[i] = &v
 			}
 		}()
@@ -271,6 +277,7 @@ func (c *clusterView) status(tenant string) adminapi.ClusterStatus {
 		n.Copies, n.Consumers, n.Leads = c.copies(name)
 		if v := c.views[name]; v != nil {
 			n.Answers, n.Version, n.Phase, n.Started, n.Advertise = true, v.Version, v.Phase, v.Started, v.Listen
+			n.ClockAhead = v.ahead.Seconds()
 			n.MissingRoutes, n.Policy, n.Keyring = v.Cluster.Missing, v.Policy, v.Keyring
 			n.PolicyDiffers, n.KeyringDiffers = v.Policy != policy, v.Keyring != keyring
 		}
@@ -377,6 +384,9 @@ func nodeProblems(n *adminapi.ClusterNode, led bool, add func(what, fix string))
 	}
 	if len(n.MissingRoutes) > 0 {
 		add(fmt.Sprintf("it has no route to %v", n.MissingRoutes), "see the logs of both for why the route is refused")
+	}
+	if d := time.Duration(n.ClockAhead * float64(time.Second)); d.Abs() > clockLimit {
+		add(fmt.Sprintf("its clock is %v ahead of that of the node that answers", d.Round(time.Millisecond)), "run a time service on every node: chronyc tracking")
 	}
 	if n.PolicyDiffers {
 		add("its policy differs from that of the others", "give all nodes the same files: signet policy check")

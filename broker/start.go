@@ -261,7 +261,8 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 }
 
 // startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
-// checks the consumers, and says which limits turned connections away.
+// checks the consumers, compares the nodes' clocks, and says which limits turned
+// connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -284,6 +285,7 @@ func (b startup) startWatch(context.Context, *material) error {
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
 				recheckConsumers(life, b.Broker)
+				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)
 			}
 		}

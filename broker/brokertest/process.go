@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,15 @@ func (c *Processes) Launch(i int) error {
 	if err != nil {
 		return fmt.Errorf("brokertest: %w", err)
 	}
-	defer log.Close()                                               // the process has its own by then
-	n.cmd = exec.Command(c.o.Binary, "serve", "--config", n.config) //nolint:gosec // the binary under test
+	defer log.Close() // the process has its own by then
+	binary, env := c.o.Binary, []string(nil)
+	if c.o.Command != nil {
+		var other string
+		other, env = c.o.Command(i)
+		binary = cmp.Or(other, binary)
+	}
+	n.cmd = exec.Command(binary, "serve", "--config", n.config) //nolint:gosec // the binary under test
+	n.cmd.Env = append(os.Environ(), env...)
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	noOrphan(n.cmd)
 	if err := n.cmd.Start(); err != nil {
@@ -192,12 +200,25 @@ func (c *Processes) Wipe(i int) error {
 	return os.RemoveAll(c.nodes[i].store)
 }
 
-// Isolate changes every link between node i and the others, both ways.
+// Isolate changes every link between node i and the others. Link.Only is seen from
+// node i: Toward is what it sends.
 func (c *Processes) Isolate(i int, l Link) {
+	turned := l
+	switch l.Only {
+	case Toward:
+		turned.Only = Back
+	case Back:
+		turned.Only = Toward
+	case BothWays:
+	}
 	for from, routes := range c.links {
 		for to, p := range routes {
-			if p != nil && (from == i || to == i) {
+			switch {
+			case p == nil:
+			case from == i:
 				p.Set(l)
+			case to == i: // routes that the others have dialed
+				p.Set(turned)
 			}
 		}
 	}

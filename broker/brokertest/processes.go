@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
@@ -45,6 +46,9 @@ type ProcessOptions struct {
 	Policy string
 	// Stores are the folders for the streams, by node. Empty means folders inside Dir.
 	Stores []string
+	// Command says, at every start of a node, which binary runs and what its environment
+	// has beside that of this process. nil, or an empty binary: Binary.
+	Command func(node int) (binary string, env []string)
 	// Change edits the configuration of each node before it is written.
 	Change func(node int, c *broker.Config)
 }
@@ -74,10 +78,8 @@ type process struct {
 func NewProcesses(ctx context.Context, o ProcessOptions) (*Processes, error) {
 	if o.Binary == "" {
 		o.Binary = filepath.Join(o.Dir, "signet")
-		build := exec.CommandContext(ctx, "go", "build", "-o", o.Binary, "github.com/signetbus/signet/cmd/signet") //nolint:gosec // to a path of the caller
-		out, err := build.CombinedOutput()
-		if err != nil {
-			return nil, fmt.Errorf("brokertest: build signet: %w: %s", err, out)
+		if err := BuildSignet(ctx, o.Binary); err != nil {
+			return nil, err
 		}
 	}
 	addrs, err := unusedAddrs(3 * o.Nodes)
@@ -101,6 +103,18 @@ func NewProcesses(ctx context.Context, o ProcessOptions) (*Processes, error) {
 		}
 	}
 	return c, nil
+}
+
+// BuildSignet builds the signet binary of this module with the go command. flags are
+// those of go build, such as -overlay.
+func BuildSignet(ctx context.Context, binary string, flags ...string) error {
+	args := append([]string{"build", "-o", binary}, flags...)
+	build := exec.CommandContext(ctx, "go", append(args, "github.com/signetbus/signet/cmd/signet")...) //nolint:gosec // to a path of the caller
+	out, err := build.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("brokertest: build signet: %w: %s", err, out)
+	}
+	return nil
 }
 
 func unusedAddrs(n int) ([]string, error) {
@@ -146,12 +160,46 @@ func (c *Processes) configure(i int, all []broker.ClusterNode) error {
 		c.o.Change(i, &cfg)
 	}
 	n.store = cfg.State
-	text, err := yaml.Marshal(&cfg)
+	text, err := lean(&cfg)
 	if err != nil {
 		return fmt.Errorf("brokertest: %w", err)
 	}
 	n.config = filepath.Join(c.o.Dir, n.name+".yaml")
 	return os.WriteFile(n.config, text, 0o600)
+}
+
+// lean is a configuration without what is the default, so that an earlier build, which
+// refuses settings that it does not know, reads it too.
+func lean(cfg *broker.Config) ([]byte, error) {
+	usual := broker.DefaultConfig()
+	var trees [2]map[string]any
+	for i, c := range []*broker.Config{cfg, &usual} {
+		text, err := yaml.Marshal(c)
+		if err == nil {
+			err = yaml.Unmarshal(text, &trees[i])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	without(trees[0], trees[1])
+	return yaml.Marshal(trees[0])
+}
+
+// without deletes from tree what is the same in usual.
+func without(tree, usual map[string]any) {
+	for key, v := range tree {
+		inner, ok := v.(map[string]any)
+		other, both := usual[key].(map[string]any)
+		switch {
+		case ok && both:
+			if without(inner, other); len(inner) == 0 {
+				delete(tree, key)
+			}
+		case reflect.DeepEqual(v, usual[key]):
+			delete(tree, key)
+		}
+	}
 }
 
 // Close kills what runs and ends the proxies.

@@ -82,6 +82,75 @@ func TestProxyHoldsAndDelays(t *testing.T) {
 	}
 }
 
+// TestProxyOneWay: what is cut in one direction passes in the other, and arrives when the
+// cut ends; stalls hold back, and lose and change nothing.
+func TestProxyOneWay(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p, err := brokertest.NewProxy(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	near, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	pass := func(to, from net.Conn, within time.Duration) error {
+		if _, err := io.WriteString(from, "ping"); err != nil {
+			t.Fatal(err)
+		}
+		if err := to.SetReadDeadline(time.Now().Add(within)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := io.ReadFull(to, make([]byte, 4))
+		return err
+	}
+	var late net.Error
+	for _, way := range []brokertest.Way{brokertest.Toward, brokertest.Back} {
+		open, cut := [2]net.Conn{near, far}, [2]net.Conn{far, near} // to, from
+		if way == brokertest.Back {
+			open, cut = cut, open
+		}
+		p.Set(brokertest.Link{Cut: true, Only: way})
+		if err := pass(open[0], open[1], 10*time.Second); err != nil {
+			t.Errorf("%v: the open way: %v", way, err)
+		}
+		if err := pass(cut[0], cut[1], 200*time.Millisecond); !errors.As(err, &late) || !late.Timeout() {
+			t.Errorf("%v: the cut way: %v", way, err)
+		}
+	}
+	p.Set(brokertest.Link{})
+	for _, to := range []net.Conn{near, far} { // what was held
+		if err := to.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(to, make([]byte, 4)); err != nil {
+			t.Error("what was held back is lost:", err)
+		}
+	}
+	const least = 50 * time.Millisecond
+	p.Set(brokertest.Link{Stalls: brokertest.Stalls{Every: time.Nanosecond, Min: least, Max: 2 * least, Seed: 1}})
+	begin := time.Now()
+	for range 3 {
+		if err := pass(far, near, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(begin); took < 2*least { // the first bytes may come before the first stall
+		t.Errorf("three times through a way that always stalls took %v", took)
+	}
+}
+
 // TestProcesses: a cluster of real processes; a paused node and a wiped one come back.
 func TestProcesses(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)

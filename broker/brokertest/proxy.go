@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -13,15 +14,39 @@ const (
 	proxyQueue = 256 // chunks that a link holds, as the buffers of a network do
 )
 
+// Way is a direction of the bytes on a link.
+type Way int
+
+// The ways.
+const (
+	BothWays Way = iota
+	Toward       // from who dials to who listens
+	Back         // from who listens to who dials
+)
+
 // Link says what a Proxy does to the bytes that pass it. The zero value passes them on.
 type Link struct {
-	// Cut holds everything back, both ways, and keeps all connections open, as a
-	// network does that loses every packet. What is held arrives when Cut ends.
+	// Cut holds everything back and keeps all connections open, as a network does that
+	// loses every packet. What is held arrives when Cut ends.
 	Cut bool
+	// Only is the way to which Cut, Delay, BytesPerSecond and Stalls apply; the other one
+	// is as if there were none.
+	Only Way
 	// Delay of each way.
 	Delay time.Duration
 	// BytesPerSecond of each way of each connection; 0 is no limit.
 	BytesPerSecond int
+	// Stalls are what is left of lost packets under TCP.
+	Stalls Stalls
+}
+
+// Stalls hold one way of one connection back now and then, as a lost packet does until
+// it is sent again; what comes behind it waits. Which way of which connection stalls when
+// follows from Seed and the order of the connections.
+type Stalls struct {
+	Every    time.Duration // mean time between two stalls of one way; 0 is none
+	Min, Max time.Duration // bounds of one stall
+	Seed     uint64
 }
 
 // Proxy is a TCP link that can be cut and slowed down. Safe for concurrent use.
@@ -35,6 +60,7 @@ type Proxy struct {
 	mu   sync.Mutex
 	link Link
 	open chan struct{} // closed while the link is not cut
+	ways uint64        // that were opened so far: the stream of random numbers of each
 }
 
 // NewProxy listens on a free port of 127.0.0.1 and passes connections on to the
@@ -63,6 +89,9 @@ func (p *Proxy) Set(l Link) {
 		p.open = make(chan struct{})
 	case !l.Cut && p.link.Cut:
 		close(p.open)
+	case l.Cut && l.Only != p.link.Only: // who waits looks again
+		close(p.open)
+		p.open = make(chan struct{})
 	}
 	p.link = l
 }
@@ -74,12 +103,16 @@ func (p *Proxy) Close() {
 	p.wg.Wait()
 }
 
-// passing waits until the link is not cut; false means that the proxy was closed.
-func (p *Proxy) passing() (Link, bool) {
+// passing waits until the link is not cut that way, and returns what else holds for it;
+// false means that the proxy was closed.
+func (p *Proxy) passing(way Way) (Link, bool) {
 	for {
 		p.mu.Lock()
 		link, open := p.link, p.open
 		p.mu.Unlock()
+		if link.Only != BothWays && link.Only != way {
+			link = Link{}
+		}
 		if !link.Cut {
 			return link, p.life.Err() == nil
 		}
@@ -105,8 +138,10 @@ func (p *Proxy) accept() {
 // link is cut gets no answer before it is mended.
 func (p *Proxy) serve(near net.Conn) {
 	defer near.Close()
-	if _, ok := p.passing(); !ok {
-		return
+	for _, way := range []Way{Toward, Back} { // a handshake needs both
+		if _, ok := p.passing(way); !ok {
+			return
+		}
 	}
 	far, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(p.life, "tcp", p.to)
 	if err != nil {
@@ -116,9 +151,9 @@ func (p *Proxy) serve(near net.Conn) {
 	end := context.AfterFunc(p.life, func() { near.Close(); far.Close() })
 	defer end()
 	var ways sync.WaitGroup
-	for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
+	for way, ends := range map[Way][2]net.Conn{Toward: {near, far}, Back: {far, near}} {
 		ways.Go(func() {
-			p.copy(way[1], way[0])
+			p.copy(ends[1], ends[0], way)
 			// A way that has ended ends the other: routes have no half-closed connections.
 			near.Close()
 			far.Close()
@@ -132,7 +167,7 @@ type chunk struct {
 	read time.Time
 }
 
-func (p *Proxy) copy(to, from net.Conn) {
+func (p *Proxy) copy(to, from net.Conn, way Way) {
 	queue, gone := make(chan chunk, proxyQueue), make(chan struct{})
 	defer close(gone)
 	p.wg.Go(func() {
@@ -152,12 +187,16 @@ func (p *Proxy) copy(to, from net.Conn) {
 			}
 		}
 	})
+	p.mu.Lock()
+	p.ways++
+	stall := staller{number: p.ways}
+	p.mu.Unlock()
 	for c := range queue {
-		link, ok := p.passing()
-		if !ok || !p.wait(time.Until(c.read.Add(link.Delay))) {
+		link, ok := p.passing(way)
+		if !ok || !p.wait(time.Until(c.read.Add(link.Delay))) || !p.wait(stall.next(link.Stalls)) {
 			return
 		}
-		if _, ok := p.passing(); !ok { // it may have been cut during the delay
+		if _, ok := p.passing(way); !ok { // it may have been cut meanwhile
 			return
 		}
 		if _, err := to.Write(c.data); err != nil {
@@ -167,7 +206,34 @@ func (p *Proxy) copy(to, from net.Conn) {
 			return
 		}
 	}
-	p.passing() // the end of a connection does not get through a cut link either
+	p.passing(way) // the end of a connection does not get through a cut link either
+}
+
+// staller says when one way of one connection stalls.
+type staller struct {
+	number uint64
+	of     Stalls // what rnd was made for
+	rnd    *rand.Rand
+	at     time.Time // of the next stall
+}
+
+// next returns for how long to hold back what is about to be passed on.
+func (s *staller) next(now Stalls) time.Duration {
+	if now.Every <= 0 {
+		s.of = now
+		return 0
+	}
+	gap := func() time.Duration { return time.Duration(s.rnd.ExpFloat64() * float64(now.Every)) }
+	if now != s.of {
+		s.of, s.rnd = now, rand.New(rand.NewPCG(now.Seed, s.number)) //nolint:gosec // repeatable, not secret
+		s.at = time.Now().Add(gap())
+	}
+	if time.Now().Before(s.at) {
+		return 0
+	}
+	hold := now.Min + time.Duration(s.rnd.Int64N(int64(max(1, now.Max-now.Min))))
+	s.at = time.Now().Add(hold + gap())
+	return hold
 }
 
 // wait is false when the proxy was closed meanwhile.

@@ -34,6 +34,7 @@ type ClusterNode struct {
 	PolicyDiffers  bool      `json:"policyDiffers,omitempty"` // from that of most nodes
 	Keyring        uint64    `json:"keyring,omitempty"`       // version
 	KeyringDiffers bool      `json:"keyringDiffers,omitempty"`
+	ClockAhead     float64   `json:"clockAhead,omitempty"` // seconds, of the node that answered; less the time that its answer took
 
 	// Copies of streams and consumers of all tenants on the node, and how many streams
 	// it leads.

@@ -33,6 +33,7 @@ func run() int {
 	rounds := flag.Int("rounds", 0, "rounds, instead of the plan's")
 	only := flag.String("only", "", "measure only workloads whose name contains this")
 	window := flag.Duration("window", 0, "length of one publishing run, instead of the plan's")
+	curve := flag.Bool("curve", false, "measure clusters of three instead: throughput against the number of streams; about four minutes, with -quick about one")
 	dir := flag.String("dir", "", "folder for the stores, on the volume to measure (default: the system's for temporary files)")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -41,6 +42,13 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *curve {
+		if err := measureCurve(ctx, *quick, *dir, *out); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return 1
+		}
+		return 0
+	}
 	plan := bench.FullPlan()
 	if *quick {
 		plan = bench.QuickPlan()

@@ -28,7 +28,7 @@ const (
 	targetRolling = 5 * time.Second
 )
 
-// clusterChaos is the run without power cuts.
+// clusterChaos is the run without power cuts, other clocks and other builds.
 func clusterChaos(ctx context.Context, o options) (err error) {
 	fmt.Printf("cluster of %d, seed %d\n", clusterNodes, o.seed)
 	r, err := newClusterRun(ctx, o, "chaos", nil)
@@ -58,10 +58,22 @@ type clusterRun struct {
 	readers time.Duration
 	rnd     *rand.Rand
 	begin   time.Time
+	dir     string
+	stores  []string // folders of the nodes' states
+	launch  []launch // how each node starts
 
 	faults  int
 	still   map[string]spread // by kind: nobody had an acknowledgement
 	slowest map[string]spread // by kind: one publisher had none
+	aside   int               // damaged copies that were set aside
+	ends    int               // copies that had lost their end and got it again
+}
+
+// launch is how a node starts. It changes only while the node does not run.
+type launch struct {
+	binary string // empty: that of the run
+	env    []string
+	off    time.Duration // of its clock
 }
 
 // newClusterRun starts a cluster with its load. stores may be nil.
@@ -70,18 +82,23 @@ func newClusterRun(ctx context.Context, o options, name string, stores []string)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	for i := len(stores); i < clusterNodes; i++ {
+		stores = append(stores, filepath.Join(dir, fmt.Sprintf("store%d", i+1)))
+	}
+	r := &clusterRun{
+		load: o.load, readers: o.readers, begin: time.Now(), dir: dir, stores: stores, launch: make([]launch, clusterNodes),
+		rnd:   rand.New(rand.NewPCG(o.seed, 0)),
+		still: map[string]spread{}, slowest: map[string]spread{},
+	}
 	c, err := brokertest.NewProcesses(ctx, brokertest.ProcessOptions{
 		Nodes: clusterNodes, Dir: dir, Binary: o.binary, Policy: policyWith("1GiB"), Stores: stores,
-		Change: func(_ int, cfg *broker.Config) { cfg.Log.Level = "info" },
+		Command: func(i int) (string, []string) { return r.launch[i].binary, r.launch[i].env },
+		Change:  func(_ int, cfg *broker.Config) { cfg.Log.Level = "info" },
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := &clusterRun{
-		c: c, load: o.load, readers: o.readers, begin: time.Now(),
-		rnd:   rand.New(rand.NewPCG(o.seed, 0)),
-		still: map[string]spread{}, slowest: map[string]spread{},
-	}
+	r.c = c
 	st := c.State(0)
 	r.at = bench.Address{URL: c.URLs(), CA: st.CA, Creds: st.Creds, Root: st.Root}
 	start, cancel := context.WithTimeout(ctx, backWait)
@@ -196,6 +213,9 @@ func (r *clusterRun) judge(ctx context.Context, what string) error {
 			return fmt.Errorf("reading back at %s: %w", r.c.Name(i), err)
 		}
 		v.print(what+", read at "+r.c.Name(i), r.faults)
+		if i == 0 {
+			v.tellTimes(what)
+		}
 		if err := v.err(); err != nil {
 			return err
 		}
@@ -203,6 +223,7 @@ func (r *clusterRun) judge(ctx context.Context, what string) error {
 	if err := r.copies(ctx, what, last); err != nil {
 		return err
 	}
+	tellDamage(r, what)
 	fmt.Printf("%s: %d tries were repeated under the same event id, %d starts were repeated\n", what, r.w.retries.Load(), r.c.Restarts())
 	for _, kind := range slices.Sorted(maps.Keys(r.still)) {
 		fmt.Printf("%-16s nobody acknowledged for: %v; slowest publisher: %v\n", kind, r.still[kind], r.slowest[kind])

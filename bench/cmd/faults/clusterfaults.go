@@ -18,13 +18,17 @@ import (
 // plan is how often each fault comes.
 type plan struct {
 	kills, leaders, pairs, pauses, partitions, slow, wipes, rolling, all int
+	halfOpen, loss, flips, cuts                                          int
 }
 
-var quickPlan = plan{kills: 6, leaders: 2, pairs: 1, pauses: 1, partitions: 1, slow: 1, wipes: 1, rolling: 1, all: 1}
+var quickPlan = plan{kills: 6, leaders: 2, pairs: 1, pauses: 1, partitions: 1, slow: 1, wipes: 1, rolling: 1, all: 1, halfOpen: 1, loss: 1, flips: 1, cuts: 1}
 
 // longPlan has n kills altogether.
 func longPlan(n int) plan {
-	return plan{kills: n - n/5 - n/10 - n/20, leaders: n / 5, pairs: n / 10, pauses: 5, partitions: 5, slow: 3, wipes: 3, rolling: 3, all: n / 20}
+	return plan{
+		kills: n - n/5 - n/10 - n/20, leaders: n / 5, pairs: n / 10, pauses: 5, partitions: 5, slow: 3, wipes: 3, rolling: 3, all: n / 20,
+		halfOpen: 4, loss: 4, flips: 4, cuts: 4, // no node sets more than eight copies aside
+	}
 }
 
 // chaos runs the faults of the plan in one cluster, in an order that the seed gives.
@@ -35,6 +39,9 @@ func (r *clusterRun) chaos(ctx context.Context, p plan) error {
 			todo = append(todo, do)
 		}
 	}
+	of := func(do func(context.Context, *clusterRun) error) func(context.Context) error {
+		return func(ctx context.Context) error { return do(ctx, r) }
+	}
 	add(p.kills, r.kill)
 	add(p.leaders, r.killLeader)
 	add(p.pairs, r.killTwo)
@@ -44,6 +51,10 @@ func (r *clusterRun) chaos(ctx context.Context, p plan) error {
 	add(p.wipes, r.wipe)
 	add(p.rolling, r.rolling)
 	add(p.all, r.killAll)
+	add(p.halfOpen, of(halfOpen))
+	add(p.loss, of(lossy))
+	add(p.flips, of(flipBit))
+	add(p.cuts, of(truncate))
 	r.rnd.Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	// Once, somewhere in the middle: a node misses a change of the policy.
 	todo[len(todo)/2] = both(todo[len(todo)/2], r.policyChange)
@@ -126,13 +137,7 @@ func (r *clusterRun) pause(ctx context.Context) error {
 func (r *clusterRun) partition(ctx context.Context) error {
 	i := r.any()
 	return r.strike(ctx, "partition 8 s", r.c.Name(i), func(ctx context.Context) error {
-		r.c.Isolate(i, brokertest.Link{Cut: true})
-		defer r.c.Mend()
-		if err := linger(ctx, 8*time.Second); err != nil {
-			return err
-		}
-		r.c.Mend()
-		return r.c.AwaitReady(ctx, i)
+		return r.during(ctx, i, brokertest.Link{Cut: true}, linkWait)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // policy lets one principal publish everything and another read it.
@@ -70,6 +71,8 @@ type ledger struct {
 	mu    sync.Mutex
 	lines []line // by publisher
 	total int
+
+	clocks time.Duration // how far the brokers' clocks are off at most; set before judge
 }
 
 // line is one publisher: the stream sequence of each acknowledged number, 0 where
@@ -138,6 +141,8 @@ type verdict struct {
 	Moved      int // stored under another sequence than acknowledged
 	Foreign    int // never sent, or not as it was sent
 	Unattested int // refused by the verifier, or attested for somebody else
+	recorded   timeline
+	kept       timeline
 	example    error
 }
 

@@ -12,6 +12,11 @@
 // and the time until the first acknowledgement is printed. Where the broker asks to
 // be started anew (exit code 75) the command does what a service manager would.
 //
+// With -cluster three nodes run as processes, and more happens to them: pauses,
+// partitions, half-open and lossy links, damage on disk, wiped volumes, rolling
+// restarts, clocks that are wrong (a binary whose time.Now is replaced), an upgrade from an
+// earlier build and the way back.
+//
 // Power cuts are Linux only and need root: the store lies on an ext4 image behind
 // a loop device that commits every 300 s; after SIGKILL the image file is copied,
 // which has what reached the device and nothing that was still in memory, and the
@@ -55,6 +60,8 @@ type options struct {
 	readers   time.Duration // bound of reading everything back
 	seed      uint64        // of all choices in a cluster
 	binary    string        // of signet, for a cluster
+	skews     int           // changes of a clock in a cluster
+	upgrade   string        // revision, noUpgrade, or empty: the last release
 }
 
 func run() int {
@@ -67,12 +74,14 @@ func run() int {
 	flag.BoolVar(&o.cluster, "cluster", false, "hurt a cluster of three nodes, in more ways, instead of a broker by itself")
 	flag.BoolVar(&o.quick, "quick", false, "with -cluster: each fault once or a few times, instead of -kills")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "with -cluster: of which node is hurt when; printed")
+	flag.IntVar(&o.skews, "skews", 6, "with -cluster: changes of a node's clock under load, at most 2 with -quick; 0 for none")
+	flag.StringVar(&o.upgrade, "upgrade-from", "", "with -cluster: git revision from which nodes are upgraded under load; none leaves it out (default: the newest tag before HEAD)")
 	flag.StringVar(&o.binary, "signet", "", "with -cluster: the signet binary (default: built with the go command)")
 	flag.StringVar(&o.dir, "dir", "", "folder for state and disk images (default: the system's for temporary files)")
 	flag.DurationVar(&o.load, "load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
 	limit := flag.Duration("limit", 15*time.Minute, "bound of the whole run")
 	flag.Parse()
-	if flag.NArg() > 0 || o.kills < 0 || o.cuts < 0 || o.changes < 0 || o.disk < 0 || o.disk > 20 || o.load <= 0 {
+	if flag.NArg() > 0 || o.kills < 0 || o.skews < 0 || o.cuts < 0 || o.changes < 0 || o.disk < 0 || o.disk > 20 || o.load <= 0 {
 		flag.Usage()
 		return 2
 	}
@@ -122,6 +131,11 @@ func faults(ctx context.Context, o options) (err error) {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
+	if o.cluster {
+		if err := clusterWorlds(ctx, o); err != nil {
+			return err
+		}
+	}
 	if o.changes > 0 {
 		if err := keyChanges(ctx, o.changes, o); err != nil {
 			return fmt.Errorf("key changes: %w", err)
@@ -130,13 +144,29 @@ func faults(ctx context.Context, o options) (err error) {
 	return volumeFaults(ctx, o)
 }
 
+// clusterWorlds are the faults that each need another build of signet.
+func clusterWorlds(ctx context.Context, o options) error {
+	if o.skews > 0 {
+		if err := clusterClocks(ctx, o); err != nil {
+			return fmt.Errorf("clocks: %w", err)
+		}
+	}
+	if o.upgrade == noUpgrade {
+		return nil
+	}
+	if err := clusterUpgrade(ctx, o); err != nil {
+		return fmt.Errorf("upgrade: %w", err)
+	}
+	return nil
+}
+
 // volumeFaults are those that need volumes of their own.
 func volumeFaults(ctx context.Context, o options) error {
 	if o.cuts == 0 && !insideNamespace() {
 		fmt.Println("power cuts: not asked for (-cuts 0)")
 	}
 	if (o.cuts > 0 || o.disk > 0) && !insideNamespace() {
-		return inNamespace(ctx, o, "-kills", "0", "-cuts", strconv.Itoa(o.cuts), "-disk", strconv.Itoa(o.disk))
+		return inNamespace(ctx, o, "-kills", "0", "-skews", "0", "-upgrade-from", noUpgrade, "-cuts", strconv.Itoa(o.cuts), "-disk", strconv.Itoa(o.disk))
 	}
 	if o.cuts > 0 {
 		do := powerCuts

@@ -45,15 +45,17 @@ func (v *verdict) read(ctx context.Context, a bench.Address, last uint64, begin 
 		return err
 	}
 	defer c.Close()
-	done := make(chan struct{})
+	slack, done := clockSlack+v.l.clocks, make(chan struct{})
 	sub, err := c.Subscribe(ctx, "faults.>", func(_ context.Context, d *client.Delivery) error {
 		if d.Sequence > last {
 			return nil // probes of a later moment
 		}
 		v.event(d.NATSSubject, d.Event.Data, d.Sequence)
 		at := d.Attestation
+		v.recorded.add(at.RecordedTime)
+		v.kept.add(d.Stored)
 		if d.Principal != principal || at.NATSSubject != d.NATSSubject || at.KeyID == "" ||
-			at.RecordedTime.Before(begin.Add(-clockSlack)) || at.RecordedTime.After(time.Now().Add(clockSlack)) {
+			at.RecordedTime.Before(begin.Add(-slack)) || at.RecordedTime.After(time.Now().Add(slack)) {
 			v.fault(&v.Unattested, "sequence %d: attested as %+v", d.Sequence, at)
 		}
 		if d.Sequence == last {

@@ -1,0 +1,78 @@
+package broker
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAhead(t *testing.T) {
+	sent := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	got := sent.Add(100 * time.Millisecond)
+	for _, tc := range []struct {
+		name string
+		now  time.Time
+		want time.Duration
+	}{
+		{"does not say", time.Time{}, 0},
+		{"read meanwhile", sent.Add(50 * time.Millisecond), 0},
+		{"behind", sent.Add(-2 * time.Second), -2 * time.Second},
+		{"ahead", got.Add(30 * time.Second), 30 * time.Second},
+	} {
+		if d := ahead(tc.now, sent, got); d != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, d, tc.want)
+		}
+	}
+}
+
+// A node with another clock is a problem of the cluster, and one within the limit is not.
+func TestClusterStatusTellsOfClocks(t *testing.T) {
+	for _, tc := range []struct {
+		ahead time.Duration
+		want  bool
+	}{{0, false}, {clockLimit, false}, {clockLimit + time.Millisecond, true}, {-30 * time.Second, true}} {
+		v := viewOf(3, "")
+		v.views["n2"].ahead = tc.ahead
+		told := false
+		s := v.status("shop")
+		for _, p := range s.Problems {
+			told = told || p.Node == "n2" && strings.Contains(p.What, "clock") && p.Fix != ""
+		}
+		if told != tc.want {
+			t.Errorf("%v ahead: told %v, want %v: %+v", tc.ahead, told, tc.want, s.Problems)
+		}
+	}
+}
+
+// A node starts only while at least as many of the others agree with its clock as do not.
+func TestWrongClock(t *testing.T) {
+	of := func(ahead ...time.Duration) (infos []nodeInfo) {
+		for _, d := range ahead {
+			infos = append(infos, nodeInfo{Node: "other", ahead: d})
+		}
+		return infos
+	}
+	const far = clockBound + time.Second
+	for _, tc := range []struct {
+		name  string
+		infos []nodeInfo
+		says  string // empty: it starts
+	}{
+		{"nobody heard of", nil, ""},
+		{"within the bound", of(clockBound, -clockBound), ""},
+		{"the other one is wrong, or this one", of(far), "behind"},
+		{"both differ", of(-far, -far), "ahead of"},
+		{"one of two differs", of(far, 0), ""},
+		{"two of three differ", of(far, far, 0), "behind"},
+		{"two of four differ", of(far, -far, 0, 0), ""},
+	} {
+		err := wrongClock(tc.infos)
+		switch {
+		case tc.says == "" && err != nil:
+			t.Errorf("%s: %v", tc.name, err)
+		case tc.says != "" && (!errors.Is(err, ErrClock) || !strings.Contains(err.Error(), tc.says)):
+			t.Errorf("%s: %v, want ErrClock that says %q", tc.name, err, tc.says)
+		}
+	}
+}
