@@ -2,12 +2,9 @@ package broker
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -15,27 +12,19 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/broker/admin"
-	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/gate"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/wire"
-	"github.com/signetbus/signet/signing"
-	"github.com/signetbus/signet/signing/keyring"
 )
 
 const (
 	quorumPoll  = 50 * time.Millisecond
-	quorumTell  = 5 * time.Second  // between two log lines while there is no quorum
-	peerTimeout = 2 * time.Second  // of one question to another node
-	peerWait    = 90 * time.Second // for the other nodes to learn of a new tenant
+	quorumTell  = 5 * time.Second // between two log lines while there is no quorum
+	peerTimeout = 2 * time.Second // of one question to another node
 	// nodeSubject, with the name of a node after it, is what that node answers in the
 	// system account, which no client can enter.
 	nodeSubject = "SIGNET.NODE."
-	tenantsFile = "tenants.json"
-	// hearLimit is how long a node that knows the tenants from before listens for new
-	// ones. One that does not listens until it has heard enough.
-	hearLimit = 2 * time.Second
 )
 
 // nodeInfo is what nodes tell each other.
@@ -76,60 +65,6 @@ type nodes struct {
 	server  *embed.Server
 	serving atomic.Pointer[admin.Service]            // answers the others' requests; nil until it is up
 	clocks  atomic.Pointer[map[string]time.Duration] // by node: how far its clock is ahead of this one's
-}
-
-// clusterOptions returns what makes the embedded server a node; nil without a cluster.
-func clusterOptions(b startup) (*embed.ClusterConfig, error) {
-	c := b.cfg.Cluster
-	if c == nil {
-		return nil, nil //nolint:nilnil // a broker by itself is no fault
-	}
-	cert, err := ca.ServerTLS(c.TLS.Certificate, c.TLS.Key)
-	if err != nil {
-		return nil, err
-	}
-	cert.OnError(func(err error) {
-		b.log.Error().Err(err).Msg("certificate of the routes not reloaded, the old one stays")
-	})
-	trust := func(node string) error { return trustNode(b.Broker, node) }
-	tls, err := cert.RouteConfig(c.TLS.CA, c.Name, b.cfg.Name, trust)
-	if err != nil {
-		return nil, err
-	}
-	return &embed.ClusterConfig{
-		Name: c.Name, Listen: c.Listen, Nodes: c.Nodes, TLS: tls, Trust: trust,
-		Admit: func(node, token string, cert *x509.Certificate) error { return admitNode(b.Broker, node, token, cert) },
-		Token: func() string { return signing.NodeToken(b.material.Load().signer, c.Name, b.cfg.Name) },
-	}, nil
-}
-
-// trustNode says whether the keyring has a key of the node that is valid now. Both ends
-// of a route ask, and the list of the nodes to dial: nats-server asks for tokens only
-// where it is dialled.
-func trustNode(b *Broker, node string) error {
-	if b.cfg.Cluster.Nodes[node] == "" {
-		return fmt.Errorf("broker: %q is not one of cluster.nodes", node)
-	}
-	now := time.Now()
-	for _, k := range b.material.Load().ring.Keys() {
-		if k.Role == keyring.RoleBroker && k.Principal == node && k.ValidAt(now) {
-			return nil
-		}
-	}
-	return fmt.Errorf("broker: the keyring here has no valid key of node %q", node)
-}
-
-// admitNode judges a node that wants a route to this one, which TLS has let through.
-func admitNode(b *Broker, node, token string, cert *x509.Certificate) error {
-	c := b.cfg.Cluster
-	name, err := ca.NodeOf(cert, c.Name)
-	switch {
-	case err != nil:
-		return err
-	case name != node:
-		return fmt.Errorf("broker: it says that it is node %q with the certificate of %q", node, name)
-	}
-	return signing.VerifyNodeToken(token, c.Name, node, b.material.Load().ring, time.Now())
 }
 
 // ownerTTL is how long the gate remembers whose a consumer is. Another node may have
@@ -269,85 +204,6 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 	}
 }
 
-// hearTenants returns the accounts of cfg and those that the other nodes have beside
-// them. A server that starts without the account of a stream which has a copy on it
-// leaves that copy dead, and makes the cluster delete the stream if it is younger than
-// five seconds (nats-server 2.15.2; seen with a node whose volume was new and whose
-// policy was old). So the accounts must be known before the store starts. It listens with a server that has no store. Whoever has made a stream of a
-// tenant was in touch with a majority that knew the tenant; so hearing half of the
-// nodes besides this one is enough. What was heard is written down.
-func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.TenantAccount, err error) {
-	all := cfg.Tenants
-	own, err := readHolding(b.cfg.State)
-	if err != nil {
-		return nil, err
-	}
-	b.held.now.Store(&own)
-	_, statErr := os.Stat(filepath.Join(b.cfg.State, tenantsFile))
-	cfg.NoStore, cfg.Inspect, cfg.Stopped = true, nil, nil
-	server, err := embed.Start(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, server.Shutdown(context.WithoutCancel(ctx))) }()
-	n, err := b.joinNodes(server)
-	if err != nil {
-		return nil, err
-	}
-	defer n.nc.Close()
-	port := &waitingPort{b: b.Broker}
-	defer func() { err = errors.Join(err, port.close(context.WithoutCancel(ctx))) }()
-	q := question{Without: b.cfg.Name}
-	if !b.held.get().remembers() {
-		q.Fill = b.cfg.Name
-	}
-	poll := time.NewTicker(quorumPoll)
-	defer poll.Stop()
-	began := time.Now()
-	for told := began; ; {
-		infos := n.ask(ctx, q)
-		for _, info := range infos {
-			for _, t := range info.Tenants {
-				if !hasAccount(all, t.Name) {
-					b.log.Warn().Str("tenant", t.Name).Str("node", info.Node).Msg("another node has a tenant that the policy here does not have")
-					all = append(all, t)
-				}
-			}
-			n.compare(&info)
-			warnClock(b.Broker, &info)
-		}
-		if err := wrongClock(infos); err != nil {
-			return nil, err
-		}
-		// A damaged copy may be thrown away only where the others have it all: who is
-		// ready has looked, and one no outweighs.
-		ready := slices.DeleteFunc(slices.Clone(infos), func(i nodeInfo) bool { return i.Phase != phaseNames[phaseReady] })
-		keeps := len(ready) > 0 && !slices.ContainsFunc(ready, func(i nodeInfo) bool { return !i.Keeps })
-		b.damage.peers = func() bool { return keeps }
-		waits := error(nil)
-		if len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit {
-			if waits = mayStartStore(b, infos, port); !errors.Is(waits, ErrStoreWaits) {
-				return all, errors.Join(waits, rememberTenants(b.cfg.State, all))
-			}
-		}
-		if time.Since(told) > quorumTell {
-			told = time.Now()
-			b.log.Warn().Err(waits).Int("heard of", len(infos)).Msg("waiting for the other nodes: this one has to hear of their tenants, and its store must not take theirs from them")
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-server.Done():
-			return nil, errors.Join(ErrServerEnded, server.Err())
-		case <-poll.C:
-		}
-	}
-}
-
-func hasAccount(list []embed.TenantAccount, name string) bool {
-	return slices.ContainsFunc(list, func(t embed.TenantAccount) bool { return t.Name == name })
-}
-
 // compare warns of what should be the same on every node.
 func (n *nodes) compare(other *nodeInfo) {
 	m := n.b.material.Load()
@@ -355,46 +211,6 @@ func (n *nodes) compare(other *nodeInfo) {
 		n.b.log.Warn().Str("node", other.Node).Str("its policy", other.Policy).Str("policy", m.policy.Digest()).
 			Uint64("its keyring", other.Keyring).Uint64("keyring", m.ring.Version()).Msg("another node has another policy or keyring")
 	}
-}
-
-// awaitTenants waits until every node that is in touch has the accounts of set: a
-// stream that is made before is refused by the node that lacks its account, and lost.
-func (n *nodes) awaitTenants(ctx context.Context, want []embed.TenantAccount) error {
-	if n == nil {
-		return nil
-	}
-	// That a node has an account means, to the others, that it has it for good.
-	if err := rememberTenants(n.b.cfg.State, embed.Accounts(n.server)); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, peerWait)
-	defer cancel()
-	poll := time.NewTicker(4 * quorumPoll)
-	defer poll.Stop()
-	for {
-		missing := lacking(n.ask(ctx, question{}), want)
-		if len(missing) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("broker: no stream of a new tenant before every node knows it: %v; give all nodes the same policy, then reload", missing)
-		case <-poll.C:
-		}
-	}
-}
-
-// lacking lists which node lacks which tenant, as "node: tenant".
-func lacking(infos []nodeInfo, want []embed.TenantAccount) []string {
-	var out []string
-	for _, info := range infos {
-		for _, t := range want {
-			if !hasAccount(info.Tenants, t.Name) {
-				out = append(out, info.Node+": "+t.Name)
-			}
-		}
-	}
-	return out
 }
 
 // handOver waits until every stream keeps its quorum without this node, at most for
@@ -433,36 +249,4 @@ func (n *nodes) losesQuorum(ctx context.Context, node string) ([]string, error) 
 		out = append(out, more...)
 	}
 	return out, nil
-}
-
-// rememberTenants writes down every account that there is, so that none is missing at
-// the next start, whatever the policy here says then.
-func rememberTenants(dir string, all []embed.TenantAccount) error {
-	data, err := json.Marshal(all)
-	if err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
-	return write(filepath.Join(dir, tenantsFile), data, 0o600)
-}
-
-// withRemembered adds the accounts that were written down.
-func withRemembered(dir string, accounts []embed.TenantAccount) ([]embed.TenantAccount, error) {
-	file := filepath.Join(dir, tenantsFile)
-	data, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return accounts, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("broker: %w", err)
-	}
-	var known []embed.TenantAccount
-	if err := json.Unmarshal(data, &known); err != nil {
-		return nil, fmt.Errorf("broker: %s: %w", file, err)
-	}
-	for _, t := range known {
-		if !hasAccount(accounts, t.Name) {
-			accounts = append(accounts, t)
-		}
-	}
-	return accounts, nil
 }
