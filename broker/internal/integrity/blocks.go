@@ -66,10 +66,13 @@ type examined struct {
 }
 
 // blocks checks the block files in msgs and what they say together.
-func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs string) error {
+func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs string, top *lock) error {
 	files, err := listBlocks(msgs)
 	if err != nil {
 		return err
+	}
+	if f.vault != nil && path.Base(filepath.ToSlash(msgs)) != newMessages {
+		files = withoutPurged(files, filepath.Join(filepath.Dir(msgs), newMessages))
 	}
 	known, sealed := c.Ledger.known(f.rel)
 	if c.live {
@@ -93,7 +96,7 @@ func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs 
 	done = slices.DeleteFunc(done, func(e examined) bool { return e.gone })
 	var x *index
 	if !c.live {
-		if x, err = readIndex(msgs, f.name); err != nil && !errors.Is(err, errIndex) {
+		if x, err = readIndex(msgs, f.name, top); err != nil && !errors.Is(err, errIndex) {
 			return fmt.Errorf("%w: %w", ErrStore, err)
 		}
 	}
@@ -117,11 +120,28 @@ func (c *check) remember(rel string, done []examined, known map[uint32]knownBloc
 	c.Ledger.remember(rel, list)
 }
 
+// withoutPurged leaves out the block that a purge has made to begin with and whose key
+// it has moved already: the server throws it away and forgets the purge.
+func withoutPurged(files []blockFile, moved string) []blockFile {
+	return slices.DeleteFunc(files, func(b blockFile) bool {
+		_, err := os.Stat(filepath.Join(moved, strings.TrimSuffix(b.name, ".blk")+".key"))
+		return err == nil
+	})
+}
+
 // block verifies one block, or trusts the ledger.
 func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k knownBlock, end tail, buf []byte) (examined, []byte, error) {
 	e := examined{file: b}
+	key, err := f.vault.block(file, b.index)
+	if err != nil {
+		return e, buf, err
+	}
+	if key != nil && key.bad && b.size > 0 {
+		e.spoiledKey(key, end)
+		return e, buf, nil
+	}
 	same := k.Size == b.size && k.MTime == b.mtime && k.Hash != ""
-	if same && !c.Full && !end.last {
+	if same && !c.Full && !end.last && (f.vault == nil || key != nil) {
 		e.blockSummary = k.blockSummary
 		c.progress(b.size, &c.trusted)
 		return e, buf, nil
@@ -145,18 +165,16 @@ func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k
 	}
 	c.progress(b.size, &c.read)
 	e.hash = contentHash(raw)
-	data, packed, err := decompress(raw)
-	if err != nil {
-		e.fault(Damage{Kind: KindUndecodable, Detail: err.Error()})
-		return e, raw, nil //nolint:nilerr // damage is a result
-	}
 	stopped := end.clean
-	end.clean = end.clean || packed // compressed blocks are replaced as a whole
-	h, err := newHasher(blockKey(f.name, b.index), f.raft)
-	if err != nil {
+	// Without its key a block is plain, or nothing of it may pass for an append that was cut.
+	lost := f.vault != nil && key == nil
+	end.clean = end.clean || lost
+	if err := e.scan(f, key, raw, end); err != nil {
 		return e, raw, err
 	}
-	e.blockScan = scanBlock(h, data, end)
+	if lost && len(e.faults) > 0 {
+		e.blockScan = blockScan{faults: []Damage{{Kind: KindKey, From: 1, Detail: "its key file is not there"}}}
+	}
 	// The same size and time, or an orderly stop since: then not one byte may differ.
 	if (same || stopped) && k.Size == b.size && k.Hash != "" && len(e.faults) == 0 && k.Hash != e.hash {
 		e.fault(Damage{
@@ -165,6 +183,42 @@ func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k
 		})
 	}
 	return e, raw, nil
+}
+
+// scan decrypts, decompresses and verifies the bytes of a block, the first in place.
+func (e *examined) scan(f folder, key *lock, raw []byte, end tail) error {
+	short := -1
+	if key != nil && end.last && end.powerCut && !end.clean {
+		short = shortEnd(raw)
+	}
+	key.records(raw)
+	data, packed, err := decompress(raw)
+	if err != nil {
+		e.fault(Damage{Kind: KindUndecodable, Detail: err.Error()})
+		return nil //nolint:nilerr // damage is a result
+	}
+	end.clean = end.clean || packed // compressed blocks are replaced as a whole
+	h, err := newHasher(blockKey(f.name, e.file.index), f.raft)
+	if err != nil {
+		return err
+	}
+	e.blockScan = scanBlock(h, data, end)
+	if len(e.faults) > 0 && short >= 0 && !packed {
+		clear(data[short:])
+		e.blockScan = scanBlock(h, data, end)
+	}
+	return nil
+}
+
+// spoiledKey judges a block whose key file does not open: all of it is lost. A key
+// file that holds nothing, beside the last block, may never have reached the disk, and
+// then no event of that block was acknowledged: the sync before would have brought it.
+func (e *examined) spoiledKey(key *lock, end tail) {
+	if end.last && !end.clean && end.powerCut && end.lazy && key.blank() {
+		e.torn = int(e.file.size)
+		return
+	}
+	e.fault(Damage{Kind: KindKey, From: 1, Detail: "its key file does not open: it is damaged, or of another store"})
 }
 
 // readInto reads a file of about size bytes, using buf if it is large enough.
