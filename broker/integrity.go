@@ -154,6 +154,13 @@ func (b startup) obey(rep *integrity.Report) error {
 		switch {
 		case r.Action == integrity.ActionServe && situation(b).Consent[r.Replica.Owner()]:
 			b.damage.ledger.Accept(r.Replica, time.Now())
+			a, err := integrity.Withdraw(b.cfg.State, r.Replica, time.Now())
+			if err != nil {
+				return err
+			}
+			if a != nil {
+				log.Error().Str("replica", r.Replica.ID()).Str("folder", a.Folder).Strs("moved", a.Moved).Msg("withdrawn, nobody can decrypt it any more")
+			}
 		case r.Action == integrity.ActionSetAside && !moved[r.Replica.Dir]:
 			a, err := integrity.SetAside(b.cfg.State, rep, r.Replica, time.Now())
 			if err != nil {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -39,6 +41,21 @@ func SetAside(dir string, report *Report, damaged *Replica, now time.Time) (*Asi
 		return nil, fmt.Errorf("%w: %s belongs to the whole node: replace the node, it cannot be set aside", ErrDamaged, damaged.ID())
 	}
 	move := partsOf(report, damaged)
+	out, err := newAside(dir, damaged, names(move), now)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range move {
+		if err := moveAside(filepath.Join(dir, filepath.FromSlash(r.Dir)), out.Folder); err != nil {
+			return out, err
+		}
+		out.Moved = append(out.Moved, r.Dir)
+	}
+	return out, nil
+}
+
+// newAside makes a folder in the quarantine, and says in it what it is for.
+func newAside(dir string, damaged *Replica, moved []string, now time.Time) (*Aside, error) {
 	root := filepath.Join(dir, quarantineFolder)
 	kept, err := subfolders(root)
 	if err != nil {
@@ -61,18 +78,58 @@ func SetAside(dir string, report *Report, damaged *Replica, now time.Time) (*Asi
 	if err := errors.Join(syncDir(dir), syncDir(root)); err != nil {
 		return nil, err
 	}
-	note, err := json.MarshalIndent(map[string]any{"at": now.UTC(), "replica": damaged, "moved": names(move)}, "", "  ")
+	note, err := json.MarshalIndent(map[string]any{"at": now.UTC(), "replica": damaged, "moved": moved}, "", "  ")
 	if err != nil {
 		return nil, err
 	}
-	if err := writeSynced(filepath.Join(out.Folder, "report.json"), append(note, '\n')); err != nil {
+	return out, writeSynced(filepath.Join(out.Folder, "report.json"), append(note, '\n'))
+}
+
+// Withdraw moves into the quarantine what of a replica that is served as it is nobody
+// can decrypt any more, since nats-server would answer a block without its key by
+// deleting the whole stream, and one whose key does not open by an error at each read.
+// What it does not find it makes anew. It returns nil where all keys open.
+//
+// Errors: ErrQuarantineFull, ErrStore.
+func Withdraw(dir string, r *Replica, now time.Time) (*Aside, error) {
+	var move []string
+	for _, d := range r.Damage {
+		if d.Kind != KindKey {
+			continue
+		}
+		switch at := path.Dir(d.File); {
+		case d.File == path.Join(r.Dir, metaKey):
+			// The blocks have keys of their own.
+			move = append(move, d.File, path.Join(at, "meta.inf"), path.Join(at, "meta.sum"), path.Join(at, "msgs", "index.db"))
+		case path.Base(d.File) == metaKey:
+			move = append(move, at) // the folder of a consumer
+		default:
+			move = append(move, d.File, strings.TrimSuffix(d.File, ".blk")+".key")
+		}
+	}
+	if len(move) == 0 {
+		return nil, nil
+	}
+	out, err := newAside(dir, r, move, now)
+	if err != nil {
 		return nil, err
 	}
-	for _, r := range move {
-		if err := moveAside(filepath.Join(dir, filepath.FromSlash(r.Dir)), out.Folder); err != nil {
+	for _, name := range move {
+		from := filepath.Join(dir, filepath.FromSlash(name))
+		to := filepath.Join(out.Folder, filepath.FromSlash(strings.TrimPrefix(name, r.Dir)))
+		if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return out, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		if err := os.Rename(from, to); err != nil {
+			return out, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		if err := errors.Join(syncDir(filepath.Dir(to)), syncDir(filepath.Dir(from))); err != nil {
 			return out, err
 		}
-		out.Moved = append(out.Moved, r.Dir)
+		out.Moved = append(out.Moved, name)
 	}
 	return out, nil
 }

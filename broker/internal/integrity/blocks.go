@@ -74,6 +74,11 @@ func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs 
 	if f.vault != nil && path.Base(filepath.ToSlash(msgs)) != newMessages {
 		files = withoutPurged(files, filepath.Join(filepath.Dir(msgs), newMessages))
 	}
+	if top != nil && !c.live {
+		if files, err = dropUnborn(r, files, msgs); err != nil {
+			return err
+		}
+	}
 	known, sealed := c.Ledger.known(f.rel)
 	if c.live {
 		sealed = false
@@ -129,6 +134,32 @@ func withoutPurged(files []blockFile, moved string) []blockFile {
 	})
 }
 
+// dropUnborn removes an empty block that has no key: the server makes the block, then
+// the key, and was cut off in between. It would take it for a damaged block that is not
+// encrypted, and delete the stream.
+func dropUnborn(r *Replica, files []blockFile, msgs string) ([]blockFile, error) {
+	var out []blockFile
+	for _, b := range files {
+		file := filepath.Join(msgs, b.name)
+		key, err := readKey(strings.TrimSuffix(file, ".blk") + ".key")
+		if err != nil {
+			return nil, err
+		}
+		if key != nil || b.size > 0 {
+			out = append(out, b)
+			continue
+		}
+		if err := os.Remove(file); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		if err := syncDir(msgs); err != nil {
+			return nil, err
+		}
+		r.note("%s: %s was made and not finished, it held nothing and was removed", r.Dir, b.name)
+	}
+	return out, nil
+}
+
 // block verifies one block, or trusts the ledger.
 func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k knownBlock, end tail, buf []byte) (examined, []byte, error) {
 	e := examined{file: b}
@@ -137,7 +168,11 @@ func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k
 		return e, buf, err
 	}
 	if key != nil && key.bad && b.size > 0 {
-		e.spoiledKey(key, end)
+		if e.neverSynced(key, end) {
+			e.torn = int(b.size)
+		} else {
+			e.lose(k, "its key file does not open: it is damaged, or of another store")
+		}
 		return e, buf, nil
 	}
 	same := k.Size == b.size && k.MTime == b.mtime && k.Hash != ""
@@ -173,7 +208,7 @@ func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k
 		return e, raw, err
 	}
 	if lost && len(e.faults) > 0 {
-		e.blockScan = blockScan{faults: []Damage{{Kind: KindKey, From: 1, Detail: "its key file is not there"}}}
+		e.lose(k, "its key file is not there")
 	}
 	// The same size and time, or an orderly stop since: then not one byte may differ.
 	if (same || stopped) && k.Size == b.size && k.Hash != "" && len(e.faults) == 0 && k.Hash != e.hash {
@@ -210,15 +245,17 @@ func (e *examined) scan(f folder, key *lock, raw []byte, end tail) error {
 	return nil
 }
 
-// spoiledKey judges a block whose key file does not open: all of it is lost. A key
-// file that holds nothing, beside the last block, may never have reached the disk, and
-// then no event of that block was acknowledged: the sync before would have brought it.
-func (e *examined) spoiledKey(key *lock, end tail) {
-	if end.last && !end.clean && end.powerCut && end.lazy && key.blank() {
-		e.torn = int(e.file.size)
-		return
-	}
-	e.fault(Damage{Kind: KindKey, From: 1, Detail: "its key file does not open: it is damaged, or of another store"})
+// neverSynced: a key file that holds nothing, beside the last block, may never have
+// reached the disk, and then no event of that block was acknowledged: the sync before
+// would have brought it.
+func (e *examined) neverSynced(key *lock, end tail) bool {
+	return end.last && !end.clean && end.powerCut && end.lazy && key.blank()
+}
+
+// lose reports all of a block as lost, which is what k has known of it.
+func (e *examined) lose(k knownBlock, why string) {
+	e.blockScan = blockScan{blockSummary: blockSummary{First: k.First, Last: k.Last}}
+	e.fault(Damage{Kind: KindKey, From: max(k.First, 1), To: k.Last, Detail: why})
 }
 
 // readInto reads a file of about size bytes, using buf if it is large enough.

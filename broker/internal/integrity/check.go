@@ -246,11 +246,12 @@ func (c *check) folder(ctx context.Context, f folder) (*Replica, error) {
 	return r, nil
 }
 
-// forgive turns damage that the operator has accepted into notes.
+// forgive turns damage that the operator has accepted into notes. A key is not forgiven:
+// the server must not see what it belongs to (Withdraw), and then that is missing.
 func (c *check) forgive(r *Replica) {
 	kept := r.Damage[:0]
 	for _, d := range r.Damage {
-		if d.From > 0 && c.Ledger.covered(r.Owner(), d.From) {
+		if d.Kind != KindKey && d.From > 0 && c.Ledger.covered(r.Owner(), d.From) {
 			r.note("accepted earlier: %s", d)
 			r.Holes += max(d.To, d.From) - d.From + 1
 			continue

@@ -191,7 +191,7 @@ func (l *lock) text(b []byte) ([]byte, bool) {
 	plain = make([]byte, len(body)-l.aead.Overhead())
 	// Both ciphers only add a key stream, and it is what zeros are sealed as.
 	stream := l.aead.Seal(nil, nonce, plain, nil)
-	subtle.XORBytes(plain, body, stream)
+	subtle.XORBytes(plain, body, stream[:len(plain)])
 	return plain, false
 }
 
@@ -202,7 +202,7 @@ const minHole = 32
 // records decrypts a block in place. Where the disk holds zeros, so do the records: the
 // scan judges a page that was never written as it does in a block that is not encrypted.
 func (l *lock) records(raw []byte) {
-	if l == nil {
+	if l == nil || len(raw) == 0 {
 		return
 	}
 	holes := holesIn(raw)
