@@ -94,28 +94,31 @@ func keyHarms() []harm {
 		flip(t, file, int64(at), bit)
 		return fmt.Sprintf("%s byte %d bit %x", filepath.Base(file), at, bit)
 	}
-	any := func(t *testing.T, r *rand.Rand, s stored) string {
+	of := func(t *testing.T, s stored, block int) string {
 		t.Helper()
-		blocks := mustBlocks(t, s.msgs)
-		return filepath.Join(s.msgs, strings.TrimSuffix(blocks[r.IntN(len(blocks))].name, ".blk")+".key")
+		return filepath.Join(s.msgs, strings.TrimSuffix(mustBlocks(t, s.msgs)[block].name, ".blk")+".key")
+	}
+	some := func(t *testing.T, r *rand.Rand, s stored) string {
+		t.Helper()
+		return of(t, s, r.IntN(len(mustBlocks(t, s.msgs))))
 	}
 	return []harm{
 		{name: "bit flip in the key of a block", do: func(t *testing.T, r *rand.Rand, s stored) string {
-			return flipped(t, r, any(t, r, s))
+			return flipped(t, r, some(t, r, s))
 		}},
 		{name: "bit flip in the key of the stream", do: func(t *testing.T, r *rand.Rand, s stored) string {
 			return flipped(t, r, filepath.Join(filepath.Dir(s.msgs), metaKey))
 		}},
 		{name: "truncated key", do: func(t *testing.T, r *rand.Rand, s stored) string {
-			return truncate(t, any(t, r, s), 1+r.IntN(60))
+			return truncate(t, some(t, r, s), 1+r.IntN(60))
 		}},
-		{name: "zeroed key", do: func(t *testing.T, r *rand.Rand, s stored) string {
-			file := filepath.Join(s.msgs, "2.key")
+		{name: "zeroed key", do: func(t *testing.T, _ *rand.Rand, s stored) string {
+			file := of(t, s, 1)
 			write(t, file, make([]byte, len(read(t, file))))
-			return "2.key"
+			return filepath.Base(file)
 		}},
 		{name: "removed key of a block", do: func(t *testing.T, r *rand.Rand, s stored) string {
-			file := any(t, r, s)
+			file := some(t, r, s)
 			if err := os.Remove(file); err != nil {
 				t.Fatal(err)
 			}
@@ -128,11 +131,11 @@ func keyHarms() []harm {
 			return metaKey
 		}},
 		{name: "swapped keys", do: func(t *testing.T, _ *rand.Rand, s stored) string {
-			a, b := filepath.Join(s.msgs, "1.key"), filepath.Join(s.msgs, "3.key")
+			a, b := of(t, s, 0), of(t, s, 2)
 			ra, rb := read(t, a), read(t, b)
 			write(t, a, rb)
 			write(t, b, ra)
-			return "1.key and 3.key"
+			return filepath.Base(a) + " and " + filepath.Base(b)
 		}},
 	}
 }
