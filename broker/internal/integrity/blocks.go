@@ -125,41 +125,6 @@ func (c *check) remember(rel string, done []examined, known map[uint32]knownBloc
 	c.Ledger.remember(rel, list)
 }
 
-// withoutPurged leaves out the block that a purge has made to begin with and whose key
-// it has moved already: the server throws it away and forgets the purge.
-func withoutPurged(files []blockFile, moved string) []blockFile {
-	return slices.DeleteFunc(files, func(b blockFile) bool {
-		_, err := os.Stat(filepath.Join(moved, strings.TrimSuffix(b.name, ".blk")+".key"))
-		return err == nil
-	})
-}
-
-// dropUnborn removes an empty block that has no key: the server makes the block, then
-// the key, and was cut off in between. It would take it for a damaged block that is not
-// encrypted, and delete the stream.
-func dropUnborn(r *Replica, files []blockFile, msgs string) ([]blockFile, error) {
-	var out []blockFile
-	for _, b := range files {
-		file := filepath.Join(msgs, b.name)
-		key, err := readKey(strings.TrimSuffix(file, ".blk") + ".key")
-		if err != nil {
-			return nil, err
-		}
-		if key != nil || b.size > 0 {
-			out = append(out, b)
-			continue
-		}
-		if err := os.Remove(file); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrStore, err)
-		}
-		if err := syncDir(msgs); err != nil {
-			return nil, err
-		}
-		r.note("%s: %s was made and not finished, it held nothing and was removed", r.Dir, b.name)
-	}
-	return out, nil
-}
-
 // block verifies one block, or trusts the ledger.
 func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k knownBlock, end tail, buf []byte) (examined, []byte, error) {
 	e := examined{file: b}

@@ -230,7 +230,7 @@ func (c *check) folder(ctx context.Context, f folder) (*Replica, error) {
 		if err := checkSnapshots(r, dir, f.name); err != nil {
 			return nil, err
 		}
-	} else if err := checkConsumers(r, dir, f); err != nil {
+	} else if err := c.consumers(r, dir, f); err != nil {
 		return nil, err
 	}
 	msgs := filepath.Join(dir, "msgs")

@@ -140,3 +140,19 @@ func (v Verdict) Err() error {
 	}
 	return fmt.Errorf("%w:%s", ErrDamaged, b.String())
 }
+
+// sizeFromGroups: a stream whose configuration cannot be read does not say how many
+// replicas it has; the name of its Raft group does.
+func sizeFromGroups(replicas []Replica) {
+	for i := range replicas {
+		s := &replicas[i]
+		if s.Group != "" || !s.unsure {
+			continue
+		}
+		for k := range replicas {
+			if g := &replicas[k]; g.Group != "" && g.Consumer == "" && g.Owner() == s.Owner() {
+				s.Replicas = groupSize(g.Group)
+			}
+		}
+	}
+}

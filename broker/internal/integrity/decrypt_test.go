@@ -443,3 +443,48 @@ func recordsOf(t *testing.T, s stored, block string) []int {
 	t.Helper()
 	return offsets(t, s.read(t, filepath.Join(s.msgs, block)))
 }
+
+// TestUnfinishedKeys: a stream and a consumer whose key files a power cut has emptied were
+// made and not finished; they can be made anew. After anything else they are damage.
+func TestUnfinishedKeys(t *testing.T) {
+	v := encrypted()[1]
+	dir := ordersStore(t, v.server)
+	orders := filepath.Dir(v.orders(dir).msgs)
+	cut := func(folder string) {
+		t.Helper()
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(folder, metaKey), nil)
+		write(t, filepath.Join(folder, "meta.inf"), []byte("whatever"))
+		write(t, filepath.Join(folder, "meta.sum"), []byte("whatever"))
+	}
+	cut(filepath.Join(filepath.Dir(orders), "NEW"))
+	cut(filepath.Join(orders, "obs", "w"))
+	killed := mustLedger(t, dir)
+	if err := killed.Running(); err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]Options{
+		"a kill":             {Dir: dir, Key: v.key, Ledger: killed, LazySync: true},
+		"every write synced": {Dir: dir, Key: v.key},
+	} {
+		if rep := mustCheck(t, o); len(rep.Damaged()) != 2 {
+			t.Errorf("%s: %d replicas are damaged, want 2", name, len(rep.Damaged()))
+		}
+	}
+	rep := mustCheck(t, Options{Dir: dir, Key: v.key, LazySync: true})
+	if n := len(rep.Damaged()); n != 0 {
+		t.Fatalf("a power cut: %v", rep.Damaged()[0].Damage)
+	}
+	_, js := jet(t, startServer(t, dir, v.server))
+	if got := served(t, js, "ORDERS", messages); got != messages {
+		t.Errorf("served %d", got)
+	}
+	if _, err := js.CreateStream(t.Context(), appendOnlyConfig("NEW", 1)); err != nil {
+		t.Error(err)
+	}
+	if _, err := js.CreateConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{Durable: "w", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		t.Error(err)
+	}
+}

@@ -64,6 +64,10 @@ func (c *check) meta(r *Replica, dir string, f folder) (*meta, *lock, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if c.unfinished(f, lock) && blockBytes(filepath.Join(dir, "msgs")) == 0 {
+		r.note("%s: made and not finished, its key never reached the disk; it holds nothing and is made anew", r.Dir)
+		return m, nil, remove(dir, metaKey, "meta.inf", "meta.sum")
+	}
 	text, whole := lock.text(raw)
 	switch {
 	case len(raw) == 0 || len(sum) == 0:
@@ -158,10 +162,10 @@ func sumOf(raw []byte, key string) []byte {
 	return hex.AppendEncode(nil, h.Sum(nil))
 }
 
-// checkConsumers verifies the configurations of consumers, and that their states look
+// consumers verifies the configurations of consumers, and that their states look
 // like such: nats-server keeps no checksum of a state, so a number in it that has
 // changed cannot be seen. In an encrypted store it can: there a state has a tag.
-func checkConsumers(r *Replica, dir string, f folder) error {
+func (c *check) consumers(r *Replica, dir string, f folder) error {
 	names, err := subfolders(filepath.Join(dir, "obs"))
 	if err != nil {
 		return err
@@ -181,6 +185,12 @@ func checkConsumers(r *Replica, dir string, f folder) error {
 		}
 		text, whole := lock.text(raw)
 		switch {
+		case c.unfinished(f, lock):
+			r.note("consumer %s: made and not finished, its key never reached the disk; it is removed", n)
+			if err := remove(filepath.Dir(cdir), n); err != nil {
+				return err
+			}
+			continue
 		case lock != nil && lock.bad:
 			bad(KindKey, metaKey, "it does not open: it is damaged, or of another store")
 			continue
@@ -276,22 +286,6 @@ func compareSnapshots(replicas []Replica) {
 		for k := range replicas {
 			if s := &replicas[k]; s.Group == "" && s.Owner() == group.Owner() && s.LastSeq < group.snapshotLast {
 				s.damage(Damage{Kind: KindTail, File: "msgs", From: s.LastSeq + 1, To: group.snapshotLast, Detail: "the Raft snapshot has seen them"})
-			}
-		}
-	}
-}
-
-// sizeFromGroups: a stream whose configuration cannot be read does not say how many
-// replicas it has; the name of its Raft group does.
-func sizeFromGroups(replicas []Replica) {
-	for i := range replicas {
-		s := &replicas[i]
-		if s.Group != "" || !s.unsure {
-			continue
-		}
-		for k := range replicas {
-			if g := &replicas[k]; g.Group != "" && g.Consumer == "" && g.Owner() == s.Owner() {
-				s.Replicas = groupSize(g.Group)
 			}
 		}
 	}
