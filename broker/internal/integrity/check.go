@@ -52,9 +52,9 @@ type Options struct {
 	pace func(ctx context.Context, bytes int64) error
 }
 
-// Check verifies the stopped store in o.Dir. It reads and changes nothing; what it has
-// verified goes into the ledger, which the caller saves. Damage is in the report and is
-// no error.
+// Check verifies the stopped store in o.Dir. It reads, and changes nothing but what the
+// package comment names; what it has verified goes into the ledger, which the caller
+// saves. Damage is in the report and is no error.
 //
 // Errors: ErrStore, ErrWrongKey, or ctx's.
 func Check(ctx context.Context, o Options) (*Report, error) {
