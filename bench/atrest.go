@@ -18,7 +18,7 @@ var atRestCiphers = []string{"", "aes-256", "chacha20"}
 
 // costAtRest are the figures of one way to store, one of each round.
 type costAtRest struct {
-	lazy, lazyCPU, durable, read, readCPU, start []float64
+	lazy, lazyCPU, durable, read, readCPU, start, startCPU []float64
 	stored                                       uint64 // bytes in the stream that is read
 }
 
@@ -50,6 +50,7 @@ func AtRest(ctx context.Context, p Plan, out io.Writer) error {
 		{"the same, server CPU us per event", "%.1f", func(c *costAtRest) []float64 { return c.lazyCPU }},
 		{fmt.Sprintf("async 256 B, %d in flight, fsync, events/s", p.FsyncWindow), "%.0f", func(c *costAtRest) []float64 { return c.durable }},
 		{"start that verifies what is stored, s", "%.2f", func(c *costAtRest) []float64 { return c.start }},
+		{"the same, server CPU s", "%.2f", func(c *costAtRest) []float64 { return c.startCPU }},
 		{"read after it, ordered consumer, events/s", "%.0f", func(c *costAtRest) []float64 { return c.read }},
 		{"the same, server CPU us per event", "%.1f", func(c *costAtRest) []float64 { return c.readCPU }},
 	} {
@@ -118,7 +119,11 @@ func (c *costAtRest) measure(ctx context.Context, p *Plan, cipher string) (err e
 	began := time.Now()
 	return withServer(ctx, cfg, func(s *Server, nc *nats.Conn) error {
 		c.start = append(c.start, time.Since(began).Seconds())
-		var err error
+		now, err := s.Stats(false)
+		if err != nil {
+			return err
+		}
+		c.startCPU = append(c.startCPU, now.CPU.Seconds())
 		if _, c.stored, err = streamState(ctx, nc, streamRead); err != nil {
 			return err
 		}
