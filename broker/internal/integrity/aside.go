@@ -85,27 +85,32 @@ func newAside(dir string, damaged *Replica, moved []string, now time.Time) (*Asi
 	return out, writeSynced(filepath.Join(out.Folder, "report.json"), append(note, '\n'))
 }
 
-// Withdraw moves into the quarantine what of a replica that is served as it is nobody
-// can decrypt any more, since nats-server would answer a block without its key by
-// deleting the whole stream, and one whose key does not open by an error at each read.
-// What it does not find it makes anew. It returns nil where all keys open.
+// Withdraw prepares a replica that is served as it is for the server. It moves into the
+// quarantine what nobody can decrypt any more: nats-server would answer a block without
+// its key by deleting the whole stream, and one whose key does not open by an error at
+// each read. What it does not find it makes anew. And it removes index.db, unless that is
+// the witness of a lost end: with it the server trusts the blocks, and where a
+// sequence is damaged it counts up to the wrong one, for hours; without it it verifies
+// them, and cuts off at the damage. It returns nil where nothing was moved.
 //
 // Errors: ErrQuarantineFull, ErrStore.
 func Withdraw(dir string, r *Replica, now time.Time) (*Aside, error) {
 	var move []string
+	index := path.Join(r.Dir, "msgs", "index.db")
 	for _, d := range r.Damage {
-		if d.Kind != KindKey {
-			continue
-		}
 		switch at := path.Dir(d.File); {
+		case d.Kind != KindKey:
 		case d.File == path.Join(r.Dir, metaKey):
 			// The blocks have keys of their own.
-			move = append(move, d.File, path.Join(at, "meta.inf"), path.Join(at, "meta.sum"), path.Join(at, "msgs", "index.db"))
+			move = append(move, d.File, path.Join(at, "meta.inf"), path.Join(at, "meta.sum"), index)
 		case path.Base(d.File) == metaKey:
 			move = append(move, at) // the folder of a consumer
 		default:
 			move = append(move, d.File, strings.TrimSuffix(d.File, ".blk")+".key")
 		}
+	}
+	if err := distrustIndex(dir, r, index); err != nil {
+		return nil, err
 	}
 	if len(move) == 0 {
 		return nil, nil
@@ -151,6 +156,25 @@ func partsOf(report *Report, damaged *Replica) []*Replica {
 		}
 	}
 	return append(groups, streams...)
+}
+
+// distrustIndex removes index.db if a block is damaged, and none of them is the last.
+func distrustIndex(dir string, r *Replica, index string) error {
+	blocks, err := listBlocks(filepath.Join(dir, filepath.FromSlash(path.Dir(index))))
+	if err != nil || len(blocks) == 0 {
+		return err
+	}
+	last, inner := blocks[len(blocks)-1].name, false
+	for _, d := range r.Damage {
+		if d.Kind == KindTail || path.Base(d.File) == last {
+			return nil
+		}
+		inner = inner || strings.HasSuffix(d.File, ".blk")
+	}
+	if !inner {
+		return nil
+	}
+	return remove(filepath.Join(dir, filepath.FromSlash(path.Dir(index))), path.Base(index))
 }
 
 func names(list []*Replica) []string {

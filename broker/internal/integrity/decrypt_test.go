@@ -439,6 +439,35 @@ func TestAcceptedKeys(t *testing.T) {
 	}
 }
 
+// TestAcceptedSequence: a sequence that has become another one does not keep the server
+// from starting, once the operator has agreed to lose what follows it in its block.
+func TestAcceptedSequence(t *testing.T) {
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) {
+			dir := ordersStore(t, v.server)
+			s := v.orders(dir)
+			at := recordsOf(t, s, "2.blk")
+			flip(t, filepath.Join(s.msgs, "2.blk"), int64(at[10])+4+6, 1) // sequence and 2^48
+			l := mustLedger(t, dir)
+			r := replica(t, mustCheck(t, Options{Dir: dir, Key: v.key, Ledger: l}), "$G/ORDERS")
+			l.Accept(r, time.Now())
+			if a, err := Withdraw(dir, r, time.Now()); a != nil || err != nil {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			srv := startServer(t, dir, v.server)
+			_, js := jet(t, srv)
+			want := uint64(messages - len(at) + 10)
+			if got := served(t, js, "ORDERS", want); got != want {
+				t.Errorf("served %d, want %d", got, want)
+			}
+			stopServer(srv)
+			if rep := mustCheck(t, Options{Dir: dir, Key: v.key, Ledger: l, Full: true}); len(rep.Damaged()) > 0 {
+				t.Errorf("it is damaged again: %v", rep.Damaged()[0].Damage)
+			}
+		})
+	}
+}
+
 func recordsOf(t *testing.T, s stored, block string) []int {
 	t.Helper()
 	return offsets(t, s.read(t, filepath.Join(s.msgs, block)))
