@@ -19,7 +19,7 @@ var atRestCiphers = []string{"", "aes-256", "chacha20"}
 // costAtRest are the figures of one way to store, one of each round.
 type costAtRest struct {
 	lazy, lazyCPU, durable, read, readCPU, start, startCPU []float64
-	stored                                       uint64 // bytes in the stream that is read
+	stored                                                 uint64 // bytes in the stream that is read
 }
 
 // AtRest measures Signet against itself with what is stored in the clear and encrypted
