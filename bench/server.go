@@ -54,6 +54,8 @@ type ServerConfig struct {
 	// KeyFile and PreviousKeyFile are those of broker.EncryptionConfig, for Signet.
 	// Empty means that the store is not encrypted, as that of Raw is not.
 	KeyFile, PreviousKeyFile string
+	// Cipher is that of broker.EncryptionConfig. Empty means its default.
+	Cipher string
 	// MaxBytes is storage.maxBytes, for Signet. 0 means its default.
 	MaxBytes int64
 	// Nodes makes a cluster of so many, 3 or 5, all of them in the one process. Store,
@@ -203,7 +205,7 @@ func startSignet(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, er
 	if cfg.Store != "" {
 		c.State = filepath.Join(cfg.Store, "signet")
 	}
-	c.Storage.Encryption = broker.EncryptionConfig{KeyFile: cfg.KeyFile, PreviousKeyFile: cfg.PreviousKeyFile}
+	c.Storage.Encryption = broker.EncryptionConfig{KeyFile: cfg.KeyFile, PreviousKeyFile: cfg.PreviousKeyFile, Cipher: cfg.Cipher}
 	c.Ops.Listen = "off"
 	c.Drain = stopWait / 2
 	c.Gate.ConnectionRate = 100000 // the driver is one address

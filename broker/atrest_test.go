@@ -193,6 +193,38 @@ func TestWrongStoreKeyLosesNothing(t *testing.T) {
 	checkPlanted(t, brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: first.State.Dir}))
 }
 
+// TestKeyOfAnotherStore: a sealed store key that the configured key opens, and which is
+// that of another store, is no damage: nothing is judged, accepted or set aside.
+func TestKeyOfAnotherStore(t *testing.T) {
+	first := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy})
+	plant(t, first)
+	stopBroker(t, first)
+	key := must(os.ReadFile(first.State.StoreKey))(t)
+	other := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: t.TempDir(), Change: func(c *broker.Config) {
+		check(t, os.WriteFile(c.Storage.Encryption.KeyFile, key, 0o600))
+	}})
+	stopBroker(t, other)
+	from, to := storeOf(t, other), storeOf(t, first)
+	kept := map[string][]byte{}
+	for _, name := range []string{"store-key.json", "store-key.copy.json"} {
+		kept[name] = must(os.ReadFile(filepath.Join(to, name)))(t)
+		check(t, os.WriteFile(filepath.Join(to, name), must(os.ReadFile(filepath.Join(from, name)))(t), 0o600))
+	}
+	cfg := must(broker.LoadConfig(first.State.Config, nil))(t)
+	cfg.Ops.Listen, cfg.AcceptDamage = "off", []string{"shop/ORDERS"}
+	err := must(broker.New(cfg, "test", zerolog.Nop()))(t).Start(within(t))
+	if err == nil || errors.Is(err, broker.ErrDamaged) || !strings.Contains(err.Error(), "wrong key") || !strings.Contains(err.Error(), "put back the store-key.json") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(to, "quarantine")); err == nil {
+		t.Error("something was set aside")
+	}
+	for name, text := range kept {
+		check(t, os.WriteFile(filepath.Join(to, name), text, 0o600))
+	}
+	checkPlanted(t, brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: first.State.Dir}))
+}
+
 func TestStoreKeyChange(t *testing.T) {
 	first := brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy})
 	plant(t, first)
@@ -205,8 +237,10 @@ func TestStoreKeyChange(t *testing.T) {
 			c.Storage.Encryption = broker.EncryptionConfig{KeyFile: key, PreviousKeyFile: old}
 		}})
 		checkPlanted(t, b)
-		if !strings.Contains(log.String(), "sealed anew") {
-			t.Error("the log does not tell of the change")
+		for _, want := range []string{"sealed anew", `"damaged":0`, "store verified"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log of the change does not say %q", want)
+			}
 		}
 		stopBroker(t, b)
 		b = brokertest.New(t, brokertest.Options{Encrypt: true, Policy: shopPolicy, Dir: first.State.Dir, Change: func(c *broker.Config) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -20,7 +21,24 @@ import (
 // again, but only while the others have it all; until then it does not start, and
 // nobody is ever served a hole.
 func TestClusterHealsDamage(t *testing.T) {
-	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: smallBlocks(t)})
+	bit := func(t *testing.T, state string) { flipBit(t, state, "shop", "ORDERS") }
+	key := func(t *testing.T, state string) {
+		check(t, os.Remove(filepath.Join(state, "jetstream", "shop", "streams", "ORDERS", "msgs", "1.key")))
+	}
+	for i, harm := range []func(*testing.T, string){bit, bit, key} {
+		t.Run(atRest[i].name, func(t *testing.T) {
+			if i > 0 {
+				t.Parallel() // it waits, mostly
+			}
+			clusterHealsDamage(t, atRest[i].set, harm)
+		})
+	}
+}
+
+func clusterHealsDamage(t *testing.T, set func(*brokertest.Options), harm func(t *testing.T, state string)) {
+	o := brokertest.Options{Policy: smallBlocks(t)}
+	set(&o)
+	c := brokertest.NewCluster(t, 3, o)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	const events = 100
@@ -32,7 +50,7 @@ func TestClusterHealsDamage(t *testing.T) {
 	}
 	replicasCurrent(ctx, t, c.NATS("writer"), "ORDERS")
 	c.Stop(1)
-	flipBit(t, storeOf(t, c.Nodes[1]), "shop", "ORDERS")
+	harm(t, storeOf(t, c.Nodes[1]))
 	// Another one is away: what is left elsewhere is one copy, so the damaged one stays.
 	c.Stop(2)
 	again := make(chan error, 1)

@@ -65,7 +65,8 @@ type damageState struct {
 	// peers says whether other nodes hold whole replicas of what this one holds, so that
 	// a damaged one is set aside instead of refused. nil: it does not.
 	peers  func() bool
-	ledger *integrity.Ledger // nil until the store was inspected
+	key    *integrity.StoreKey // nil: the store is not encrypted
+	ledger *integrity.Ledger   // nil until the store was inspected
 	scrub  *integrity.Scrubber
 	aside  atomic.Int64 // folders in the quarantine
 
@@ -79,7 +80,7 @@ type damageState struct {
 func (b startup) integrityOptions() integrity.Options {
 	log := b.component("integrity")
 	return integrity.Options{
-		Dir: b.cfg.State, SystemAccount: wire.SystemAccount, Ledger: b.damage.ledger,
+		Dir: b.cfg.State, SystemAccount: wire.SystemAccount, Key: b.damage.key, Ledger: b.damage.ledger,
 		LazySync: b.Durability() != DurabilitySyncAlways,
 		Progress: func(done, total int64) {
 			log.Info().Int64("bytes", done).Int64("of", total).Dur("after", time.Since(b.started)).Msg("verifying the store")
@@ -97,7 +98,10 @@ func situation(b startup) integrity.Situation {
 
 // inspectStore verifies the store before the server sees it. It runs under the lock of
 // the store's folder.
-func (b startup) inspectStore(ctx context.Context) error {
+func (b startup) inspectStore(ctx context.Context, key embed.OpenedKey) error {
+	if key.Key != "" {
+		b.damage.key = integrity.NewStoreKey(key.Key, key.Cipher == embed.CipherChaCha)
+	}
 	var err error
 	if b.damage.ledger, err = integrity.OpenLedger(filepath.Join(b.cfg.State, ledgerFolder)); err != nil {
 		return err
@@ -137,9 +141,6 @@ func (b startup) inspectStore(ctx context.Context) error {
 func (b startup) obey(rep *integrity.Report) error {
 	log := b.component("integrity")
 	v := integrity.Decide(rep, situation(b))
-	for _, r := range v.Compare {
-		log.Warn().Str("replica", r.ID()).Str("reason", r.Unreadable).Msg("cannot be verified")
-	}
 	for _, r := range v.Rulings {
 		log.Error().Str("replica", r.Replica.ID()).Str("action", string(r.Action)).Str("reason", r.Reason).
 			Str("damage", describe(r.Replica)).Msg("the store is damaged")
@@ -153,6 +154,13 @@ func (b startup) obey(rep *integrity.Report) error {
 		switch {
 		case r.Action == integrity.ActionServe && situation(b).Consent[r.Replica.Owner()]:
 			b.damage.ledger.Accept(r.Replica, time.Now())
+			a, err := integrity.Withdraw(b.cfg.State, r.Replica, time.Now())
+			if err != nil {
+				return err
+			}
+			if a != nil {
+				log.Error().Str("replica", r.Replica.ID()).Str("folder", a.Folder).Strs("moved", a.Moved).Msg("withdrawn, nobody can decrypt it any more")
+			}
 		case r.Action == integrity.ActionSetAside && !moved[r.Replica.Dir]:
 			a, err := integrity.SetAside(b.cfg.State, rep, r.Replica, time.Now())
 			if err != nil {
@@ -224,7 +232,7 @@ func (b startup) startScrub(context.Context, *material) error {
 	}
 	o := b.integrityOptions()
 	b.damage.scrub = integrity.NewScrubber(integrity.ScrubConfig{
-		Dir: o.Dir, SystemAccount: o.SystemAccount, Ledger: o.Ledger,
+		Dir: o.Dir, SystemAccount: o.SystemAccount, Key: o.Key, Ledger: o.Ledger,
 		Interval: b.cfg.Storage.Scrub.Interval, Rate: int64(b.cfg.Storage.Scrub.Rate),
 		Found: b.foundDamage,
 		Failed: func(err error) {

@@ -24,10 +24,28 @@ func smallBlocks(t *testing.T) string {
 	return edit(t, shopPolicy, "{name: ORDERS, subjects: [orders.>], maxBytes: 16MiB}\n  - {name: PAYMENTS", "{name: ORDERS, subjects: [orders.>], maxBytes: 120KiB}\n  - {name: PAYMENTS")
 }
 
+// atRest are the ways to store.
+var atRest = []struct {
+	name string
+	set  func(*brokertest.Options)
+}{
+	{"plain", func(*brokertest.Options) {}},
+	{"aes-256", func(o *brokertest.Options) { o.Encrypt = true }},
+	{"chacha20", func(o *brokertest.Options) {
+		o.Encrypt = true
+		change := o.Change
+		o.Change = func(c *broker.Config) {
+			if c.Storage.Encryption.Cipher = "chacha20"; change != nil {
+				change(c)
+			}
+		}
+	}},
+}
+
 // filledBroker stores events in ORDERS of shop, at least two blocks of them.
-func filledBroker(t *testing.T) *brokertest.Broker {
+func filledBroker(t *testing.T, set func(*brokertest.Options)) *brokertest.Broker {
 	t.Helper()
-	b := newBroker(t, func(o *brokertest.Options) { o.Policy = smallBlocks(t) })
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy = smallBlocks(t) }, set)
 	c := b.Client("writer")
 	for i := range 100 {
 		if _, err := c.Publish(within(t), "orders.eu.x", &client.Event{ID: fmt.Sprint(i), Type: "t", Data: bytes.Repeat([]byte("x"), 200)}); err != nil {
@@ -61,7 +79,13 @@ func flipBit(t *testing.T, state, tenant, stream string) string {
 // consent it starts, serves what can be read, and health says so, also after the next
 // start, which needs no consent any more.
 func TestDamagedStoreIsRefused(t *testing.T) {
-	b := filledBroker(t)
+	for _, tt := range atRest {
+		t.Run(tt.name, func(t *testing.T) { damagedStoreIsRefused(t, tt.set) })
+	}
+}
+
+func damagedStoreIsRefused(t *testing.T, set func(*brokertest.Options)) {
+	b := filledBroker(t, set)
 	stop(t, b)
 	state := storeOf(t, b)
 	file := flipBit(t, state, "shop", "ORDERS")
@@ -93,10 +117,12 @@ func TestDamagedStoreIsRefused(t *testing.T) {
 
 	var accept []string
 	open := func() *brokertest.Broker {
-		return brokertest.New(t, brokertest.Options{Policy: smallBlocks(t), Dir: b.State.Dir, Change: func(c *broker.Config) {
+		o := brokertest.Options{Policy: smallBlocks(t), Dir: b.State.Dir, Change: func(c *broker.Config) {
 			quickDrain(c)
 			c.AcceptDamage = accept
-		}})
+		}}
+		set(&o)
+		return brokertest.New(t, o)
 	}
 	accept = []string{"shop/ORDERS"}
 	for _, when := range []string{"with consent", "after it"} {
@@ -119,8 +145,14 @@ func TestDamagedStoreIsRefused(t *testing.T) {
 // TestScrubRaisesTheAlarm: damage under a running broker shows in log, health and
 // metrics; a single node serves on.
 func TestScrubRaisesTheAlarm(t *testing.T) {
+	for _, tt := range atRest[:2] { // the scrubber itself is tried with all
+		t.Run(tt.name, func(t *testing.T) { scrubRaisesTheAlarm(t, tt.set) })
+	}
+}
+
+func scrubRaisesTheAlarm(t *testing.T, set func(*brokertest.Options)) {
 	var log logBuffer
-	b := newBroker(t, func(o *brokertest.Options) { o.Policy, o.Log = smallBlocks(t), &log })
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy, o.Log = smallBlocks(t), &log }, set)
 	c := b.Client("writer")
 	for i := range 100 {
 		if _, err := c.Publish(within(t), "orders.eu.x", &client.Event{ID: fmt.Sprint(i), Type: "t", Data: bytes.Repeat([]byte("x"), 200)}); err != nil {

@@ -77,7 +77,7 @@ var allowed = map[string][]string{
 		"internal/wire", "broker/policy", "broker/acl", "broker/identity", "broker/admission", "broker/jsapi",
 		"ratelimit", "github.com/nats-io/nkeys",
 	},
-	"broker/internal/integrity": {"github.com/minio/highwayhash", "github.com/klauspost/compress"},
+	"broker/internal/integrity": {"github.com/minio/highwayhash", "github.com/klauspost/compress", "golang.org/x/crypto"},
 	"broker/internal/embed":     {"internal/wire", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go"},
 	"broker/store":              {"internal/wire", "broker/policy", "dlq", "github.com/nats-io/nats.go", "golang.org/x/sys"},
 	"broker/audit":              {"internal/wire", "broker/policy", "dlq", "github.com/rs/zerolog"},

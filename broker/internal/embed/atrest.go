@@ -106,6 +106,23 @@ type atRest struct {
 	key string
 }
 
+// OpenedKey is what nats-server encrypts with, for who must read its files. The zero
+// value: they are not encrypted. Keep it out of every file.
+type OpenedKey struct {
+	Key    string
+	Cipher string // CipherAES or CipherChaCha
+}
+
+// Format keeps the key out of every text.
+func (OpenedKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(store key)") }
+
+func (a *atRest) opened() OpenedKey {
+	if a == nil {
+		return OpenedKey{}
+	}
+	return OpenedKey{Key: a.key, Cipher: a.Cipher}
+}
+
 // apply sets the key in o. It has no text form on purpose: the rendered text could
 // reach a log. Every reload must set it again, alike.
 func (a *atRest) apply(o *server.Options) {

@@ -106,10 +106,10 @@ type Config struct {
 	// Encryption of what is stored. nil means none. Start does not keep it.
 	Encryption *Encryption
 
-	// Inspect is called with the lock of StoreDir held, before the server looks at it;
-	// an error ends Start. Stopped is called when the server is gone and the lock still
+	// Inspect is called with the lock of StoreDir held, before the server looks at it,
+	// and gets the key that the files are encrypted with; an error ends Start. Stopped is called when the server is gone and the lock still
 	// held, also after a failed start.
-	Inspect func(context.Context) error
+	Inspect func(context.Context, OpenedKey) error
 	Stopped func()
 
 	atRest *atRest // of Start, for every set of options; behind a pointer, which %+v does not follow

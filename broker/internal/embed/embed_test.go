@@ -570,12 +570,12 @@ func TestInspectRunsUnderTheLock(t *testing.T) {
 		}
 	}
 	cfg := Config{StoreDir: dir, ServerName: "n", Tenants: []TenantAccount{{Name: "t", MaxBytes: 1 << 20}}}
-	cfg.Inspect = func(context.Context) error { locked("Inspect"); return objection }
+	cfg.Inspect = func(context.Context, OpenedKey) error { locked("Inspect"); return objection }
 	if _, err := Start(t.Context(), cfg); !errors.Is(err, objection) {
 		t.Fatalf("got %v", err)
 	}
 	stopped := 0
-	cfg.Inspect = func(context.Context) error { locked("Inspect"); return nil }
+	cfg.Inspect = func(context.Context, OpenedKey) error { locked("Inspect"); return nil }
 	cfg.Stopped = func() { locked("Stopped"); stopped++ }
 	s, err := Start(t.Context(), cfg)
 	if err != nil {

@@ -75,7 +75,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg.Encryption = nil
 	if cfg.Inspect != nil {
-		if err := cfg.Inspect(ctx); err != nil {
+		if err := cfg.Inspect(ctx, cfg.atRest.opened()); err != nil {
 			return nil, errors.Join(err, lock.release())
 		}
 	}

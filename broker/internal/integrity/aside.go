@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -39,6 +41,21 @@ func SetAside(dir string, report *Report, damaged *Replica, now time.Time) (*Asi
 		return nil, fmt.Errorf("%w: %s belongs to the whole node: replace the node, it cannot be set aside", ErrDamaged, damaged.ID())
 	}
 	move := partsOf(report, damaged)
+	out, err := newAside(dir, damaged, names(move), now)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range move {
+		if err := moveAside(filepath.Join(dir, filepath.FromSlash(r.Dir)), out.Folder); err != nil {
+			return out, err
+		}
+		out.Moved = append(out.Moved, r.Dir)
+	}
+	return out, nil
+}
+
+// newAside makes a folder in the quarantine, and says in it what it is for.
+func newAside(dir string, damaged *Replica, moved []string, now time.Time) (*Aside, error) {
 	root := filepath.Join(dir, quarantineFolder)
 	kept, err := subfolders(root)
 	if err != nil {
@@ -61,18 +78,63 @@ func SetAside(dir string, report *Report, damaged *Replica, now time.Time) (*Asi
 	if err := errors.Join(syncDir(dir), syncDir(root)); err != nil {
 		return nil, err
 	}
-	note, err := json.MarshalIndent(map[string]any{"at": now.UTC(), "replica": damaged, "moved": names(move)}, "", "  ")
+	note, err := json.MarshalIndent(map[string]any{"at": now.UTC(), "replica": damaged, "moved": moved}, "", "  ")
 	if err != nil {
 		return nil, err
 	}
-	if err := writeSynced(filepath.Join(out.Folder, "report.json"), append(note, '\n')); err != nil {
+	return out, writeSynced(filepath.Join(out.Folder, "report.json"), append(note, '\n'))
+}
+
+// Withdraw prepares a replica that is served as it is for the server. It moves into the
+// quarantine what nobody can decrypt any more: nats-server would answer a block without
+// its key by deleting the whole stream, and one whose key does not open by an error at
+// each read. What it does not find it makes anew. And it removes index.db, unless that is
+// the witness of a lost end: with it the server trusts the blocks, and where a
+// sequence is damaged it counts up to the wrong one, for hours; without it it verifies
+// them, and cuts off at the damage. It returns nil where nothing was moved.
+//
+// Errors: ErrQuarantineFull, ErrStore.
+func Withdraw(dir string, r *Replica, now time.Time) (*Aside, error) {
+	var move []string
+	index := path.Join(r.Dir, "msgs", "index.db")
+	for _, d := range r.Damage {
+		switch at := path.Dir(d.File); {
+		case d.Kind != KindKey:
+		case d.File == path.Join(r.Dir, metaKey):
+			// The blocks have keys of their own.
+			move = append(move, d.File, path.Join(at, "meta.inf"), path.Join(at, "meta.sum"), index)
+		case path.Base(d.File) == metaKey:
+			move = append(move, at) // the folder of a consumer
+		default:
+			move = append(move, d.File, strings.TrimSuffix(d.File, ".blk")+".key")
+		}
+	}
+	if err := distrustIndex(dir, r, index); err != nil {
 		return nil, err
 	}
-	for _, r := range move {
-		if err := moveAside(filepath.Join(dir, filepath.FromSlash(r.Dir)), out.Folder); err != nil {
+	if len(move) == 0 {
+		return nil, nil
+	}
+	out, err := newAside(dir, r, move, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range move {
+		from := filepath.Join(dir, filepath.FromSlash(name))
+		to := filepath.Join(out.Folder, filepath.FromSlash(strings.TrimPrefix(name, r.Dir)))
+		if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return out, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		if err := os.Rename(from, to); err != nil {
+			return out, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		if err := errors.Join(syncDir(filepath.Dir(to)), syncDir(filepath.Dir(from))); err != nil {
 			return out, err
 		}
-		out.Moved = append(out.Moved, r.Dir)
+		out.Moved = append(out.Moved, name)
 	}
 	return out, nil
 }
@@ -94,6 +156,25 @@ func partsOf(report *Report, damaged *Replica) []*Replica {
 		}
 	}
 	return append(groups, streams...)
+}
+
+// distrustIndex removes index.db if a block is damaged, and none of them is the last.
+func distrustIndex(dir string, r *Replica, index string) error {
+	blocks, err := listBlocks(filepath.Join(dir, filepath.FromSlash(path.Dir(index))))
+	if err != nil || len(blocks) == 0 {
+		return err
+	}
+	last, inner := blocks[len(blocks)-1].name, false
+	for _, d := range r.Damage {
+		if d.Kind == KindTail || path.Base(d.File) == last {
+			return nil
+		}
+		inner = inner || strings.HasSuffix(d.File, ".blk")
+	}
+	if !inner {
+		return nil
+	}
+	return remove(filepath.Join(dir, filepath.FromSlash(path.Dir(index))), path.Base(index))
 }
 
 func names(list []*Replica) []string {

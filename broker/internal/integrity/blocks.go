@@ -66,10 +66,18 @@ type examined struct {
 }
 
 // blocks checks the block files in msgs and what they say together.
-func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs string) error {
+func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs string, top *lock) error {
 	files, err := listBlocks(msgs)
 	if err != nil {
 		return err
+	}
+	if f.vault != nil && path.Base(filepath.ToSlash(msgs)) != newMessages {
+		files = withoutPurged(files, filepath.Join(filepath.Dir(msgs), newMessages))
+	}
+	if top != nil && !c.live {
+		if files, err = dropUnborn(r, files, msgs); err != nil {
+			return err
+		}
 	}
 	known, sealed := c.Ledger.known(f.rel)
 	if c.live {
@@ -93,7 +101,7 @@ func (c *check) blocks(ctx context.Context, r *Replica, m *meta, f folder, msgs 
 	done = slices.DeleteFunc(done, func(e examined) bool { return e.gone })
 	var x *index
 	if !c.live {
-		if x, err = readIndex(msgs, f.name); err != nil && !errors.Is(err, errIndex) {
+		if x, err = readIndex(msgs, f.name, top); err != nil && !errors.Is(err, errIndex) {
 			return fmt.Errorf("%w: %w", ErrStore, err)
 		}
 	}
@@ -120,8 +128,20 @@ func (c *check) remember(rel string, done []examined, known map[uint32]knownBloc
 // block verifies one block, or trusts the ledger.
 func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k knownBlock, end tail, buf []byte) (examined, []byte, error) {
 	e := examined{file: b}
+	key, err := f.vault.block(file, b.index)
+	if err != nil {
+		return e, buf, err
+	}
+	if key != nil && key.bad && b.size > 0 {
+		if e.neverSynced(key, end) {
+			e.torn = int(b.size)
+		} else {
+			e.lose(k, "its key file does not open: it is damaged, or of another store")
+		}
+		return e, buf, nil
+	}
 	same := k.Size == b.size && k.MTime == b.mtime && k.Hash != ""
-	if same && !c.Full && !end.last {
+	if same && !c.Full && !end.last && (f.vault == nil || key != nil) {
 		e.blockSummary = k.blockSummary
 		c.progress(b.size, &c.trusted)
 		return e, buf, nil
@@ -145,18 +165,16 @@ func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k
 	}
 	c.progress(b.size, &c.read)
 	e.hash = contentHash(raw)
-	data, packed, err := decompress(raw)
-	if err != nil {
-		e.fault(Damage{Kind: KindUndecodable, Detail: err.Error()})
-		return e, raw, nil //nolint:nilerr // damage is a result
-	}
 	stopped := end.clean
-	end.clean = end.clean || packed // compressed blocks are replaced as a whole
-	h, err := newHasher(blockKey(f.name, b.index), f.raft)
-	if err != nil {
+	// Without its key a block is plain, or nothing of it may pass for an append that was cut.
+	lost := f.vault != nil && key == nil
+	end.clean = end.clean || lost
+	if err := e.scan(f, key, raw, end); err != nil {
 		return e, raw, err
 	}
-	e.blockScan = scanBlock(h, data, end)
+	if lost && len(e.faults) > 0 {
+		e.lose(k, "its key file is not there")
+	}
 	// The same size and time, or an orderly stop since: then not one byte may differ.
 	if (same || stopped) && k.Size == b.size && k.Hash != "" && len(e.faults) == 0 && k.Hash != e.hash {
 		e.fault(Damage{
@@ -165,6 +183,44 @@ func (c *check) block(ctx context.Context, f folder, file string, b blockFile, k
 		})
 	}
 	return e, raw, nil
+}
+
+// scan decrypts, decompresses and verifies the bytes of a block, the first in place.
+func (e *examined) scan(f folder, key *lock, raw []byte, end tail) error {
+	short := -1
+	if key != nil && end.last && end.powerCut && !end.clean {
+		short = shortEnd(raw)
+	}
+	key.records(raw)
+	data, packed, err := decompress(raw)
+	if err != nil {
+		e.fault(Damage{Kind: KindUndecodable, Detail: err.Error()})
+		return nil //nolint:nilerr // damage is a result
+	}
+	end.clean = end.clean || packed // compressed blocks are replaced as a whole
+	h, err := newHasher(blockKey(f.name, e.file.index), f.raft)
+	if err != nil {
+		return err
+	}
+	e.blockScan = scanBlock(h, data, end)
+	if len(e.faults) > 0 && short >= 0 && !packed {
+		clear(data[short:])
+		e.blockScan = scanBlock(h, data, end)
+	}
+	return nil
+}
+
+// neverSynced: a key file that holds nothing, beside the last block, may never have
+// reached the disk, and then no event of that block was acknowledged: the sync before
+// would have brought it.
+func (e *examined) neverSynced(key *lock, end tail) bool {
+	return end.last && !end.clean && end.powerCut && end.lazy && key.blank()
+}
+
+// lose reports all of a block as lost, which is what k has known of it.
+func (e *examined) lose(k knownBlock, why string) {
+	e.blockScan = blockScan{blockSummary: blockSummary{First: k.First, Last: k.Last}}
+	e.fault(Damage{Kind: KindKey, From: max(k.First, 1), To: k.Last, Detail: why})
 }
 
 // readInto reads a file of about size bytes, using buf if it is large enough.

@@ -17,6 +17,7 @@ const (
 	storeFolder = "jetstream"
 	raftFolder  = "_js_"
 	metaGroup   = "_meta_"
+	newMessages = "__new_msgs__"
 	// progressEvery is how often Options.Progress is called.
 	progressEvery = 5 * time.Second
 )
@@ -28,6 +29,8 @@ type Options struct {
 	Dir string
 	// SystemAccount is the account under which nats-server keeps its Raft groups.
 	SystemAccount string
+	// Key of an encrypted store. nil: the store is not encrypted.
+	Key *StoreKey
 	// Ledger of earlier checks. nil: everything is read, and the end of a store is
 	// judged as after a power cut.
 	Ledger *Ledger
@@ -49,11 +52,11 @@ type Options struct {
 	pace func(ctx context.Context, bytes int64) error
 }
 
-// Check verifies the stopped store in o.Dir. It reads and changes nothing; what it has
-// verified goes into the ledger, which the caller saves. Damage is in the report and is
-// no error.
+// Check verifies the stopped store in o.Dir. It reads, and changes nothing but what the
+// package comment names; what it has verified goes into the ledger, which the caller
+// saves. Damage is in the report and is no error.
 //
-// Errors: ErrStore, or ctx's.
+// Errors: ErrStore, ErrWrongKey, or ctx's.
 func Check(ctx context.Context, o Options) (*Report, error) {
 	c := newCheck(o)
 	found, err := c.find()
@@ -72,6 +75,9 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 		}
 		c.report.Replicas = append(c.report.Replicas, *r)
 	}
+	if err := c.finish(); err != nil {
+		return nil, err
+	}
 	compareSnapshots(c.report.Replicas)
 	o.Ledger.keep(folders)
 	c.report.Read, c.report.Trusted = c.read.Load(), c.trusted.Load()
@@ -85,6 +91,13 @@ type check struct {
 	read, trusted atomic.Int64
 	lastProgress  atomic.Int64
 	powerCut      bool
+	keys          keyCount
+}
+
+// finish says what only all folders together tell.
+func (c *check) finish() error {
+	sizeFromGroups(c.report.Replicas)
+	return c.keys.err(filepath.Join(c.Dir, storeFolder))
 }
 
 func newCheck(o Options) *check {
@@ -118,6 +131,7 @@ type folder struct {
 	rel     string // relative to Dir, with slashes
 	raft    bool
 	bytes   int64
+	vault   *vault // set while it is checked
 }
 
 // find lists streams, then Raft groups, by name.
@@ -198,11 +212,12 @@ func (c *check) folder(ctx context.Context, f folder) (*Replica, error) {
 	if f.raft {
 		r.Stream, r.Group = "", f.name
 	}
-	if _, err := os.Stat(filepath.Join(dir, "meta.key")); err == nil {
-		r.Unreadable = "encrypted at rest: only a comparison with peers can judge it"
-		return r, nil
+	if f.vault = c.Key.vault(f, &c.keys); f.vault == nil {
+		if raw, err := readKey(filepath.Join(dir, metaKey)); err != nil || raw != nil {
+			return nil, errors.Join(err, fmt.Errorf("%w: %s is encrypted, and no key was given; nothing was changed", ErrWrongKey, dir))
+		}
 	}
-	m, err := checkMeta(r, dir, f.name)
+	m, lock, err := c.meta(r, dir, f)
 	if err != nil {
 		return nil, err
 	}
@@ -215,27 +230,28 @@ func (c *check) folder(ctx context.Context, f folder) (*Replica, error) {
 		if err := checkSnapshots(r, dir, f.name); err != nil {
 			return nil, err
 		}
-	} else if err := checkConsumers(r, dir, f.name); err != nil {
+	} else if err := c.consumers(r, dir, f); err != nil {
 		return nil, err
 	}
 	msgs := filepath.Join(dir, "msgs")
 	// A purge that was interrupted after it had made its new folder is completed by the
 	// server: it throws msgs away.
-	if blocks, _ := listBlocks(filepath.Join(dir, "__new_msgs__")); len(blocks) > 0 {
-		msgs = filepath.Join(dir, "__new_msgs__")
+	if blocks, _ := listBlocks(filepath.Join(dir, newMessages)); len(blocks) > 0 {
+		msgs = filepath.Join(dir, newMessages)
 	}
-	if err := c.blocks(ctx, r, m, f, msgs); err != nil {
+	if err := c.blocks(ctx, r, m, f, msgs, lock); err != nil {
 		return nil, err
 	}
 	c.forgive(r)
 	return r, nil
 }
 
-// forgive turns damage that the operator has accepted into notes.
+// forgive turns damage that the operator has accepted into notes. A key is not forgiven:
+// the server must not see what it belongs to (Withdraw), and then that is missing.
 func (c *check) forgive(r *Replica) {
 	kept := r.Damage[:0]
 	for _, d := range r.Damage {
-		if d.From > 0 && c.Ledger.covered(r.Owner(), d.From) {
+		if d.Kind != KindKey && d.From > 0 && c.Ledger.covered(r.Owner(), d.From) {
 			r.note("accepted earlier: %s", d)
 			r.Holes += max(d.To, d.From) - d.From + 1
 			continue

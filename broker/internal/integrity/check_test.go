@@ -9,14 +9,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 // TestSoundStores: what nats-server itself leaves behind is sound, stopped in order or
 // not: deletes, overwritten keys, purges, compressed blocks, messages past their age.
 func TestSoundStores(t *testing.T) {
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) { soundStores(t, v) })
+	}
+}
+
+func soundStores(t *testing.T, v variant) {
 	dir := t.TempDir()
-	s := startServer(t, dir)
+	s := startServer(t, dir, v.server)
 	_, js := jet(t, s)
 	ctx := t.Context()
 	for _, cfg := range []jetstream.StreamConfig{
@@ -70,7 +77,7 @@ func TestSoundStores(t *testing.T) {
 	}
 	sound := func(what, dir string) *Report {
 		t.Helper()
-		rep := mustCheck(t, Options{Dir: dir})
+		rep := mustCheck(t, Options{Dir: dir, Key: v.key})
 		for _, r := range rep.Damaged() {
 			t.Errorf("%s: %s is damaged: %v", what, r.ID(), r.Damage)
 		}
@@ -85,8 +92,8 @@ func TestSoundStores(t *testing.T) {
 	if r := replica(t, rep, "$G/KEYS"); r.AppendOnly {
 		t.Error("KEYS is not append-only")
 	}
-	seal(t, dir, Options{})
-	s = startServer(t, dir)
+	seal(t, dir, Options{Key: v.key})
+	s = startServer(t, dir, v.server)
 	stopServer(s)
 	sound("restarted", dir)
 }
@@ -187,23 +194,11 @@ func TestCheckEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestEncryptedIsUnreadable: no verdict is made up about what cannot be read.
-func TestEncryptedIsUnreadable(t *testing.T) {
-	dir := ordersStore(t)
-	if err := os.WriteFile(filepath.Join(dir, "jetstream/$G/streams/ORDERS/meta.key"), make([]byte, 72), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	rep := mustCheck(t, Options{Dir: dir})
-	if v := Decide(rep, Situation{}); len(v.Compare) != 1 || v.Action != ActionServe {
-		t.Errorf("got %+v", v)
-	}
-}
-
 // ordersStore is a stopped store with ORDERS in four blocks.
-func ordersStore(tb testing.TB) string {
+func ordersStore(tb testing.TB, change ...func(*server.Options)) string {
 	tb.Helper()
 	dir := tb.TempDir()
-	s := startServer(tb, dir)
+	s := startServer(tb, dir, change...)
 	_, js := jet(tb, s)
 	if _, err := js.CreateStream(tb.Context(), appendOnlyConfig("ORDERS", 1)); err != nil {
 		tb.Fatal(err)

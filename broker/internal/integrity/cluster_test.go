@@ -19,12 +19,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// clusterTrials bounds TestClusterHeals, whose trials take some seconds each; all of
-// them take six minutes.
+// clusterTrials bounds TestClusterHeals, whose trials take some seconds each, for each
+// way to store; all of them take twenty minutes.
 var clusterTrials = flag.Int("trials", 3, "trials of TestClusterHeals; 0 for all")
 
 // cluster is three plain nats-servers in this process, syncing every write.
 type cluster struct {
+	v       variant
 	top     *testing.T // outlives t, which may be one trial's
 	t       *testing.T
 	dirs    [3]string
@@ -33,8 +34,8 @@ type cluster struct {
 	nodes   [3]*server.Server
 }
 
-func newCluster(t *testing.T) *cluster {
-	c := &cluster{top: t, t: t}
+func newCluster(t *testing.T, v variant) *cluster {
+	c := &cluster{v: v, top: t, t: t}
 	for i := range c.dirs {
 		c.dirs[i], c.ports[i], c.clients[i] = t.TempDir(), freePort(t), freePort(t)
 	}
@@ -68,7 +69,7 @@ func (c *cluster) start(i int) {
 	for _, p := range c.ports {
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
 	}
-	c.nodes[i] = startServer(c.top, c.dirs[i], func(o *server.Options) {
+	c.nodes[i] = startServer(c.top, c.dirs[i], c.v.server, func(o *server.Options) {
 		o.ServerName, o.Port, o.SyncAlways = fmt.Sprintf("n%d", i), c.clients[i], true
 		o.Cluster = server.ClusterOpts{Name: "C", Host: "127.0.0.1", Port: c.ports[i]}
 		o.Routes = routes
@@ -150,7 +151,7 @@ func (c *cluster) lead(nc *nats.Conn, js jetstream.JetStream, i int) {
 func (c *cluster) gate(i int) (Verdict, []string) {
 	c.t.Helper()
 	l := mustLedger(c.t, c.dirs[i])
-	rep := mustCheck(c.t, Options{Dir: c.dirs[i], Ledger: l, Full: true})
+	rep := mustCheck(c.t, Options{Dir: c.dirs[i], Key: c.v.key, Ledger: l, Full: true})
 	v := Decide(rep, Situation{Clustered: true})
 	var aside []string
 	done := map[string]bool{}
@@ -180,7 +181,13 @@ func (c *cluster) gate(i int) (Verdict, []string) {
 // sets it aside, its peers fill it again, and when that node leads, it serves every
 // message that was acknowledged. Without the gate it would serve a hole.
 func TestClusterHeals(t *testing.T) {
-	c := newCluster(t)
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) { clusterHeals(t, v) })
+	}
+}
+
+func clusterHeals(t *testing.T, v variant) {
+	c := newCluster(t, v)
 	nc, js := c.jet()
 	c.eventually("stream", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -205,8 +212,8 @@ func TestClusterHeals(t *testing.T) {
 		maybe bool // the server may heal it by itself
 	}
 	var trials []trial
-	for _, h := range harms() {
-		trials = append(trials, trial{h.name, func(t *testing.T, r *rand.Rand, i int) string { return h.do(t, r, filepath.Join(stream(i), "msgs")) }, false, false})
+	for _, h := range v.harms() {
+		trials = append(trials, trial{h.name, func(t *testing.T, r *rand.Rand, i int) string { return h.do(t, r, v.orders(c.dirs[i])) }, false, false})
 	}
 	trials = append(trials,
 		trial{"bit flip in the Raft log", func(t *testing.T, r *rand.Rand, i int) string {
@@ -233,16 +240,19 @@ func TestClusterHeals(t *testing.T) {
 			return "meta.inf"
 		}, false, false},
 	)
-	for _, h := range harms() {
+	for _, h := range v.harms() {
 		// After a crash index.db is missing or old; what a block has lost at its very end
 		// may still be in the Raft log, which brings it back.
 		maybe := h.unseen || strings.Contains(h.name, "last block")
-		trials = append(trials, trial{h.name, func(t *testing.T, r *rand.Rand, i int) string { return h.do(t, r, filepath.Join(stream(i), "msgs")) }, true, maybe})
+		trials = append(trials, trial{h.name, func(t *testing.T, r *rand.Rand, i int) string { return h.do(t, r, v.orders(c.dirs[i])) }, true, maybe})
 	}
 	if n := *clusterTrials; n > 0 { // spread over all kinds
-		picked := trials[:0]
+		if v.key != nil {
+			n = (n + 1) / 2
+		}
+		var picked []trial
 		for i := range n {
-			picked = append(picked, trials[i*len(trials)/n])
+			picked = append(picked, trials[(i*len(trials)/n+v.first)%len(trials)])
 		}
 		trials = picked
 	}
@@ -260,7 +270,7 @@ func TestClusterHeals(t *testing.T) {
 			if tr.crash {
 				c.dirs[victim] = image
 			} else {
-				seal(t, c.dirs[victim], Options{})
+				seal(t, c.dirs[victim], Options{Key: v.key})
 			}
 			what := tr.do(t, rand.New(rand.NewPCG(seed, uint64(n))), victim)
 			v, aside := c.gate(victim)

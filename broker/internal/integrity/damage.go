@@ -35,6 +35,7 @@ const (
 	KindMeta        Kind = "meta"         // meta.inf and meta.sum disagree, or one is missing
 	KindSnapshot    Kind = "snapshot"     // a Raft snapshot does not match its checksum
 	KindConsumer    Kind = "consumer"     // the state of a consumer cannot be read
+	KindKey         Kind = "key"          // a key file of an encrypted store does not open, or is missing
 )
 
 // Damage is one place. From and To are the sequences that cannot be read there, both
@@ -82,11 +83,7 @@ type Replica struct {
 
 	// AppendOnly: nothing but age and limits may take messages out, and only at the
 	// head, so the sequences must be without holes.
-	AppendOnly bool
-	// Unreadable says why the content could not be verified (encrypted at rest). Only a
-	// comparison with peers can judge such a replica.
-	Unreadable string
-
+	AppendOnly        bool
 	Blocks            int
 	Bytes             int64
 	FirstSeq, LastSeq uint64 // on disk; messages past their age may still be there
@@ -100,6 +97,7 @@ type Replica struct {
 	More   int      // damages beyond those in Damage
 	Notes  []string // what is odd and harmless, for the log
 
+	unsure       bool   // Replicas is a guess: the configuration cannot be read
 	snapshotLast uint64 // of the group of a stream: its last sequence at the latest snapshot
 }
 

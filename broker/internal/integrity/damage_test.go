@@ -9,18 +9,18 @@ import (
 	"testing"
 )
 
-// harm is one way to damage the folder msgs of a stream. It says what it did.
+// harm is one way to damage a stream. It says what it did.
 type harm struct {
 	name string
-	do   func(t *testing.T, r *rand.Rand, msgs string) string
+	do   func(t *testing.T, r *rand.Rand, s stored) string
 	// unseen: without an orderly stop nothing on this disk tells of it.
 	unseen bool
 }
 
 // field flips one bit in one part of a random record of a random block.
 func field(part string) harm {
-	return harm{name: "bit flip in " + part, do: func(t *testing.T, r *rand.Rand, msgs string) string {
-		file, raw := anyBlock(t, r, msgs)
+	return harm{name: "bit flip in " + part, do: func(t *testing.T, r *rand.Rand, s stored) string {
+		file, raw := anyBlock(t, r, s)
 		recs := offsets(t, raw)
 		at := recs[r.IntN(len(recs))]
 		size, slen, headers, _ := lengths(raw[at:])
@@ -51,7 +51,7 @@ func field(part string) harm {
 		}
 		pos, bit := from+r.IntN(n), byte(1)<<r.IntN(8)
 		raw[pos] ^= bit
-		write(t, file, raw)
+		s.write(t, file, raw)
 		return fmt.Sprintf("%s byte %d (record at %d) bit %x", filepath.Base(file), pos, at, bit)
 	}}
 }
@@ -62,54 +62,55 @@ func harms() []harm {
 		list = append(list, field(p))
 	}
 	return append(list,
-		harm{name: "truncation inside a middle block", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			file := filepath.Join(msgs, mustBlocks(t, msgs)[1].name)
+		harm{name: "truncation inside a middle block", do: func(t *testing.T, r *rand.Rand, s stored) string {
+			file := filepath.Join(s.msgs, mustBlocks(t, s.msgs)[1].name)
 			raw := read(t, file)
 			return truncate(t, file, 1+r.IntN(len(raw)-1))
 		}},
-		harm{name: "truncation of a middle block by whole records", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			file := filepath.Join(msgs, mustBlocks(t, msgs)[1].name)
-			recs := offsets(t, read(t, file))
+		harm{name: "truncation of a middle block by whole records", do: func(t *testing.T, r *rand.Rand, s stored) string {
+			file := filepath.Join(s.msgs, mustBlocks(t, s.msgs)[1].name)
+			recs := offsets(t, s.read(t, file))
 			return truncate(t, file, recs[r.IntN(len(recs))])
 		}},
-		harm{name: "truncation of the last block by whole records", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			blocks := mustBlocks(t, msgs)
-			file := filepath.Join(msgs, blocks[len(blocks)-1].name)
-			recs := offsets(t, read(t, file))
+		harm{name: "truncation of the last block by whole records", do: func(t *testing.T, r *rand.Rand, s stored) string {
+			blocks := mustBlocks(t, s.msgs)
+			file := filepath.Join(s.msgs, blocks[len(blocks)-1].name)
+			recs := offsets(t, s.read(t, file))
 			return truncate(t, file, recs[r.IntN(len(recs))])
 		}},
 		removal("first", func(n int) int { return 0 }),
 		removal("middle", func(n int) int { return n / 2 }),
 		removal("last", func(n int) int { return n - 1 }),
-		harm{name: "zeroed page", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			file, raw := anyBlock(t, r, msgs)
+		harm{name: "zeroed page", do: func(t *testing.T, r *rand.Rand, s stored) string {
+			file, _ := anyBlock(t, r, s)
+			raw := read(t, file)
 			at := r.IntN((len(raw)+4095)/4096) * 4096
 			clear(raw[at:min(at+4096, len(raw))])
 			write(t, file, raw)
 			return fmt.Sprintf("%s page at %d", filepath.Base(file), at)
 		}},
-		harm{name: "swapped blocks", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			blocks := mustBlocks(t, msgs)
-			a, b := filepath.Join(msgs, blocks[0].name), filepath.Join(msgs, blocks[2].name)
+		harm{name: "swapped blocks", do: func(t *testing.T, r *rand.Rand, s stored) string {
+			blocks := mustBlocks(t, s.msgs)
+			a, b := filepath.Join(s.msgs, blocks[0].name), filepath.Join(s.msgs, blocks[2].name)
 			ra, rb := read(t, a), read(t, b)
 			write(t, a, rb)
 			write(t, b, ra)
 			return blocks[0].name + " and " + blocks[2].name
 		}},
-		harm{name: "index and last block removed", do: func(t *testing.T, r *rand.Rand, msgs string) string {
-			if err := os.Remove(filepath.Join(msgs, "index.db")); err != nil && !os.IsNotExist(err) {
+		harm{name: "index and last block removed", do: func(t *testing.T, r *rand.Rand, s stored) string {
+			if err := os.Remove(filepath.Join(s.msgs, "index.db")); err != nil && !os.IsNotExist(err) {
 				t.Fatal(err)
 			}
-			return removal("last", func(n int) int { return n - 1 }).do(t, r, msgs)
+			return removal("last", func(n int) int { return n - 1 }).do(t, r, s)
 		}, unseen: true},
 	)
 }
 
 func removal(name string, which func(n int) int) harm {
-	return harm{name: "removed " + name + " block", do: func(t *testing.T, _ *rand.Rand, msgs string) string {
-		blocks := mustBlocks(t, msgs)
+	return harm{name: "removed " + name + " block", do: func(t *testing.T, _ *rand.Rand, s stored) string {
+		blocks := mustBlocks(t, s.msgs)
 		file := blocks[which(len(blocks))].name
-		if err := os.Remove(filepath.Join(msgs, file)); err != nil {
+		if err := os.Remove(filepath.Join(s.msgs, file)); err != nil {
 			t.Fatal(err)
 		}
 		return file
@@ -125,11 +126,11 @@ func mustBlocks(t *testing.T, msgs string) []blockFile {
 	return blocks
 }
 
-func anyBlock(t *testing.T, r *rand.Rand, msgs string) (string, []byte) {
+func anyBlock(t *testing.T, r *rand.Rand, s stored) (string, []byte) {
 	t.Helper()
-	blocks := mustBlocks(t, msgs)
-	file := filepath.Join(msgs, blocks[r.IntN(len(blocks))].name)
-	return file, read(t, file)
+	blocks := mustBlocks(t, s.msgs)
+	file := filepath.Join(s.msgs, blocks[r.IntN(len(blocks))].name)
+	return file, s.read(t, file)
 }
 
 func offsets(t *testing.T, raw []byte) []int {
@@ -172,23 +173,33 @@ func truncate(t *testing.T, file string, n int) string {
 
 // TestEveryDamageIsFound: a store is damaged in one place, four times in each of many
 // ways; the check sees it, or a server that is started on it serves every message.
-// First as after an orderly stop of the broker, then with nothing but the disk's own
+// In an encrypted store this is also done to the keys, and all of it twice only. First as after an orderly stop of the broker, then with nothing but the disk's own
 // word: no ledger, and the power may have been cut (under sync-always: with several
 // records to a sync, what the end of a store has lost within half a minute cannot be
 // told from what was never acknowledged, TestTornTail).
 func TestEveryDamageIsFound(t *testing.T) {
-	sealed := ordersStore(t)
-	seal(t, sealed, Options{})
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) { everyDamageIsFound(t, v) })
+	}
+}
+
+func everyDamageIsFound(t *testing.T, v variant) {
+	sealed := ordersStore(t, v.server)
+	seal(t, sealed, Options{Key: v.key})
 	const seed = 20260822
+	list, times := harms(), uint64(4)
+	if v.key != nil {
+		list, times = append(list, keyHarms()...), 2
+	}
 	trials, found, harmless := 0, 0, 0
 	for _, ledger := range []bool{true, false} {
-		for i, h := range harms() {
-			for n := range uint64(4) {
+		for i, h := range list {
+			for n := range times {
 				trials++
 				name := fmt.Sprintf("%s %d ledger %t", h.name, n, ledger)
 				dir := copyStore(t, sealed)
-				what := h.do(t, rand.New(rand.NewPCG(seed, uint64(i)<<8|n)), filepath.Join(dir, "jetstream/$G/streams/ORDERS/msgs"))
-				o := Options{Dir: dir, Full: true, LazySync: ledger && n%2 == 0}
+				what := h.do(t, rand.New(rand.NewPCG(seed, uint64(i)<<8|n)), v.orders(dir))
+				o := Options{Dir: dir, Key: v.key, Full: true, LazySync: ledger && n%2 == 0}
 				if ledger {
 					o.Ledger = mustLedger(t, dir)
 				}
@@ -200,7 +211,7 @@ func TestEveryDamageIsFound(t *testing.T) {
 				if h.unseen && !ledger {
 					continue
 				}
-				s := startServer(t, dir)
+				s := startServer(t, dir, v.server)
 				_, js := jet(t, s)
 				if got := served(t, js, "ORDERS", messages); got != messages {
 					t.Errorf("%s (%s): not seen, and the server serves %d of %d; notes %v", name, what, got, messages, replica(t, rep, "$G/ORDERS").Notes)

@@ -37,9 +37,6 @@ type Ruling struct {
 type Verdict struct {
 	Action  Action   // the hardest of the rulings
 	Rulings []Ruling // one for each damaged replica
-	// Compare lists replicas that could not be read (encrypted): their state must be
-	// compared with the peers' before they may lead.
-	Compare []*Replica
 }
 
 // Decide judges a report. It is pure.
@@ -47,9 +44,6 @@ func Decide(report *Report, s Situation) Verdict {
 	v := Verdict{Action: ActionServe}
 	for i := range report.Replicas {
 		r := &report.Replicas[i]
-		if r.Unreadable != "" {
-			v.Compare = append(v.Compare, r)
-		}
 		if !r.Damaged() {
 			continue
 		}
@@ -145,4 +139,20 @@ func (v Verdict) Err() error {
 		b.WriteString(" replace this node")
 	}
 	return fmt.Errorf("%w:%s", ErrDamaged, b.String())
+}
+
+// sizeFromGroups: a stream whose configuration cannot be read does not say how many
+// replicas it has; the name of its Raft group does.
+func sizeFromGroups(replicas []Replica) {
+	for i := range replicas {
+		s := &replicas[i]
+		if s.Group != "" || !s.unsure {
+			continue
+		}
+		for k := range replicas {
+			if g := &replicas[k]; g.Group != "" && g.Consumer == "" && g.Owner() == s.Owner() {
+				s.Replicas = groupSize(g.Group)
+			}
+		}
+	}
 }

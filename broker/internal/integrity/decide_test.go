@@ -46,7 +46,6 @@ func TestDecide(t *testing.T) {
 		{"Raft group of a consumer", []Replica{group("C-R3F-abc", "ORDERS", "w")}, Situation{Clustered: true}, ActionSetAside},
 		{"meta group", []Replica{group("_meta_", "", "")}, Situation{Clustered: true, Consent: consent}, ActionRefuse},
 		{"Raft group of nobody knows whom", []Replica{group("S-R3F-abc", "", "")}, Situation{Clustered: true}, ActionSetAside},
-		{"encrypted", []Replica{{Account: "shop", Stream: "ORDERS", Unreadable: "encrypted"}}, Situation{}, ActionServe},
 	} {
 		v := Decide(&Report{Replicas: tt.replicas}, tt.s)
 		if v.Action != tt.want {

@@ -38,7 +38,7 @@ var errIndex = errors.New("index.db cannot be read")
 
 // readIndex returns nil without an error if there is none, or one that nats-server
 // would throw away as well: a power cut may leave it half written.
-func readIndex(dir, store string) (*index, error) {
+func readIndex(dir, store string, l *lock) (*index, error) {
 	file := filepath.Join(dir, "index.db")
 	fi, err := os.Stat(file)
 	if err != nil || fi.Size() > maxIndex || fi.Size() < 32 {
@@ -61,7 +61,11 @@ func readIndex(dir, store string) (*index, error) {
 	if !bytes.Equal(h.Sum(nil), raw[len(body):]) {
 		return nil, nil
 	}
-	return parseIndex(body)
+	text, whole := l.text(body)
+	if !whole {
+		return nil, nil
+	}
+	return parseIndex(text)
 }
 
 // parseIndex reads the state without its hash.

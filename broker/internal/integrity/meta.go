@@ -51,14 +51,25 @@ func (m *meta) appendOnly() bool {
 // trims reports whether limits other than age may take messages from the head.
 func (m *meta) trims() bool { return m.Discard == "old" && (m.MaxMsgs > 0 || m.MaxBytes > 0) }
 
-// checkMeta verifies meta.inf against meta.sum. A server that finds them in
-// disagreement leaves the whole stream out.
-func checkMeta(r *Replica, dir, store string) (*meta, error) {
+// meta verifies meta.inf against meta.sum, which is the hash of the file as it is on
+// disk, and opens it. A server that finds them in disagreement leaves the whole stream
+// out.
+func (c *check) meta(r *Replica, dir string, f folder) (*meta, *lock, error) {
 	m := &meta{}
 	raw, sum, err := readMeta(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err := f.vault.open(filepath.Join(dir, metaKey), f.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.unfinished(f, lock) && blockBytes(filepath.Join(dir, "msgs")) == 0 {
+		r.note("%s: made and not finished, its key never reached the disk; it holds nothing and is made anew", r.Dir)
+		return m, nil, remove(dir, metaKey, "meta.inf", "meta.sum")
+	}
+	text, whole := lock.text(raw)
 	switch {
-	case err != nil:
-		return nil, err
 	case len(raw) == 0 || len(sum) == 0:
 		// Made and not finished; the server writes it anew if there is nothing else.
 		if blockBytes(filepath.Join(dir, "msgs")) > 0 {
@@ -66,18 +77,31 @@ func checkMeta(r *Replica, dir, store string) (*meta, error) {
 		} else {
 			r.note("%s: made and not finished, it holds nothing", r.Dir)
 		}
-	case !matchesSum(raw, sum, store) && cutUpdate(dir, raw):
-		if err := os.WriteFile(filepath.Join(dir, "meta.sum"), sumOf(raw, store), 0o600); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrStore, err)
+	case !matchesSum(raw, sum, f.name) && whole && cutUpdate(dir, text):
+		if c.live {
+			break // the server is about to write it
+		}
+		if err := os.WriteFile(filepath.Join(dir, "meta.sum"), sumOf(raw, f.name), 0o600); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrStore, err)
 		}
 		r.note("%s: the server ended while it changed the configuration; the new one stands, and the policy is held against it", r.Dir)
-	case !matchesSum(raw, sum, store):
+	case !matchesSum(raw, sum, f.name):
 		r.damage(Damage{Kind: KindMeta, File: "meta.inf", Detail: "it does not match meta.sum"})
 	}
-	if len(raw) > 0 && json.Unmarshal(raw, m) != nil && !r.Damaged() {
-		r.damage(Damage{Kind: KindMeta, File: "meta.inf", Detail: "it is no configuration"})
+	if lock != nil && lock.bad {
+		r.damage(Damage{Kind: KindKey, File: metaKey, Detail: "it does not open: it is damaged, or of another store"})
+	} else if !whole && !r.Damaged() {
+		r.damage(Damage{Kind: KindMeta, File: "meta.inf", Detail: "it does not decrypt"})
 	}
-	return m, nil
+	if len(raw) > 0 && json.Unmarshal(text, m) != nil {
+		*m, r.unsure = meta{}, true
+		if f.vault != nil && lock == nil {
+			r.damage(Damage{Kind: KindKey, File: metaKey, Detail: "it is not there"})
+		} else if !r.Damaged() {
+			r.damage(Damage{Kind: KindMeta, File: "meta.inf", Detail: "it is no configuration"})
+		}
+	}
+	return m, lock, nil
 }
 
 // cutUpdate tells a change of the configuration that was cut short from damage: the
@@ -138,32 +162,55 @@ func sumOf(raw []byte, key string) []byte {
 	return hex.AppendEncode(nil, h.Sum(nil))
 }
 
-// checkConsumers verifies the configurations of consumers, and that their states look
+// consumers verifies the configurations of consumers, and that their states look
 // like such: nats-server keeps no checksum of a state, so a number in it that has
-// changed cannot be seen.
-func checkConsumers(r *Replica, dir, stream string) error {
+// changed cannot be seen. In an encrypted store it can: there a state has a tag.
+func (c *check) consumers(r *Replica, dir string, f folder) error {
 	names, err := subfolders(filepath.Join(dir, "obs"))
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
 		cdir := filepath.Join(dir, "obs", n)
+		lock, err := f.vault.open(filepath.Join(cdir, metaKey), f.name+"."+n)
+		if err != nil {
+			return err
+		}
 		raw, sum, err := readMeta(cdir)
 		if err != nil {
 			return err
 		}
+		bad := func(kind Kind, file, detail string) {
+			r.damage(Damage{Kind: kind, File: path.Join("obs", n, file), Detail: detail})
+		}
+		text, whole := lock.text(raw)
 		switch {
+		case c.unfinished(f, lock):
+			r.note("consumer %s: made and not finished, its key never reached the disk; it is removed", n)
+			if err := remove(filepath.Dir(cdir), n); err != nil {
+				return err
+			}
+			continue
+		case lock != nil && lock.bad:
+			bad(KindKey, metaKey, "it does not open: it is damaged, or of another store")
+			continue
 		case len(raw) == 0 || len(sum) == 0:
 			r.note("consumer %s: made and not finished", n)
-		case !matchesSum(raw, sum, stream+"/"+n):
-			r.damage(Damage{Kind: KindConsumer, File: path.Join("obs", n, "meta.inf"), Detail: "it does not match meta.sum"})
+		case !matchesSum(raw, sum, f.name+"/"+n):
+			bad(KindConsumer, "meta.inf", "it does not match meta.sum")
+		case f.vault != nil && lock == nil && !json.Valid(text):
+			bad(KindKey, metaKey, "it is not there")
+			continue
+		case !whole:
+			bad(KindConsumer, "meta.inf", "it does not decrypt")
 		}
 		state, err := readSmall(filepath.Join(cdir, "o.dat"))
 		if err != nil {
 			return err
 		}
-		if len(state) > 0 && (len(state) < 2 || state[0] != 22 || state[1] < 1 || state[1] > 2) {
-			r.damage(Damage{Kind: KindConsumer, File: path.Join("obs", n, "o.dat"), Detail: "it is no state of a consumer"})
+		state, whole = lock.text(state)
+		if !whole || len(state) > 0 && (len(state) < 2 || state[0] != 22 || state[1] < 1 || state[1] > 2) {
+			bad(KindConsumer, "o.dat", "it is no state of a consumer")
 		}
 	}
 	return nil
@@ -237,7 +284,7 @@ func compareSnapshots(replicas []Replica) {
 			continue
 		}
 		for k := range replicas {
-			if s := &replicas[k]; s.Group == "" && s.Owner() == group.Owner() && s.Unreadable == "" && s.LastSeq < group.snapshotLast {
+			if s := &replicas[k]; s.Group == "" && s.Owner() == group.Owner() && s.LastSeq < group.snapshotLast {
 				s.damage(Damage{Kind: KindTail, File: "msgs", From: s.LastSeq + 1, To: group.snapshotLast, Detail: "the Raft snapshot has seen them"})
 			}
 		}

@@ -90,7 +90,18 @@ func FuzzScanBlock(f *testing.F) {
 	packed := append([]byte{'c', 'm', 'p', 1}, binary.AppendUvarint(nil, uint64(len(b)))...)
 	packed = append(packed, s2.Encode(nil, b[:len(b)-8])...)
 	f.Add(append(packed, b[len(b)-8:]...), uint8(1))
+	locks := map[uint8]*lock{16: testLock(f, true), 32: testLock(f, false)}
+	for flag, l := range locks {
+		enc := bytes.Clone(b)
+		l.stream().XORKeyStream(enc, enc)
+		f.Add(enc, flag)
+		f.Add(append(enc[:len(enc)-40], make([]byte, 40)...), flag|15)
+	}
 	f.Fuzz(func(t *testing.T, raw []byte, flags uint8) {
+		l, size := locks[flags&48], len(raw)
+		if l.records(raw); len(raw) != size {
+			t.Fatalf("%d bytes of %d", len(raw), size)
+		}
 		data, _, err := decompress(raw)
 		if err != nil {
 			return
@@ -104,6 +115,56 @@ func FuzzScanBlock(f *testing.F) {
 		}
 		if s.First > s.Last {
 			t.Fatalf("first %d, last %d", s.First, s.Last)
+		}
+	})
+}
+
+// testLock is what a key file of nats-server holds when it is open.
+func testLock(tb testing.TB, chacha bool) *lock {
+	tb.Helper()
+	l := unlock(sealSeed(tb, make([]byte, 32), chacha), make([]byte, 32), chacha)
+	if l.bad {
+		tb.Fatal("a sound key file does not open")
+	}
+	return l
+}
+
+// sealSeed makes a key file as nats-server does.
+func sealSeed(tb testing.TB, sealing []byte, chacha bool) []byte {
+	tb.Helper()
+	outer, err := newAEAD(sealing, chacha)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	nonce := bytes.Repeat([]byte{7}, outer.NonceSize())
+	return outer.Seal(bytes.Clone(nonce), nonce, bytes.Repeat([]byte{3}, seedSize), nil)
+}
+
+// FuzzOpenSealed: whatever a key file and the file under it hold, opening them ends and
+// does not panic; a text whose tag agrees is what was sealed.
+func FuzzOpenSealed(f *testing.F) {
+	sealing := make([]byte, 32)
+	for _, chacha := range []bool{true, false} {
+		key, l := sealSeed(f, sealing, chacha), testLock(f, chacha)
+		text := l.aead.Seal(bytes.Clone(l.nonce), l.nonce, []byte(`{"name":"S"}`), nil)
+		f.Add(key, text, chacha)
+		f.Add(key, text[:len(text)-1], chacha)
+		f.Add(key[:len(key)-1], text, chacha)
+		f.Add([]byte{}, []byte{}, chacha)
+	}
+	f.Fuzz(func(t *testing.T, key, file []byte, chacha bool) {
+		l := unlock(key, sealing, chacha)
+		text, whole := l.text(file)
+		if len(text) > len(file) || whole && l.bad && len(file) > 0 {
+			t.Fatalf("%d bytes of %d, whole %t, bad %t", len(text), len(file), whole, l.bad)
+		}
+		if whole && len(file) > 0 {
+			if again := l.aead.Seal(bytes.Clone(file[:len(l.nonce)]), file[:len(l.nonce)], text, nil); !bytes.Equal(again, file) {
+				t.Fatal("what was opened is not what was sealed")
+			}
+		}
+		if !l.bad {
+			l.records(file)
 		}
 	})
 }
@@ -126,7 +187,8 @@ func FuzzParseIndex(f *testing.F) {
 	})
 }
 
-// BenchmarkScanBlock is the rate of a check that the disk does not hold up.
+// BenchmarkScanBlock is the rate of a check that the disk does not hold up: of a plain
+// block, and of encrypted ones.
 func BenchmarkScanBlock(b *testing.B) {
 	h, err := newHasher(blockKey("S", 1), false)
 	if err != nil {
@@ -138,11 +200,23 @@ func BenchmarkScanBlock(b *testing.B) {
 	for seq := uint64(1); len(raw) < 8<<20; seq++ {
 		raw = appendRecord(h, raw, seq, int64(seq), "orders.eu.created", header, make([]byte, 256))
 	}
-	b.SetBytes(int64(len(raw)))
-	for b.Loop() {
-		contentHash(raw)
-		if s := scanBlock(h, raw, tail{}); len(s.faults) > 0 {
-			b.Fatal(s.faults)
-		}
+	for _, v := range variants() {
+		b.Run(v.name, func(b *testing.B) {
+			var l *lock
+			stored, buf := bytes.Clone(raw), make([]byte, len(raw))
+			if v.key != nil {
+				l = testLock(b, v.key.chacha)
+				l.stream().XORKeyStream(stored, stored)
+			}
+			b.SetBytes(int64(len(raw)))
+			for b.Loop() {
+				copy(buf, stored)
+				contentHash(buf)
+				l.records(buf)
+				if s := scanBlock(h, buf, tail{}); len(s.faults) > 0 {
+					b.Fatal(s.faults)
+				}
+			}
+		})
 	}
 }

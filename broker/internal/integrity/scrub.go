@@ -23,6 +23,8 @@ const (
 type ScrubConfig struct {
 	// Dir and SystemAccount as in Options.
 	Dir, SystemAccount string
+	// Key as in Options.
+	Key *StoreKey
 	// Ledger gets what was verified and is saved after each pass. Required.
 	Ledger *Ledger
 	// Interval is the time from the start of one pass to the start of the next. Default
@@ -106,7 +108,7 @@ func (s *Scrubber) Pass(ctx context.Context) error {
 	}
 	rate := max(min(int64(float64(total)/(s.cfg.Interval.Seconds()/2)), s.cfg.Rate), min(minScrubRate, s.cfg.Rate))
 	c := newCheck(Options{
-		Dir: s.cfg.Dir, SystemAccount: s.cfg.SystemAccount, Ledger: s.cfg.Ledger, Full: true, Workers: 1,
+		Dir: s.cfg.Dir, SystemAccount: s.cfg.SystemAccount, Key: s.cfg.Key, Ledger: s.cfg.Ledger, Full: true, Workers: 1,
 		live: true, pace: s.pace(rate),
 	})
 	found, err := c.find()
@@ -121,6 +123,9 @@ func (s *Scrubber) Pass(ctx context.Context) error {
 			return err
 		}
 		c.report.Replicas = append(c.report.Replicas, *r)
+	}
+	if err := c.finish(); err != nil {
+		return err
 	}
 	s.cfg.Ledger.keep(folders)
 	c.report.Read = c.read.Load()

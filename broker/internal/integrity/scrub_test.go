@@ -11,8 +11,17 @@ import (
 // TestScrubber: damage to a sealed block of a store in use is found, and what the
 // server does to its blocks meanwhile is not taken for damage.
 func TestScrubber(t *testing.T) {
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel() // it waits, mostly
+			scrubber(t, v)
+		})
+	}
+}
+
+func scrubber(t *testing.T, v variant) {
 	dir := t.TempDir()
-	s := startServer(t, dir)
+	s := startServer(t, dir, v.server)
 	_, js := jet(t, s)
 	if _, err := js.CreateStream(t.Context(), appendOnlyConfig("ORDERS", 1)); err != nil {
 		t.Fatal(err)
@@ -24,7 +33,7 @@ func TestScrubber(t *testing.T) {
 	l := mustLedger(t, dir)
 	var damaged []*Replica
 	scrub := NewScrubber(ScrubConfig{
-		Dir: dir, SystemAccount: systemAccount, Ledger: l, Interval: time.Hour, Rate: 1 << 30,
+		Dir: dir, SystemAccount: systemAccount, Key: v.key, Ledger: l, Interval: time.Hour, Rate: 1 << 30,
 		Found: func(d []*Replica, _ *Report) { damaged = d }, Failed: func(err error) { t.Error(err) },
 	})
 	stop := make(chan struct{})
@@ -59,9 +68,17 @@ func TestScrubber(t *testing.T) {
 	if d := pass(); len(d) != 1 || d[0].ID() != "$G/ORDERS" || d[0].Damage[0].File != "jetstream/$G/streams/ORDERS/msgs/2.blk" {
 		t.Errorf("got %v", d)
 	}
+	passes := uint64(6)
+	if v.key != nil {
+		passes++
+		flip(t, filepath.Join(msgs, "1.key"), 40, 1)
+		if d := pass(); len(d) != 1 || len(d[0].Damage) != 2 || d[0].Damage[0].Kind != KindKey {
+			t.Errorf("got %v", d)
+		}
+	}
 	close(stop)
 	<-churned
-	if n, bytes := scrub.Stats(); n != 6 || bytes == 0 {
+	if n, bytes := scrub.Stats(); n != passes || bytes == 0 {
 		t.Errorf("%d passes, %d bytes", n, bytes)
 	}
 }

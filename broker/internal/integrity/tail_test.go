@@ -10,33 +10,38 @@ import (
 // TestTornTail: what a kill or a power cut may leave at the very end of a store is
 // tolerated, and nothing else is; where it is, the server serves everything before it.
 func TestTornTail(t *testing.T) {
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) { tornTail(t, v) })
+	}
+}
+
+func tornTail(t *testing.T, v variant) {
 	type end struct {
 		lazy, sameBoot bool
 	}
-	appendRest := func(n int) func(t *testing.T, msgs string) {
-		return func(t *testing.T, msgs string) {
-			file := filepath.Join(msgs, "4.blk")
-			raw := read(t, file)
+	appendRest := func(n int) func(t *testing.T, s stored) {
+		return func(t *testing.T, s stored) {
+			file := filepath.Join(s.msgs, "4.blk")
+			raw := s.read(t, file)
 			recs := offsets(t, raw)
-			write(t, file, append(raw, raw[recs[0]:recs[0]+n]...))
+			s.write(t, file, append(raw, raw[recs[0]:recs[0]+n]...))
 		}
 	}
-	zeroTail := func(records int) func(t *testing.T, msgs string) {
-		return func(t *testing.T, msgs string) {
-			file := filepath.Join(msgs, "4.blk")
-			raw := read(t, file)
-			recs := offsets(t, raw)
+	zeroTail := func(records int) func(t *testing.T, s stored) {
+		return func(t *testing.T, s stored) {
+			file := filepath.Join(s.msgs, "4.blk")
+			raw, recs := read(t, file), offsets(t, s.read(t, file))
 			clear(raw[recs[len(recs)-records]:])
 			write(t, file, raw)
-			if err := os.Remove(filepath.Join(msgs, "index.db")); err != nil {
+			if err := os.Remove(filepath.Join(s.msgs, "index.db")); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	base := ordersStore(t)
+	base := ordersStore(t, v.server)
 	for _, tt := range []struct {
 		name   string
-		harm   func(t *testing.T, msgs string)
+		harm   func(t *testing.T, s stored)
 		end    end
 		served uint64 // 0: it must be damage
 	}{
@@ -46,13 +51,13 @@ func TestTornTail(t *testing.T) {
 		{"zeros instead of the last record after a power cut", zeroTail(1), end{}, messages - 1},
 		{"zeros instead of the last records after a power cut", zeroTail(20), end{lazy: true}, messages - 20},
 		{"zeros, and the machine has not stopped", zeroTail(1), end{lazy: true, sameBoot: true}, 0},
-		{"a flipped bit in the last record", func(t *testing.T, msgs string) {
-			file := filepath.Join(msgs, "4.blk")
+		{"a flipped bit in the last record", func(t *testing.T, s stored) {
+			file := filepath.Join(s.msgs, "4.blk")
 			flip(t, file, int64(len(read(t, file))-20), 4)
 		}, end{lazy: true}, 0},
-		{"a flipped bit in the length of the last record", func(t *testing.T, msgs string) {
-			file := filepath.Join(msgs, "4.blk")
-			recs := offsets(t, read(t, file))
+		{"a flipped bit in the length of the last record", func(t *testing.T, s stored) {
+			file := filepath.Join(s.msgs, "4.blk")
+			recs := offsets(t, s.read(t, file))
 			flip(t, file, int64(recs[len(recs)-1]+2), 1)
 		}, end{lazy: true}, 0},
 	} {
@@ -64,8 +69,8 @@ func TestTornTail(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			tt.harm(t, filepath.Join(dir, "jetstream/$G/streams/ORDERS/msgs"))
-			r := replica(t, mustCheck(t, Options{Dir: dir, Ledger: l, LazySync: tt.end.lazy}), "$G/ORDERS")
+			tt.harm(t, v.orders(dir))
+			r := replica(t, mustCheck(t, Options{Dir: dir, Key: v.key, Ledger: l, LazySync: tt.end.lazy}), "$G/ORDERS")
 			if r.Damaged() != (tt.served == 0) {
 				t.Fatalf("damage %v, notes %v", r.Damage, r.Notes)
 			}
@@ -75,7 +80,7 @@ func TestTornTail(t *testing.T) {
 			if len(r.Notes) == 0 {
 				t.Error("nothing is said of it")
 			}
-			s := startServer(t, dir)
+			s := startServer(t, dir, v.server)
 			_, js := jet(t, s)
 			if got := served(t, js, "ORDERS", tt.served); got != tt.served {
 				t.Errorf("served %d, want %d", got, tt.served)
