@@ -79,6 +79,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, errors.Join(err, lock.release())
 		}
 	}
+	if err := clearDeleted(cfg.StoreDir); err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
 	s := &Server{
 		cfg: cfg, lock: lock, log: newLogger(cfg.Log, cfg.Debug), tickets: newTickets(),
 		accounts: make(map[string]TenantAccount, len(cfg.Tenants)),

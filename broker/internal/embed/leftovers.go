@@ -1,0 +1,39 @@
+package embed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// clearDeleted removes what deletions of streams have left that a kill cut short, and
+// returns when it is gone. nats-server moves the folder of a deleted stream to one with
+// a dot before its name, and removes that at its leisure, also at a start. While it is
+// there, a stream of that name cannot be deleted again: the server says that it is, but
+// its messages stay, and are in the next stream of the name.
+func clearDeleted(storeDir string) error {
+	top := filepath.Join(storeDir, "jetstream")
+	accounts, err := os.ReadDir(top)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("embed: %w", err)
+	}
+	for _, a := range accounts {
+		dir := filepath.Join(top, a.Name(), "streams")
+		streams, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("embed: %w", err)
+		}
+		for _, s := range streams {
+			if !strings.HasPrefix(s.Name(), ".") {
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(dir, s.Name())); err != nil {
+				return fmt.Errorf("embed: what is left of a deleted stream: %w", err)
+			}
+		}
+	}
+	return nil
+}
