@@ -252,7 +252,7 @@ func (r *rig) scaleDown() {
 		}
 		steps = append(steps, line.Node+" "+line.Step)
 		if line.Step == "stop" {
-			r.Stop(int(line.Node[1]-'0') - 1)
+			r.Stop(nodeIndex(line.Node))
 		}
 	}
 	if err := cmd.Wait(); err != nil {
@@ -311,41 +311,61 @@ func (r *rig) kill(i int) {
 func TestClusterIsRescuedFromItsFolder(t *testing.T) {
 	r := newRig(t, 5)
 	r.publish(50)
-	r.await("healthy", healthy)
+	left, other, lost := r.survivors(r.await("healthy", healthy))
 	rescue := func(timeout string, lost ...string) (string, error) {
-		args := []string{"cluster", "rescue", "--i-understand", "--timeout", timeout, "--config", r.Nodes[0].State.Config}
+		args := []string{"cluster", "rescue", "--i-understand", "--timeout", timeout, "--config", r.Nodes[left].State.Config}
 		for _, name := range lost {
 			args = append(args, "--lost", name)
 		}
 		return r.signet(args...)
 	}
-	if out, err := rescue("3s", "n2"); exit(t, err) != 1 || !strings.Contains(out, "withdrawn") {
+	if out, err := rescue("3s", lost[0]); exit(t, err) != 1 || !strings.Contains(out, "withdrawn") {
 		t.Errorf("a node that is well took it: %v\n%s", err, out)
 	}
 	r.killAll()
 	var started sync.WaitGroup
-	started.Go(func() { r.Start(0) })
-	if out, err := rescue("30s", "n2", "n3", "n4", "n5"); exit(t, err) != 1 || !strings.Contains(out, "started alone") {
+	started.Go(func() { r.Start(left) })
+	if out, err := rescue("30s", slices.Concat(lost, []string{nodeName(other)})...); exit(t, err) != 1 || !strings.Contains(out, "started alone") {
 		t.Errorf("a node that is alone: %v\n%s", err, out)
 	}
-	started.Go(func() { r.Start(1) })
-	if out, err := rescue("30s", "n3", "n4"); exit(t, err) != 1 || !strings.Contains(out, "does not answer either") && !strings.Contains(out, "started alone") {
+	started.Go(func() { r.Start(other) })
+	if out, err := rescue("30s", lost[:2]...); exit(t, err) != 1 || !strings.Contains(out, "does not answer either") && !strings.Contains(out, "started alone") {
 		t.Errorf("one node not named: %v\n%s", err, out)
 	}
 	for {
-		out, err := rescue("30s", "n3", "n4", "n5")
-		if err == nil && strings.Contains(out, "removed  n3 n4 n5") {
+		out, err := rescue("30s", lost...)
+		if err == nil && strings.Contains(out, "removed  "+strings.Join(lost, " ")) {
 			break
 		}
-		if !strings.Contains(out, "n2 does not answer either") { // n2 is on its way
+		if !strings.Contains(out, nodeName(other)+" does not answer either") { // it is on its way
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
 	started.Wait()
-	r.api = admin.New(r.Nodes[0].Client("root"))
+	r.api = admin.New(r.Nodes[left].Client("root"))
 	r.publish(10)
 	r.read()
 }
+
+// survivors are two nodes, of which the first has a copy of ORDERS, and the names of
+// the others. Where the server puts three copies on five nodes is its choice; a stream
+// all of whose copies are lost is lost.
+func (r *rig) survivors(s *admin.ClusterStatus) (left, other int, lost []string) {
+	r.Helper()
+	orders := slices.IndexFunc(s.Streams, func(st admin.ClusterStream) bool { return st.Name == "ORDERS" })
+	left = nodeIndex(s.Streams[orders].Replicas[0].Node)
+	other = (left + 1) % len(r.Nodes)
+	for i := range r.Nodes {
+		if i != left && i != other {
+			lost = append(lost, nodeName(i))
+		}
+	}
+	return left, other, lost
+}
+
+func nodeName(i int) string { return fmt.Sprintf("n%d", i+1) }
+
+func nodeIndex(name string) int { return int(name[1]-'0') - 1 }
 
 // TestClusterLoneSurvivorIsRescued: two of three have lost their volumes, and the third
 // was started again. One of them comes back empty beside it, only one, and the rescue
