@@ -65,9 +65,9 @@ type damageState struct {
 	// peers says whether other nodes hold whole replicas of what this one holds, so that
 	// a damaged one is set aside instead of refused. nil: it does not.
 	peers  func() bool
-	ledger *integrity.Ledger // nil until the store was inspected
+	ledger *integrity.Ledger                  // nil until the store was inspected
 	scrub  atomic.Pointer[integrity.Scrubber] // nil until it is started; metrics are read before that
-	aside  atomic.Int64 // folders in the quarantine
+	aside  atomic.Int64                       // folders in the quarantine
 
 	mu       sync.Mutex        // guards the maps; never held during I/O
 	found    map[string]string // by account/stream: what the scrubber has found
