@@ -119,7 +119,8 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// queue is the group of all nodes; nats-server prefers a member on its own node.
+// queue is the group of all nodes: any of them may get a request, whichever the client
+// is connected to.
 const queue = "signet-admin"
 
 // Serve answers the tenants of the policy; those that are served already stay.
@@ -135,7 +136,6 @@ func (s *Service) Serve(set *policy.Set) error {
 		if err != nil {
 			return fmt.Errorf("admin: tenant %s: %w", t.Name, err)
 		}
-		// A queue group: in a cluster the node that took the request answers it.
 		sub, err := conn.QueueSubscribe(wire.PrefixAdmin+">", queue, func(m *nats.Msg) { s.accept(t.Name, m) })
 		if err == nil {
 			err = conn.Flush()
