@@ -26,7 +26,7 @@ var ErrNone = errors.New("freeport: no port of 127.0.0.1 from 20000 to 29999 is 
 // that run at the same time seldom come to the same ones.
 var next atomic.Uint32
 
-func init() { next.Store(rand.Uint32N(count)) }
+func init() { next.Store(rand.Uint32N(count)) } //nolint:gosec // no secret: a place to begin
 
 // Addr returns an address on 127.0.0.1 where nobody listens. It is not returned again
 // by this process before all others were. Safe for concurrent use.
