@@ -34,7 +34,7 @@ var ErrLoad = errors.New("bench: load")
 
 const (
 	stallWait  = 20 * time.Second
-	doneWait   = 30 * time.Second
+	doneWait   = 2 * time.Minute
 	clockEvery = 32 // publishes between two looks at the clock
 )
 

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/internal/freeport"
 )
 
 // Kind is which server.
@@ -191,7 +192,11 @@ func endProfile(cpu *os.File) error {
 type stopFunc func(context.Context) error
 
 func startSignet(ctx context.Context, cfg *ServerConfig) (*Address, stopFunc, error) {
-	st, err := broker.Setup{Dir: cfg.Dir, Name: "bench", Listen: "127.0.0.1:0", Policy: cfg.Policy}.Run()
+	addr, err := freeport.Addr() // it may be started again there
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := broker.Setup{Dir: cfg.Dir, Name: "bench", Listen: addr, Policy: cfg.Policy}.Run()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -128,7 +128,7 @@ func TestClusterRefusesStrangers(t *testing.T) {
 			cfg := must(broker.LoadConfig(self.Config, nil))(t)
 			cfg.Ops.Listen, cfg.State = "127.0.0.1:0", t.TempDir()
 			b := must(broker.New(cfg, "test", zerolog.New(log)))(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			ended := make(chan error, 1)
 			go func() { ended <- b.Start(ctx) }()
@@ -186,7 +186,7 @@ func TestRouteTakesNoPlainText(t *testing.T) {
 	cfg := must(broker.LoadConfig(c.Nodes[0].State.Config, nil))(t)
 	conn := must(net.Dial("tcp", cfg.Cluster.Listen))(t)
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, "CONNECT {\"user\":\"n2\",\"pass\":\"x\",\"cluster\":\"test\"}\r\nRS+ shop >\r\nPING\r\n"); err != nil {

@@ -57,7 +57,7 @@ func replicasCurrent(ctx context.Context, t *testing.T, nc *nats.Conn, stream st
 // when every node has its account; then they have all their copies.
 func TestClusterNewTenant(t *testing.T) {
 	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: clusterPolicy})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	kp := must(nkeys.CreateUser())(t)
 	add := `
@@ -84,7 +84,7 @@ principals:
 	}
 	wg.Wait()
 	for _, n := range c.Nodes {
-		nc := must(nats.Connect(n.URL(), nats.Secure(n.TLS()), nats.Nkey(must(kp.PublicKey())(t), kp.Sign)))(t)
+		nc := must(nats.Connect(n.URL(), nats.Timeout(patience), nats.Secure(n.TLS()), nats.Nkey(must(kp.PublicKey())(t), kp.Sign)))(t)
 		defer nc.Close()
 		replicasCurrent(ctx, t, nc, "CARGO")
 		if _, err := must(jetstream.New(nc))(t).Publish(ctx, "cargo.x", []byte("x")); err != nil {
@@ -98,7 +98,7 @@ principals:
 // the copy stays dead, or the cluster even deletes the stream.
 func TestClusterLearnsTenant(t *testing.T) {
 	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: clusterPolicy + secondTenant})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	miller := c.Nodes[0].NATS("miller")
 	if _, err := must(jetstream.New(miller))(t).Publish(ctx, "grain.a", []byte("kept")); err != nil {

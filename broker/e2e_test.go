@@ -39,7 +39,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds everything that must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // shopPolicy has two tenants with the same stream and bucket names, so that
 // anything that crosses between them shows.

@@ -65,10 +65,10 @@ type damageState struct {
 	// peers says whether other nodes hold whole replicas of what this one holds, so that
 	// a damaged one is set aside instead of refused. nil: it does not.
 	peers  func() bool
-	key    *integrity.StoreKey // nil: the store is not encrypted
-	ledger *integrity.Ledger   // nil until the store was inspected
-	scrub  *integrity.Scrubber
-	aside  atomic.Int64 // folders in the quarantine
+	key    *integrity.StoreKey                // nil: the store is not encrypted
+	ledger *integrity.Ledger                  // nil until the store was inspected
+	scrub  atomic.Pointer[integrity.Scrubber] // nil until it is started; metrics are read before that
+	aside  atomic.Int64                       // folders in the quarantine
 
 	mu       sync.Mutex        // guards the maps; never held during I/O
 	found    map[string]string // by account/stream: what the scrubber has found
@@ -231,7 +231,7 @@ func (b startup) startScrub(context.Context, *material) error {
 		return nil
 	}
 	o := b.integrityOptions()
-	b.damage.scrub = integrity.NewScrubber(integrity.ScrubConfig{
+	scrub := integrity.NewScrubber(integrity.ScrubConfig{
 		Dir: o.Dir, SystemAccount: o.SystemAccount, Key: o.Key, Ledger: o.Ledger,
 		Interval: b.cfg.Storage.Scrub.Interval, Rate: int64(b.cfg.Storage.Scrub.Rate),
 		Found: b.foundDamage,
@@ -240,8 +240,9 @@ func (b startup) startScrub(context.Context, *material) error {
 			log.Error().Err(err).Msg("the store could not be verified")
 		},
 	})
-	b.damage.scrub.Start()
-	b.running("scrubber", b.damage.scrub.Shutdown)
+	scrub.Start()
+	b.damage.scrub.Store(scrub)
+	b.running("scrubber", scrub.Shutdown)
 	return nil
 }
 
@@ -380,8 +381,8 @@ func (b view) integrityHealth(tenant string) adminapi.HealthPart {
 func (b view) integrityMetrics() []ops.Source {
 	scrubbed := func(read func(passes uint64, bytes int64) float64) func(func(float64, ...string)) {
 		return func(emit func(float64, ...string)) {
-			if b.damage.scrub != nil {
-				emit(read(b.damage.scrub.Stats()))
+			if s := b.damage.scrub.Load(); s != nil {
+				emit(read(s.Stats()))
 			}
 		}
 	}
@@ -400,8 +401,9 @@ func (b view) integrityMetrics() []ops.Source {
 // Scrub verifies everything that is stored now, in the scrubber's own pace. It is an
 // error if storage.scrub is off.
 func (b *Broker) Scrub(ctx context.Context) error {
-	if b.damage.scrub == nil {
+	s := b.damage.scrub.Load()
+	if s == nil {
 		return errors.New("broker: storage.scrub is off")
 	}
-	return b.damage.scrub.Pass(ctx)
+	return s.Pass(ctx)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/signetbus/signet/signing"
 )
 
-const wait = 5 * time.Second
+const wait = 30 * time.Second
 
 func receive[T any](t *testing.T, ch <-chan T) T {
 	t.Helper()

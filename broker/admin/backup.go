@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
+	"slices"
 
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/adminapi"
@@ -29,8 +31,31 @@ func backup[Q, A any](call func(Backups, context.Context, *policy.Principal, Q) 
 		if err := r.decode(&q); err != nil {
 			return nil, err
 		}
+		if node := s.sessionElsewhere(r); node != "" {
+			var out A
+			err := s.forward(ctx, node, r.call, &out)
+			return out, err
+		}
 		return call(s.cfg.Backups, ctx, r.caller, q)
 	}
+}
+
+// sessionElsewhere is the other node that has the session of a request; empty if this
+// one is to answer. A client that lost its node goes on at another one.
+func (s *Service) sessionElsewhere(r *request) string {
+	if s.cfg.Nodes == nil || r.forwarded {
+		return ""
+	}
+	var q struct {
+		Session string `json:"session"`
+	}
+	if json.Unmarshal(r.Body, &q) != nil {
+		return "" // a request without a session: an empty body
+	}
+	if node := adminapi.SessionNode(q.Session); slices.Contains(s.cfg.Nodes.Others(), node) {
+		return node
+	}
+	return ""
 }
 
 // closeBackup gives Close the form of the others.

@@ -113,7 +113,7 @@ func fill(t *testing.T, b *brokertest.Broker) {
 	objects := must(j.ObjectStore(ctx, "scans"))(t)
 	must(objects.PutBytes(ctx, "page", bytes.Repeat([]byte("scan "), 100_000)))(t)
 	c := must(j.CreateConsumer(ctx, "ORDERS", jetstream.ConsumerConfig{Durable: "work", FilterSubject: "orders.eu.>", AckPolicy: jetstream.AckExplicitPolicy}))(t)
-	batch := must(c.Fetch(10, jetstream.FetchMaxWait(5*time.Second)))(t)
+	batch := must(c.Fetch(10, jetstream.FetchMaxWait(time.Minute)))(t)
 	for m := range batch.Messages() {
 		if err := m.DoubleAck(ctx); err != nil {
 			t.Fatal(err)
@@ -130,7 +130,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !done() {
 		select {
 		case <-tick.C:
@@ -255,7 +255,7 @@ func verified(t *testing.T, b *brokertest.Broker, want int) {
 		case <-got:
 		case e := <-bad:
 			t.Fatalf("not verified: %+v", e)
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("events are missing")
 		}
 	}

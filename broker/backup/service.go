@@ -58,7 +58,7 @@ type Service struct {
 	work sync.WaitGroup
 
 	mu       sync.Mutex
-	sessions map[string]*session // nil after Shutdown
+	sessions map[string]*session // by the name that clients know; nil after Shutdown
 }
 
 // session is one backup that is read, or one restore that is written.
@@ -139,8 +139,9 @@ func (s *Service) open(caller *policy.Principal, tenant string, prepare func(*se
 		return adminapi.BackupOpened{}, err
 	}
 	x.idle = time.AfterFunc(s.cfg.Idle, func() { s.drop(x) })
-	s.sessions[x.id] = x
-	return adminapi.BackupOpened{Session: x.id, Tenant: own}, nil
+	name := adminapi.SessionName(x.id, s.cfg.Node)
+	s.sessions[name] = x
+	return adminapi.BackupOpened{Session: name, Tenant: own}, nil
 }
 
 func (s *Service) roomLocked(tenant string) error {
@@ -179,7 +180,7 @@ func (s *Service) drop(x *session) {
 		return
 	}
 	s.mu.Lock()
-	delete(s.sessions, x.id)
+	delete(s.sessions, adminapi.SessionName(x.id, s.cfg.Node))
 	s.mu.Unlock()
 	x.end()
 }
@@ -200,7 +201,7 @@ func (s *Service) Close(_ context.Context, caller *policy.Principal, q adminapi.
 		return err
 	}
 	s.mu.Lock()
-	delete(s.sessions, x.id)
+	delete(s.sessions, adminapi.SessionName(x.id, s.cfg.Node))
 	s.mu.Unlock()
 	x.end()
 	return nil

@@ -16,7 +16,11 @@ import (
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/client"
+	"github.com/signetbus/signet/internal/freeport"
 )
+
+// patience bounds what must happen, on a machine that is busy with other things.
+const patience = time.Minute
 
 // Options of New. The zero value is a broker with the policy of `signet dev`.
 type Options struct {
@@ -58,7 +62,11 @@ func New(tb testing.TB, o Options) *Broker {
 			tb.Fatal(err)
 		}
 	}
-	st, err := broker.Setup{Dir: o.Dir, Encrypt: o.Encrypt, Name: "test", Listen: "127.0.0.1:0", Dev: true, Policy: o.Policy}.Run()
+	addr, err := freeport.Addr() // not of the system's choice: tests start brokers again where they were
+	if err != nil {
+		tb.Fatal(err)
+	}
+	st, err := broker.Setup{Dir: o.Dir, Encrypt: o.Encrypt, Name: "test", Listen: addr, Dev: true, Policy: o.Policy}.Run()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -85,7 +93,7 @@ func New(tb testing.TB, o Options) *Broker {
 			return // the test stopped it
 		default:
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := b.Shutdown(ctx); err != nil {
 			tb.Errorf("shut down: %v", err)
@@ -149,7 +157,9 @@ func (b *Broker) connect(urls, principal string, opts ...client.Option) *client.
 	base := []client.Option{
 		client.WithNkeySeedFile(b.Cred(principal)), client.WithTLSRoots(b.State.CA), client.WithRoot(b.State.Root),
 	}
-	c, err := client.Connect(b.tb.Context(), urls, append(base, opts...)...)
+	ctx, cancel := context.WithTimeout(b.tb.Context(), patience)
+	defer cancel()
+	c, err := client.Connect(ctx, urls, append(base, opts...)...)
 	if err != nil {
 		b.tb.Fatalf("connect as %s: %v", principal, err)
 	}
@@ -169,7 +179,7 @@ func (b *Broker) dial(urls, principal string, opts ...nats.Option) *nats.Conn {
 	if err != nil {
 		b.tb.Fatal(err)
 	}
-	nc, err := nats.Connect(urls, append([]nats.Option{auth, nats.Secure(b.TLS()), nats.Name(fmt.Sprintf("test %s", principal))}, opts...)...)
+	nc, err := nats.Connect(urls, append([]nats.Option{auth, nats.Secure(b.TLS()), nats.Name(fmt.Sprintf("test %s", principal)), nats.Timeout(patience)}, opts...)...)
 	if err != nil {
 		b.tb.Fatalf("connect as %s: %v", principal, err)
 	}

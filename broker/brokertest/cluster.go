@@ -3,7 +3,6 @@ package brokertest
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,7 +57,10 @@ func PrepareCluster(tb testing.TB, n int, o Options) *Cluster {
 	if o.Dir == "" {
 		o.Dir = tb.TempDir()
 	}
-	addrs := freeAddrs(tb, 2*n)
+	addrs, err := unusedAddrs(2 * n)
+	if err != nil {
+		tb.Fatal(err)
+	}
 	s := broker.ClusterSetup{Dir: o.Dir, Name: "test", Dev: true, Policy: o.Policy, Encrypt: o.Encrypt}
 	var urls []string
 	for i := range n {
@@ -82,25 +84,6 @@ func PrepareCluster(tb testing.TB, n int, o Options) *Cluster {
 	}
 	tb.Cleanup(c.stopAll)
 	return c
-}
-
-// freeAddrs returns addresses on loopback that were free a moment ago.
-func freeAddrs(tb testing.TB, n int) []string {
-	tb.Helper()
-	var out []string
-	var open []net.Listener
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		open = append(open, l)
-		out = append(out, l.Addr().String())
-	}
-	for _, l := range open {
-		l.Close()
-	}
-	return out
 }
 
 // Start starts node i (from 0) again, or for the first time, and waits until it is
@@ -163,7 +146,7 @@ func (c *Cluster) stopAll() {
 		default:
 		}
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 			defer cancel()
 			if err := n.Shutdown(ctx); err != nil {
 				c.tb.Errorf("shut down: %v", err)

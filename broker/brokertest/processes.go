@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/internal/freeport"
 )
 
 const (
@@ -120,12 +120,11 @@ func BuildSignet(ctx context.Context, binary string, flags ...string) error {
 func unusedAddrs(n int) ([]string, error) {
 	var out []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Addr()
 		if err != nil {
 			return nil, fmt.Errorf("brokertest: %w", err)
 		}
-		defer l.Close() // all at the end, so that no port comes twice
-		out = append(out, l.Addr().String())
+		out = append(out, addr)
 	}
 	return out, nil
 }

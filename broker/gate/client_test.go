@@ -75,7 +75,7 @@ func TestPublishSyncAndAsync(t *testing.T) {
 	const n = 5000
 	payload := bytes.Repeat([]byte("x"), 256)
 	for range n {
-		_, err := js.PublishAsync("orders.eu.created", payload)
+		_, err := js.PublishAsync("orders.eu.created", payload, jetstream.WithStallWait(testTimeout))
 		check(t, err)
 	}
 	select {

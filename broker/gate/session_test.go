@@ -14,9 +14,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/signetbus/signet/internal/wire"
 )
 
 func TestRefusalAnswers(t *testing.T) {
@@ -194,13 +191,10 @@ func TestWaitHoldsTheBatch(t *testing.T) {
 	if d := time.Since(began); d < 200*time.Millisecond {
 		t.Errorf("six publishes at 20/s took %v", d)
 	}
-	slow := w.jetstream("writer")
-	_, err := slow.Publish(w.ctx(), "orders.eu.slow", nil)
-	check(t, err)
-	_, err = slow.Publish(w.ctx(), "orders.eu.slow", nil)
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.ErrorCode != jetstream.ErrorCode(wire.CodeRateLimited) {
-		t.Errorf("over the limit: %v", err)
+	slow := w.login("writer", quiet)
+	slow.send("SUB _INBOX.a 1\r\n" + strings.Repeat("PUB orders.eu.slow _INBOX.a 0\r\n\r\n", 2)) // in one batch
+	if got := strings.Join(slow.pong(), "\n"); strings.Count(got, `"err_code":40500`) != 1 {
+		t.Errorf("over the limit: %s", got)
 	}
 }
 
@@ -308,7 +302,7 @@ func TestReload(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	w := newWorld(t, func(c *Config, _ *Deps) { c.Timeouts.Drain = 50 * time.Millisecond })
+	w := newWorld(t, func(c *Config, _ *Deps) { c.Timeouts.Drain = time.Second })
 	r := w.login("writer", quiet)
 	r.send("SUB _INBOX.a 1\r\n")
 	r.pong()

@@ -98,7 +98,7 @@ func (n *newcomer) dev(t *testing.T, lines string) {
 	case <-ready:
 	case <-drained:
 		t.Fatalf("signet dev ended early\n%s", stderr.String())
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("signet dev is not ready\n%s", stderr.String())
 	}
 }

@@ -46,7 +46,7 @@ func TestScripts(t *testing.T) {
 
 // startDeadline bounds what a script waits for: a broken broker fails the test, it
 // does not hang it.
-const startDeadline = 30 * time.Second
+const startDeadline = time.Minute
 
 // cmdRC is `rc CODE command args...`: exec, and the exit code must be CODE. Its
 // output is left in the files out and err of the working folder.

@@ -1,6 +1,9 @@
 package adminapi
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // A backup is read, and a restore is written, in a session: parts of at most
 // MaxChunkBytes, in order, one request each. A request that had no answer is sent
@@ -104,4 +107,14 @@ type RestoredStream struct {
 	LastSeq   uint64 `json:"lastSeq"`
 	Consumers int    `json:"consumers"`
 	Skipped   bool   `json:"skipped,omitempty"`
+}
+
+// SessionName is how a client names a session of a node: any node of a cluster may get
+// a request, and hands it to the one that has the session.
+func SessionName(id, node string) string { return id + "@" + node }
+
+// SessionNode returns the node that has a session, empty if the name has none.
+func SessionNode(session string) string {
+	_, node, _ := strings.Cut(session, "@")
+	return node
 }

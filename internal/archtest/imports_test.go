@@ -104,6 +104,7 @@ var allowed = map[string][]string{
 	"client/admin":            {"internal/wire", "internal/adminapi", "signing/keyring", "client", "dlq", "github.com/nats-io/nats.go"},
 	"internal/doctor":         {"broker", "broker/policy", "client", "client/admin", "signing/keyring", "github.com/nats-io/nkeys", "github.com/rs/zerolog", "golang.org/x/sys"},
 	"internal/support":        {"github.com/nats-io/nkeys"},
+	"internal/freeport":       {},
 	"broker/brokertest":       {"*"},
 	"broker/clustertest":      {"*"},
 	"bench":                   {"*"},

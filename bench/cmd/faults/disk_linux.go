@@ -28,6 +28,8 @@ const (
 	// diskHold is how long the disk stays full: long enough for a broker that gives up
 	// too early to show it.
 	diskHold = 2 * time.Second
+	// diskAnswer is how long a publisher waits: a slow machine is no silent broker.
+	diskAnswer = 15 * time.Second
 )
 
 // fullDisks fills the disk of a broker under load n times, in turn slowly and at once.
@@ -259,7 +261,7 @@ func newCrowd(a bench.Address, l *ledger) (*crowd, error) {
 func (c *crowd) run(nc *nats.Conn, id int) {
 	for {
 		number := c.l.send(id)
-		m, err := nc.Request(subjectOf(id), encode(id, number), 2*time.Second)
+		m, err := nc.Request(subjectOf(id), encode(id, number), diskAnswer)
 		if err != nil {
 			c.silent.Add(1)
 		} else if err := c.answer(m, id, number); err != nil {

@@ -23,7 +23,7 @@ const (
 	syncPublishers   = 4
 	sdkPublishers    = 2
 	window           = 128
-	bootWait         = 30 * time.Second
+	bootWait         = 90 * time.Second // bounds what must happen, also on a slow disk
 )
 
 // subject is the broker that gets hurt.

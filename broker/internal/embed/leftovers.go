@@ -16,24 +16,26 @@ import (
 // a dot before its name, and removes that at its leisure, also at a start. While it is
 // there, a stream of that name cannot be deleted again: the server says that it is, but
 // its messages stay, and are in the next stream of the name.
+//
+// Errors: ErrServer, for a store that cannot be read or written.
 func clearDeleted(storeDir string) error {
 	top := filepath.Join(storeDir, "jetstream")
 	accounts, err := os.ReadDir(top)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("embed: %w", err)
+		return fmt.Errorf("%w: %w", ErrServer, err)
 	}
 	for _, a := range accounts {
 		dir := filepath.Join(top, a.Name(), "streams")
 		streams, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("embed: %w", err)
+			return fmt.Errorf("%w: %w", ErrServer, err)
 		}
 		for _, s := range streams {
 			if !strings.HasPrefix(s.Name(), ".") {
 				continue
 			}
 			if err := os.RemoveAll(filepath.Join(dir, s.Name())); err != nil {
-				return fmt.Errorf("embed: what is left of a deleted stream: %w", err)
+				return fmt.Errorf("%w: what is left of a deleted stream: %w", ErrServer, err)
 			}
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +17,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/internal/freeport"
 )
 
 // clusterTrials bounds TestClusterHeals, whose trials take some seconds each, for each
@@ -55,12 +57,11 @@ func newCluster(t *testing.T, v variant) *cluster {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return int(netip.MustParseAddrPort(addr).Port())
 }
 
 func (c *cluster) start(i int) {
