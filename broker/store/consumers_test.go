@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -19,19 +20,20 @@ func TestConsumers(t *testing.T) {
 	}
 	// More than two pages of the server's 256.
 	const many = 600
+	const stays = time.Hour // by default the first go after 5 s without interest, before the last are made
 	for i := range many {
 		cfg := jetstream.ConsumerConfig{
 			Name: fmt.Sprintf("c%03d", i), FilterSubject: "orders.eu.>",
-			Metadata: map[string]string{wire.MetaOwner: "shop/checkout"}, MemoryStorage: true,
+			Metadata: map[string]string{wire.MetaOwner: "shop/checkout"}, MemoryStorage: true, InactiveThreshold: stays,
 		}
 		if _, err := stream.CreateConsumer(ctx, cfg); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "two", FilterSubjects: []string{"orders.a", "orders.b"}}); err != nil {
+	if _, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "two", FilterSubjects: []string{"orders.a", "orders.b"}, InactiveThreshold: stays}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stream.CreatePushConsumer(ctx, jetstream.ConsumerConfig{Name: "whole", DeliverSubject: "x.y"}); err != nil {
+	if _, err := stream.CreatePushConsumer(ctx, jetstream.ConsumerConfig{Name: "whole", DeliverSubject: "x.y", InactiveThreshold: stays}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := r.store.Consumers(ctx, "shop", "ORDERS")
