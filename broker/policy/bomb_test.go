@@ -54,7 +54,7 @@ func TestBombs(t *testing.T) {
 			if err == nil || b != nil {
 				t.Errorf("accepted")
 			}
-			if d := time.Since(start); d > 10*time.Second {
+			if d := time.Since(start); d > time.Minute { // 1 s alone; the machine may be busy
 				t.Errorf("took %v", d)
 			} else {
 				t.Logf("%v: %.100s", d, err)
