@@ -16,7 +16,7 @@ import (
 
 // soon is what a refusal may take, at most. It is the budget of one payload; the
 // measured times are far below it.
-const soon = 50 * time.Millisecond
+const soon = 250 * time.Millisecond
 
 func compile(text, ref string) (schema.Validator, error) {
 	return New(schema.Limits{}).Compile(context.Background(), schema.Document{
