@@ -15,8 +15,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/client"
+	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -293,4 +295,22 @@ func TestSDKAgainstAFalseBroker(t *testing.T) {
 	}
 	c := must(client.Connect(within(t), real.URL(), opts(real.State.CA, real.State.Root)...))(t)
 	c.Close()
+}
+
+// TestBrokerNameWithDots: a host's full name, which is the default, or whatever else a
+// broker may be called keeps no client from the keyring, nor from the admin API.
+func TestBrokerNameWithDots(t *testing.T) {
+	for _, name := range []string{"broker.example.com", "broker."} {
+		t.Run(name, func(t *testing.T) {
+			b := newBroker(t, func(o *brokertest.Options) { o.Name = name })
+			ctx := within(t)
+			must(b.Client("writer").Publish(ctx, "orders.eu.x", client.NewEvent("t", nil)))(t)
+			got := make(chan *client.Delivery, 1)
+			must(b.Client("wide").Subscribe(ctx, "orders.>", func(_ context.Context, d *client.Delivery) error { got <- d; return nil }, client.FromStart()))(t)
+			<-got // which the client has verified with the keyring
+			if s := must(admin.New(b.Client("root")).Status(ctx))(t); s.Server.Name != name {
+				t.Errorf("the status is of %q", s.Server.Name)
+			}
+		})
+	}
 }

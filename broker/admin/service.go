@@ -135,7 +135,7 @@ func (s *Service) Serve(set *policy.Set) error {
 			return fmt.Errorf("admin: tenant %s: %w", t.Name, err)
 		}
 		// The gate puts the name of its node behind what clients ask.
-		sub, err := conn.Subscribe(wire.PrefixAdmin+"*.*."+s.cfg.Node, func(m *nats.Msg) { s.accept(t.Name, m) })
+		sub, err := conn.Subscribe(wire.AtNode(wire.PrefixAdmin+"*.*", s.cfg.Node), func(m *nats.Msg) { s.accept(t.Name, m) })
 		if err == nil {
 			err = conn.Flush()
 		}
@@ -175,7 +175,7 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	if m.Reply == "" {
 		return
 	}
-	c := call{Tenant: tenant, Subject: strings.TrimSuffix(m.Subject, "."+s.cfg.Node), Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data}
+	c := call{Tenant: tenant, Subject: strings.TrimSuffix(m.Subject, wire.AtNode("", s.cfg.Node)), Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data}
 	release := s.enter(&c)
 	if release == nil {
 		s.answer(m, &c, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))

@@ -368,7 +368,7 @@ func TestRawClassesAreStampedNotWrapped(t *testing.T) {
 		}
 		// The node's own admin service, not any node's.
 		if strings.HasPrefix(subject, wire.PrefixAdmin) {
-			subject += ".n1"
+			subject += ".bjE"
 		}
 		if fr.subject != subject {
 			t.Errorf("%s is sent on to %s", subject, fr.subject)

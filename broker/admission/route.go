@@ -56,7 +56,7 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 		}
 	}
 	if class == acl.ClassAdmin {
-		rt.forward = []byte(subject + "." + s.chain.cfg.Node)
+		rt.forward = []byte(wire.AtNode(subject, s.chain.cfg.Node))
 	}
 	if class == acl.ClassEvent || class == acl.ClassEphemeral || class == acl.ClassRPC {
 		if r := s.bind(rt, subject); r != nil {

@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -39,6 +40,8 @@ type Options struct {
 	Log io.Writer
 	// Encrypt turns encryption at rest on.
 	Encrypt bool
+	// Name is the name of the broker; default is "test".
+	Name string
 	// Dir is the state folder; default is a temporary one of the test.
 	Dir string
 }
@@ -66,7 +69,7 @@ func New(tb testing.TB, o Options) *Broker {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	st, err := broker.Setup{Dir: o.Dir, Encrypt: o.Encrypt, Name: "test", Listen: addr, Dev: true, Policy: o.Policy}.Run()
+	st, err := broker.Setup{Dir: o.Dir, Encrypt: o.Encrypt, Name: cmp.Or(o.Name, "test"), Listen: addr, Dev: true, Policy: o.Policy}.Run()
 	if err != nil {
 		tb.Fatal(err)
 	}

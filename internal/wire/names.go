@@ -1,5 +1,7 @@
 package wire
 
+import "encoding/base64"
+
 // Names of headers on the NATS side. Header names are compared byte for byte;
 // the parser refuses other spellings of ce- and Signet- names.
 const (
@@ -27,6 +29,12 @@ const (
 	AttrPartitionKey = "partitionkey"
 	AttrSequence     = "sequence"
 )
+
+// AtNode returns the subject on which the gate of a node sends an admin request on to
+// the admin service of that node: the name of a node may hold dots.
+func AtNode(subject, node string) string {
+	return subject + "." + base64.RawURLEncoding.EncodeToString([]byte(node))
+}
 
 // Subject prefixes with a meaning of their own.
 const (

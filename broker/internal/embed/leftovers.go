@@ -26,8 +26,14 @@ func clearDeleted(storeDir string) error {
 	}
 	for _, a := range accounts {
 		dir := filepath.Join(top, a.Name(), "streams")
+		if !a.IsDir() {
+			continue // nats-server tries the folder with a file at its start, and may be killed then
+		}
 		streams, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			continue // no account: lost+found of a volume
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrServer, err)
 		}
 		for _, s := range streams {
@@ -48,12 +54,14 @@ const deletedPoll = 5 * time.Millisecond
 // AwaitDeleted returns when nothing is left on this node of an earlier deletion of the
 // stream: before that it must not be deleted again, see clearDeleted.
 //
-// Errors: ctx's.
+// Errors: ErrServer, for a store that cannot be read; ctx's.
 func AwaitDeleted(ctx context.Context, s *Server, account, stream string) error {
 	left := filepath.Join(s.cfg.StoreDir, "jetstream", account, "streams", "."+stream)
 	for {
 		if _, err := os.Lstat(left); errors.Is(err, fs.ErrNotExist) {
 			return nil
+		} else if err != nil {
+			return fmt.Errorf("%w: %w", ErrServer, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -39,6 +39,10 @@ func TestDeletedStreamStaysDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// As after a kill while the server tried whether it may write.
+	if err := os.WriteFile(filepath.Join(dir, "jetstream", "_test_1"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	js = internalJS(t, start(t, at))
 	if err := js.DeleteStream(ctx, "ORDERS"); err != nil {
 		t.Fatal(err)
