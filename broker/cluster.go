@@ -64,6 +64,7 @@ type nodes struct {
 	nc      *nats.Conn
 	server  *embed.Server
 	serving atomic.Pointer[admin.Service]            // answers the others' requests; nil until it is up
+	trusted atomic.Pointer[[]string]                 // nodes, when the routes were judged last; written under Broker.reload
 	clocks  atomic.Pointer[map[string]time.Duration] // by node: how far its clock is ahead of this one's
 }
 

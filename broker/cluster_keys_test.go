@@ -125,4 +125,19 @@ func TestClusterKeysTurn(t *testing.T) {
 	keys.renew(t, 2)
 	keys.give(ctx, t, 0, 1, 2)
 	whole()
+
+	// A key that ends at a time closes the routes soon after, without a reload.
+	for i := range keys.keys {
+		if k := &keys.keys[i]; k.Principal == "n3" && k.RevokedAt.IsZero() {
+			k.NotAfter = time.Now().Add(2 * time.Second)
+		}
+	}
+	keys.give(ctx, t, 0, 1)
+	for i := range 2 {
+		eventually(t, "the key has run out", func() bool {
+			broker.RecheckNodes(c.Nodes[i].Broker)
+			return slices.Equal(broker.Missing(c.Nodes[i].Broker), []string{"n3"})
+		})
+	}
+	publish()
 }

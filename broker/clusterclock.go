@@ -25,8 +25,13 @@ const clockBound = policy.MinDuplicateWindow
 // ErrClock: the clock of this node is not that of the other nodes.
 var ErrClock = errors.New("broker: this node's clock is wrong")
 
-// wrongClock judges the clock here by those of the nodes that were heard of: as long as
-// fewer of them agree with it than do not, it is wrong. It is asked before the store opens.
+// errClocks: which clock is wrong cannot be told yet.
+var errClocks = errors.New("broker: the clocks differ, and too few nodes are there to tell which one is wrong")
+
+// wrongClock judges the clock here by those of the nodes that were heard of: ErrClock
+// where more of them differ from it than agree, itself counted; errClocks where as many
+// do, since the node that differs may be the one that is wrong. It is asked before the
+// store opens.
 func wrongClock(infos []nodeInfo) error {
 	var differ []string
 	var by time.Duration
@@ -35,15 +40,18 @@ func wrongClock(infos []nodeInfo) error {
 			differ, by = append(differ, infos[i].Node), d
 		}
 	}
-	if len(differ) <= len(infos)-len(differ) {
-		return nil
-	}
+	agree := len(infos) - len(differ) + 1
 	side := "behind"
 	if by < 0 {
 		side = "ahead of"
 	}
-	return fmt.Errorf("%w: it is %v %s that of %v, more than %v: nothing was opened; set the clock (chronyc makestep) and start again",
-		ErrClock, by.Abs().Round(time.Second), side, differ, clockBound)
+	switch what := fmt.Sprintf("%v %s that of %v, more than %v", by.Abs().Round(time.Second), side, differ, clockBound); {
+	case len(differ) > agree:
+		return fmt.Errorf("%w: it is %s: nothing was opened; set the clock (chronyc makestep) and start again", ErrClock, what)
+	case len(differ) == agree:
+		return fmt.Errorf("%w: the clock here is %s: set the wrong one (chronyc makestep), or start another node", errClocks, what)
+	}
+	return nil
 }
 
 // ahead is by how much a clock is ahead of this one that said now between sent and got of

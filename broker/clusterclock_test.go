@@ -45,7 +45,7 @@ func TestClusterStatusTellsOfClocks(t *testing.T) {
 	}
 }
 
-// A node starts only while at least as many of the others agree with its clock as do not.
+// A node starts only while more clocks agree with its own than do not, its own counted.
 func TestWrongClock(t *testing.T) {
 	of := func(ahead ...time.Duration) (infos []nodeInfo) {
 		for _, d := range ahead {
@@ -58,21 +58,23 @@ func TestWrongClock(t *testing.T) {
 		name  string
 		infos []nodeInfo
 		says  string // empty: it starts
+		tie   bool   // it waits
 	}{
-		{"nobody heard of", nil, ""},
-		{"within the bound", of(clockBound, -clockBound), ""},
-		{"the other one is wrong, or this one", of(far), "behind"},
-		{"both differ", of(-far, -far), "ahead of"},
-		{"one of two differs", of(far, 0), ""},
-		{"two of three differ", of(far, far, 0), "behind"},
-		{"two of four differ", of(far, -far, 0, 0), ""},
+		{"nobody heard of", nil, "", false},
+		{"within the bound", of(clockBound, -clockBound), "", false},
+		{"the other one is wrong, or this one", of(far), "behind", true},
+		{"both differ", of(-far, -far), "ahead of", false},
+		{"one of two differs", of(far, 0), "", false},
+		{"two of three differ", of(far, far, 0), "behind", true},
+		{"three of four differ", of(far, far, far, 0), "behind", false},
+		{"two of four differ", of(far, -far, 0, 0), "", false},
 	} {
 		err := wrongClock(tc.infos)
 		switch {
 		case tc.says == "" && err != nil:
 			t.Errorf("%s: %v", tc.name, err)
-		case tc.says != "" && (!errors.Is(err, ErrClock) || !strings.Contains(err.Error(), tc.says)):
-			t.Errorf("%s: %v, want ErrClock that says %q", tc.name, err, tc.says)
+		case tc.says != "" && (errors.Is(err, ErrClock) == tc.tie || errors.Is(err, errClocks) != tc.tie || !strings.Contains(err.Error(), tc.says)):
+			t.Errorf("%s: %v, want one that says %q, tie %v", tc.name, err, tc.says, tc.tie)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/signetbus/signet/broker/ca"
@@ -50,6 +51,49 @@ func trustNode(b *Broker, node string) error {
 		}
 	}
 	return fmt.Errorf("broker: the keyring here has no valid key of node %q", node)
+}
+
+// trustedNodes lists the nodes that trustNode trusts now.
+func trustedNodes(b *Broker) []string {
+	if b.nodes == nil {
+		return nil
+	}
+	var out []string
+	for name := range b.cfg.Cluster.Nodes {
+		if trustNode(b, name) == nil {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// recheckNodes closes the routes to nodes whose keys have run out since the routes were
+// judged last, and lets them be dialled whose keys have become valid.
+func recheckNodes(b *Broker) {
+	if b.nodes == nil {
+		return
+	}
+	b.reload.Lock()
+	defer b.reload.Unlock()
+	now := trustedNodes(b)
+	if slices.Equal(*b.nodes.trusted.Load(), now) || phase(b.phase.Load()) != phaseReady {
+		return
+	}
+	if err := reloadRoutes(b, now); err != nil {
+		b.log.Error().Err(err).Msg("the routes could not be judged anew")
+	}
+}
+
+// reloadRoutes has the server judge tickets and routes anew. The caller holds b.reload.
+func reloadRoutes(b *Broker, trusted []string) error {
+	if err := b.server.Reload(); err != nil {
+		return err
+	}
+	if b.nodes != nil {
+		b.nodes.trusted.Store(&trusted)
+	}
+	return nil
 }
 
 // admitNode judges a node that wants a route to this one, which TLS has let through.

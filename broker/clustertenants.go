@@ -62,16 +62,16 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 		for i := range infos {
 			all = n.learn(all, &infos[i])
 		}
-		if err := wrongClock(infos); err != nil {
-			return nil, err
+		waits := wrongClock(infos)
+		if errors.Is(waits, ErrClock) {
+			return nil, waits
 		}
 		// A damaged copy may be thrown away only where the others have it all: who is
 		// ready has looked, and one no outweighs.
 		ready := slices.DeleteFunc(slices.Clone(infos), func(i nodeInfo) bool { return i.Phase != phaseNames[phaseReady] })
 		keeps := len(ready) > 0 && !slices.ContainsFunc(ready, func(i nodeInfo) bool { return !i.Keeps })
 		b.damage.peers = func() bool { return keeps }
-		waits := error(nil)
-		if len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit {
+		if waits == nil && (len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit) {
 			if waits = mayStartStore(b, infos, port); !errors.Is(waits, ErrStoreWaits) {
 				return all, errors.Join(waits, rememberTenants(b.cfg.State, all))
 			}

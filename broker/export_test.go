@@ -38,3 +38,6 @@ func EndForRepair(b *Broker) { endForRepair(b) }
 
 // Missing lists the nodes of the configuration that have no route to b.
 func Missing(b *Broker) []string { return b.server.Cluster().Missing }
+
+// RecheckNodes is the check of the nodes' keys that runs once a minute.
+func RecheckNodes(b *Broker) { recheckNodes(b) }

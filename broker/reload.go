@@ -116,7 +116,7 @@ func (b *Broker) reloadLocked(ctx context.Context, old *material) error {
 		// The gate has given the new permissions to its tickets; this makes the server
 		// ask for them again. Nodes show tokens of their keys and are judged by the
 		// keyring: it asks for those again, too.
-		if err := b.server.Reload(); err != nil {
+		if err := reloadRoutes(b, trustedNodes(b)); err != nil {
 			return fmt.Errorf("%w %w", errInForce, err)
 		}
 	}

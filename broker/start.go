@@ -87,6 +87,8 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	if b.nodes, err = b.joinNodes(b.server); err != nil {
 		return err
 	}
+	trusted := trustedNodes(b.Broker)
+	b.nodes.trusted.Store(&trusted)
 	b.running("nodes", func(context.Context) error { b.nodes.nc.Close(); return nil })
 	return nil
 }
@@ -261,7 +263,7 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 }
 
 // startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
-// checks the consumers, compares the nodes' clocks, and says which limits turned
+// checks the consumers and the nodes' keys, compares the nodes' clocks, and says which limits turned
 // connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
@@ -285,6 +287,7 @@ func (b startup) startWatch(context.Context, *material) error {
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
 				recheckConsumers(life, b.Broker)
+				recheckNodes(b.Broker)
 				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)
 			}

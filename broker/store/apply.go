@@ -82,7 +82,7 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 		}
 		steps = append(steps, more...)
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := decisive(faults); err != nil {
 		return err
 	}
 	if len(steps) == 0 {
@@ -171,7 +171,16 @@ func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
 			steps = append(steps, step{acc: a, want: want, exists: true})
 		}
 	}
-	return steps, errors.Join(faults...)
+	return steps, decisive(faults)
+}
+
+// decisive joins faults; ErrNoLeader, which may pass, only where there is nothing else.
+func decisive(faults []error) error {
+	final := slices.DeleteFunc(slices.Clone(faults), func(err error) bool { return err == nil || errors.Is(err, ErrNoLeader) })
+	if len(final) > 0 {
+		return errors.Join(final...)
+	}
+	return errors.Join(faults...)
 }
 
 // run does the steps, updates first, since they may free subjects and bytes. A

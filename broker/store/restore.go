@@ -45,6 +45,13 @@ var (
 // restoreChunk is what is sent to the server at once; it fits every max_payload.
 const restoreChunk = 64 << 10
 
+const (
+	// undoLimit bounds taking back what a restore has done; the next start does the rest.
+	undoLimit = 2 * time.Minute
+	// deletedLimit bounds the wait for what an earlier deletion has left.
+	deletedLimit = 30 * time.Second
+)
+
 // restoreTimeout bounds one chunk: the server may compact its blocks meanwhile.
 const restoreTimeout = time.Minute
 
@@ -138,7 +145,8 @@ func (s *Store) Restore(ctx context.Context, t *policy.Tenant, id string, stream
 		if err == nil {
 			return
 		}
-		undo := context.WithoutCancel(ctx)
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+		defer cancel()
 		err = errors.Join(err, s.settle(undo, a, t), s.remake(undo, t))
 	}()
 	for i := range streams {
@@ -220,8 +228,10 @@ func (a *account) stage(ctx context.Context, cfg *jetstream.StreamConfig, r *Res
 // remove deletes a stream.
 func (a *account) remove(ctx context.Context, name string) error {
 	if a.deleted != nil {
-		if err := a.deleted(ctx, a.tenant, name); err != nil {
-			return err
+		wait, cancel := context.WithTimeout(ctx, deletedLimit)
+		defer cancel()
+		if err := a.deleted(wait, a.tenant, name); err != nil {
+			return fmt.Errorf("store: %s: %w", name, err)
 		}
 	}
 	return a.request(ctx, "STREAM.DELETE."+name, nil, &struct{}{})

@@ -165,6 +165,20 @@ func TestMadeAgainAtOnce(t *testing.T) {
 	}
 }
 
+// TestDecisive: a fault that may pass does not hide one that does not.
+func TestDecisive(t *testing.T) {
+	unled := noLeader("shop", "ORDERS")
+	if err := decisive([]error{nil, unled, nil}); !errors.Is(err, ErrNoLeader) {
+		t.Error(err)
+	}
+	if err := decisive([]error{unled, ErrWouldLose, nil}); errors.Is(err, ErrNoLeader) || !errors.Is(err, ErrWouldLose) {
+		t.Error(err)
+	}
+	if err := decisive([]error{nil}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestApplyPolicy(t *testing.T) {
 	r := applied(t, shop)
 	for _, stream := range []string{"ORDERS", "BILLS", "DLQ", "KV_prices", "OBJ_scans"} {
