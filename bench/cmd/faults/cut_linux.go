@@ -138,9 +138,6 @@ func cutRun(ctx context.Context, n int, o options, name string, sync bench.Sync)
 			return nil, fmt.Errorf("cut %d: %w", i+1, err)
 		}
 		acked := l.acked()
-		if err := newBoot(filepath.Join(vol.mount, "signet", "integrity", "ledger.json")); err != nil {
-			return nil, fmt.Errorf("cut %d: %w", i+1, err)
-		}
 		if err := b.start(ctx); err != nil {
 			return nil, fmt.Errorf("cut %d: %w: %w", i+1, errNoRestart, err)
 		}
@@ -229,7 +226,10 @@ func (v *volume) cut() error {
 		return err
 	}
 	v.image = after
-	return v.attach()
+	if err := v.attach(); err != nil {
+		return err
+	}
+	return newBoot(filepath.Join(v.mount, "signet", "integrity", "ledger.json"))
 }
 
 // detach unmounts; a killed process may need a moment to let go.
