@@ -79,6 +79,9 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	compareSnapshots(c.report.Replicas)
+	if err := c.replayed(); err != nil {
+		return nil, err
+	}
 	o.Ledger.keep(folders)
 	c.report.Read, c.report.Trusted = c.read.Load(), c.trusted.Load()
 	return &c.report, nil

@@ -12,7 +12,8 @@
 // Nothing in a store is ever changed but by SetAside and Withdraw, which only rename,
 // and by Check where an abrupt end has left what holds nothing and the server cannot cope
 // with: it completes a change of a configuration, and removes an empty block, or a
-// stream or consumer that was made and not finished, of which the key never came.
+// stream or consumer that was made and not finished, of which the key never came, or the
+// index of a stream whose end is replayed from the Raft log.
 //
 // Encrypted stores are decrypted in memory with the key of the store (StoreKey). The
 // format is that of nats-server v2.15 (server/filestore.go); docs/ARCHITECTURE.md says
