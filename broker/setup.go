@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/signetbus/signet/broker/ca"
-	"github.com/signetbus/signet/signing/keyring"
 )
 
 // Lifetimes of what Setup makes.
@@ -121,29 +120,11 @@ func (s Setup) certificates(st *State) error {
 
 // keys makes the root, the node key and a keyring that holds it.
 func (s Setup) keys(st *State) error {
-	node, err := seedFile(st.NodeSeed, nkeys.CreateServer)
+	key, err := makeNodeKey(st.NodeSeed, s.Name)
 	if err != nil {
 		return err
 	}
-	if fresh(st.Keyring) {
-		return readRoot(st)
-	}
-	nodeID, err := node.PublicKey()
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	return makeRing(st, []keyring.Key{{
-		ID: nodeID, Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: s.Name,
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(attestKeyTTL),
-	}}, now)
-}
-
-// fresh reports whether the keyring exists and is younger than its renewal. Its
-// signature is checked at the start of the broker, not here.
-func fresh(file string) bool {
-	info, err := os.Stat(file)
-	return err == nil && time.Since(info.ModTime()) < keyringTTL-renewalMargin
+	return makeRing(st, []nodeKey{key}, time.Now())
 }
 
 func rootFile(st *State) string { return filepath.Join(filepath.Dir(st.Keyring), "root.pub") }

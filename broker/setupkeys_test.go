@@ -1,0 +1,152 @@
+package broker
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+func ringOf(t *testing.T, st *State) *keyring.Ring {
+	t.Helper()
+	doc, err := os.ReadFile(st.Keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keyring.Parse(doc, st.Root, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+func runSetup(t *testing.T, s Setup) *State {
+	t.Helper()
+	st, err := s.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// TestSetupRenewsKeyring: a renewal takes no key out of the keyring and moves no
+// beginning; what the keys have signed goes on to verify, and what is revoked stays so.
+func TestSetupRenewsKeyring(t *testing.T) {
+	s := Setup{Dir: t.TempDir(), Name: "n1", Listen: "127.0.0.1:0"}
+	st := runSetup(t, s)
+	before, err := os.ReadFile(st.Keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runSetup(t, s)
+	if again, err := os.ReadFile(st.Keyring); err != nil || !bytes.Equal(before, again) {
+		t.Fatalf("a keyring that is not due was changed: %v", err)
+	}
+
+	// The same ring eleven months later, with an older key of the node that was revoked.
+	now := time.Now().UTC().Truncate(time.Second)
+	old, err := nkeys.CreateServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldID, err := old.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := ringOf(t, st).Keys()[0]
+	node.NotBefore, node.NotAfter = now.AddDate(0, -11, 0), now.AddDate(0, 13, 0)
+	gone := keyring.Key{
+		ID: oldID, Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: "n1",
+		NotBefore: now.AddDate(0, -14, 0), NotAfter: now.AddDate(0, -2, 0), RevokedAt: now.AddDate(0, -3, 0),
+	}
+	ring, err := keyring.New(uint64(now.Unix())+5, now.AddDate(0, -11, 0), now.Add(renewalMargin-time.Hour), []keyring.Key{node, gone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := os.ReadFile(st.RootSeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := ring.Sign(bytes.TrimSpace(seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(st.Keyring, doc, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Name = "another-host" // the name is asked for at the first run only
+	fresh := ringOf(t, runSetup(t, s))
+	if fresh.Version() != ring.Version()+1 || fresh.Expires().Sub(now) < keyringTTL-time.Minute || len(fresh.Keys()) != 2 {
+		t.Errorf("version %d, expires %s, keys %+v", fresh.Version(), fresh.Expires(), fresh.Keys())
+	}
+	if k, _ := fresh.ByID(node.ID); !k.NotBefore.Equal(node.NotBefore) || k.Principal != "n1" || k.NotAfter.Sub(now) < attestKeyTTL-time.Minute {
+		t.Errorf("the node's key: %+v, was %+v", k, node)
+	}
+	if k, _ := fresh.ByID(oldID); !k.RevokedAt.Equal(gone.RevokedAt) || !k.NotBefore.Equal(gone.NotBefore) || !k.NotAfter.Equal(gone.NotAfter) {
+		t.Errorf("the revoked key: %+v, was %+v", k, gone)
+	}
+}
+
+// TestSetupAddsNodeKey: a node whose seed was taken away gets a new key beside the old
+// one, signed by the same root and by no other.
+func TestSetupAddsNodeKey(t *testing.T) {
+	dir := t.TempDir()
+	s := ClusterSetup{Dir: dir, Name: "prod"}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		s.Nodes = append(s.Nodes, ClusterNode{Name: name, Listen: "127.0.0.1:4222", Client: "127.0.0.1:4222", Route: "127.0.0.1:6222"})
+	}
+	states, err := s.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := ringOf(t, states[0])
+	const edited = "tenant: edited\n"
+	rootSeed, away := filepath.Join(dir, "keys", "root.seed"), filepath.Join(t.TempDir(), "root.seed")
+	for _, err := range []error{os.Rename(rootSeed, away), os.Remove(states[1].NodeSeed), os.WriteFile(states[0].Policy, []byte(edited), 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Run(); err == nil || !strings.Contains(err.Error(), "the root seed is not here") {
+		t.Fatalf("without the root seed: %v", err)
+	}
+	other, err := nkeys.CreateOperator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := other.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(rootSeed, seed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Run(); err == nil || !strings.Contains(err.Error(), "is not the seed of the root key") {
+		t.Fatalf("with the seed of another root: %v", err)
+	}
+	if err := os.Rename(away, rootSeed); err != nil {
+		t.Fatal(err)
+	}
+	if states, err = s.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range states {
+		ring := ringOf(t, st)
+		of := map[string]int{}
+		for _, k := range ring.Keys() {
+			of[k.Principal]++
+		}
+		if ring.Replaces(first) != nil || len(ring.Keys()) != 4 || of["n2"] != 2 {
+			t.Errorf("version %d after %d, keys %+v", ring.Version(), first.Version(), ring.Keys())
+		}
+	}
+	if text, err := os.ReadFile(states[0].Policy); err != nil || string(text) != edited {
+		t.Errorf("the policy of a node was overwritten: %q, %v", text, err)
+	}
+}
