@@ -105,17 +105,27 @@ func (s Setup) Run() (*State, error) {
 }
 
 func (s Setup) certificates(st *State) error {
-	authority, err := ca.Load(st.CADir)
-	if errors.Is(err, fs.ErrNotExist) {
-		authority, err = ca.Create(st.CADir, "signet "+s.Name)
-	}
-	if err != nil {
-		return err
-	}
 	if r, err := ca.ServerTLS(st.Cert, st.Key); err == nil && time.Until(r.Expires()) > renewalMargin {
 		return nil
 	}
+	authority, err := authorityOf(st.CADir, s.Name)
+	if err != nil {
+		return err
+	}
 	return authority.IssueServer(st.Cert, st.Key, s.Hosts, 0)
+}
+
+// authorityOf reads the authority in dir, or makes one. It is asked for only when
+// something is to be signed: its key belongs offline.
+func authorityOf(dir, name string) (*ca.Authority, error) {
+	authority, err := ca.Load(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return authority, err
+	}
+	if _, statErr := os.Stat(filepath.Join(dir, ca.CACertFile)); statErr == nil {
+		return nil, fmt.Errorf("a certificate needs renewal and the authority's key is not here: %w", err)
+	}
+	return ca.Create(dir, "signet "+name)
 }
 
 // keys makes the root, the node key and a keyring that holds it.

@@ -2,13 +2,12 @@ package broker
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"text/template"
 	"time"
 
@@ -95,25 +94,25 @@ func (s ClusterSetup) keys(top *State, states []*State) error {
 }
 
 func (s ClusterSetup) certificates(top *State, states []*State) error {
-	authority, err := ca.Load(top.CADir)
-	if errors.Is(err, fs.ErrNotExist) {
-		authority, err = ca.Create(top.CADir, "signet "+s.Name)
-	}
-	if err != nil {
-		return err
+	authority := sync.OnceValues(func() (*ca.Authority, error) { return authorityOf(top.CADir, s.Name) })
+	renew := func(cert, key string, issue func(*ca.Authority) error) error {
+		if r, err := ca.ServerTLS(cert, key); err == nil && time.Until(r.Expires()) > renewalMargin {
+			return nil
+		}
+		a, err := authority()
+		if err != nil {
+			return err
+		}
+		return issue(a)
 	}
 	for i, st := range states {
 		n := &s.Nodes[i]
-		if r, err := ca.ServerTLS(st.Cert, st.Key); err != nil || time.Until(r.Expires()) <= renewalMargin {
-			if err := authority.IssueServer(st.Cert, st.Key, n.Hosts, 0); err != nil {
-				return err
-			}
+		if err := renew(st.Cert, st.Key, func(a *ca.Authority) error { return a.IssueServer(st.Cert, st.Key, n.Hosts, 0) }); err != nil {
+			return err
 		}
 		cert, key := routeFiles(st)
-		if r, err := ca.ServerTLS(cert, key); err != nil || time.Until(r.Expires()) <= renewalMargin {
-			if err := authority.IssueNode(cert, key, s.Name, n.Name, n.Hosts, 0); err != nil {
-				return err
-			}
+		if err := renew(cert, key, func(a *ca.Authority) error { return a.IssueNode(cert, key, s.Name, n.Name, n.Hosts, 0) }); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -93,7 +93,7 @@ func (v *initVerb) run(dir, given string) error {
 	}
 	st, err := broker.Setup{Dir: dir, Name: v.name, Hosts: v.hosts, Listen: v.listen, Encrypt: v.encrypt}.Run()
 	if errors.Is(err, fs.ErrNotExist) && exists {
-		return fmt.Errorf("%w; put the root seed back to renew, then take it away again", err)
+		return offline(err)
 	}
 	if err != nil {
 		return err
