@@ -93,6 +93,30 @@ func TestSetupRenewsKeyring(t *testing.T) {
 	}
 }
 
+// TestKeyringFaultsSayWhatToDo: a node whose key was revoked, and a keyring of somewhere
+// else, are told apart from keys that have run out.
+func TestKeyringFaultsSayWhatToDo(t *testing.T) {
+	st := runSetup(t, Setup{Dir: t.TempDir(), Name: "n1", Listen: "127.0.0.1:0"})
+	cfg := Config{Keys: KeysConfig{Node: st.NodeSeed, Keyring: st.Keyring, Root: st.Root}}
+	now := time.Now()
+	if err := new(material).loadKeys(&cfg, now); err != nil {
+		t.Fatal(err)
+	}
+	held := ringOf(t, st)
+	keys := held.Keys()
+	keys[0].RevokedAt = now.Add(-time.Minute)
+	if err := signRing(st, held.Version()+1, keys, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := new(material).loadKeys(&cfg, now); err == nil || !strings.Contains(err.Error(), "is revoked in the keyring") || !strings.Contains(err.Error(), "give the node a new one") {
+		t.Errorf("a revoked key: %v", err)
+	}
+	cfg.Keys.Root = runSetup(t, Setup{Dir: t.TempDir(), Name: "n1", Listen: "127.0.0.1:0"}).Root
+	if err := new(material).loadKeys(&cfg, now); err == nil || !strings.Contains(err.Error(), "not signed by the root key of keys.root, "+cfg.Keys.Root) {
+		t.Errorf("another root: %v", err)
+	}
+}
+
 // TestSetupAddsNodeKey: a node whose seed was taken away gets a new key beside the old
 // one, signed by the same root and by no other.
 func TestSetupAddsNodeKey(t *testing.T) {
