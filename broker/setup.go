@@ -2,12 +2,15 @@ package broker
 
 import (
 	"bytes"
+	"crypto/x509"
 	_ "embed" // the policy and configuration templates
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -112,7 +115,32 @@ func (s Setup) certificates(st *State) error {
 	if err != nil {
 		return err
 	}
-	return authority.IssueServer(st.Cert, st.Key, s.Hosts, 0)
+	// A second run is not told the hosts again: clients go on to use those of the first.
+	return authority.IssueServer(st.Cert, st.Key, append(slices.Clone(s.Hosts), certifiedHosts(st.Cert, s.Hosts)...), 0)
+}
+
+// certifiedHosts returns the names and addresses that the certificate in file is good
+// for, valid or not, without those in but and those that every certificate has.
+func certifiedHosts(file string, but []string) []string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	hosts := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		hosts = append(hosts, ip.String())
+	}
+	return slices.DeleteFunc(hosts, func(h string) bool {
+		return h == "localhost" || h == "127.0.0.1" || h == "::1" || slices.Contains(but, h)
+	})
 }
 
 // authorityOf reads the authority in dir, or makes one. It is asked for only when

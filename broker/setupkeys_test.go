@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nkeys"
 
+	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -90,6 +92,46 @@ func TestSetupRenewsKeyring(t *testing.T) {
 	}
 	if k, _ := fresh.ByID(oldID); !k.RevokedAt.Equal(gone.RevokedAt) || !k.NotBefore.Equal(gone.NotBefore) || !k.NotAfter.Equal(gone.NotAfter) {
 		t.Errorf("the revoked key: %+v, was %+v", k, gone)
+	}
+}
+
+// TestSetupRenewsCertificate: the hosts of the first run are in the renewed certificate,
+// and the authority's key is asked for only then.
+func TestSetupRenewsCertificate(t *testing.T) {
+	s := Setup{Dir: t.TempDir(), Name: "n1", Hosts: []string{"bus.example.org", "10.0.0.7"}, Listen: "127.0.0.1:0"}
+	st := runSetup(t, s)
+	authority, err := ca.Load(st.CADir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := authority.IssueServer(st.Cert, st.Key, s.Hosts, renewalMargin-time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	s.Hosts = nil
+	key, away := filepath.Join(st.CADir, ca.CAKeyFile), filepath.Join(t.TempDir(), "ca.key")
+	if err := os.Rename(key, away); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Run(); err == nil || !strings.Contains(err.Error(), "the authority's key is not here") {
+		t.Fatalf("without the authority's key: %v", err)
+	}
+	if err := os.Rename(away, key); err != nil {
+		t.Fatal(err)
+	}
+	runSetup(t, s)
+	if err := os.Rename(key, away); err != nil {
+		t.Fatal(err)
+	}
+	runSetup(t, s) // nothing is due
+	if hosts := certifiedHosts(st.Cert, nil); !slices.Equal(hosts, []string{"bus.example.org", "10.0.0.7"}) {
+		t.Errorf("renewed for %v", hosts)
+	}
+	r, err := ca.ServerTLS(st.Cert, st.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if time.Until(r.Expires()) < 2*renewalMargin {
+		t.Errorf("renewed until %s", r.Expires())
 	}
 }
 
