@@ -120,7 +120,7 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 }
 
 // Check does what a start does before it touches the store or a port: it reads
-// and checks policy, schemas, keys and certificates, and whether the key of the
+// and checks policy, schemas, keys and certificates, those of the routes too, and whether the key of the
 // store is the right one.
 func (b *Broker) Check(ctx context.Context) error {
 	m, err := loadMaterial(ctx, &b.cfg, time.Now())
@@ -128,7 +128,8 @@ func (b *Broker) Check(ctx context.Context) error {
 		_, err = declaredAccounts(m.policy, &b.cfg)
 	}
 	_, certErr := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key)
-	return errors.Join(err, certErr, checkEncryption(&b.cfg))
+	_, routeErr := clusterOptions(startup{b})
+	return errors.Join(err, certErr, routeErr, checkEncryption(&b.cfg))
 }
 
 // Start starts the parts in order. When one fails, those before it are stopped

@@ -75,6 +75,11 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 			if waits = mayStartStore(b, infos, port); !errors.Is(waits, ErrStoreWaits) {
 				return all, errors.Join(waits, rememberTenants(b.cfg.State, all))
 			}
+		} else if time.Since(began) > hearLimit {
+			waits = tooFew(b.cfg.Name, b.held.get(), b.cfg.nodeNames(), infos)
+			if fault := port.says(waits); fault != nil {
+				return nil, fault
+			}
 		}
 		if time.Since(told) > quorumTell {
 			told = time.Now()

@@ -14,6 +14,10 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
+// statusStreams bounds the wait for the list of streams in status.get; a command line
+// waits 5 s for the answer.
+const statusStreams = 3 * time.Second
+
 // view reads the state of a broker, for probes, metrics and status.get.
 type view struct{ *Broker }
 
@@ -94,19 +98,8 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		return int(x.Code) - int(y.Code)
 	})
-	streams, err := b.store.Streams(ctx, tenant)
-	if err != nil {
-		return out, wire.Refuse(wire.CodeUnavailable, "status", err.Error())
-	}
-	for _, s := range streams {
-		if s.Name == wire.StreamDLQ {
-			out.DeadLetters.Messages, out.DeadLetters.Bytes, out.DeadLetters.MaxBytes = s.Messages, s.Bytes, s.MaxBytes
-			continue
-		}
-		out.Streams = append(out.Streams, adminapi.StreamStatus{
-			Name: s.Name, Subjects: s.Subjects, Messages: s.Messages, Bytes: s.Bytes, MaxBytes: s.MaxBytes,
-			FirstSeq: s.FirstSeq, LastSeq: s.LastSeq, Consumers: s.Consumers, MaxAgeMs: s.MaxAge.Milliseconds(), FirstTime: s.FirstTime,
-		})
+	if err := streamStatus(ctx, b, tenant, &out); err != nil {
+		out.Health = append(out.Health, adminapi.HealthPart{Part: "streams", Detail: "not listed: " + err.Error()})
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
@@ -124,6 +117,28 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	slices.SortFunc(out.Health, func(x, y adminapi.HealthPart) int { return cmpText(x.Part, y.Part) })
 	return out, nil
+}
+
+// streamStatus fills in what the store says of the streams. A cluster without a quorum
+// does not answer that: whoever asks wants to know the rest then, and soon.
+func streamStatus(ctx context.Context, b view, tenant string, out *adminapi.Status) error {
+	ctx, cancel := context.WithTimeout(ctx, statusStreams)
+	defer cancel()
+	streams, err := b.store.Streams(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	for _, s := range streams {
+		if s.Name == wire.StreamDLQ {
+			out.DeadLetters.Messages, out.DeadLetters.Bytes, out.DeadLetters.MaxBytes = s.Messages, s.Bytes, s.MaxBytes
+			continue
+		}
+		out.Streams = append(out.Streams, adminapi.StreamStatus{
+			Name: s.Name, Subjects: s.Subjects, Messages: s.Messages, Bytes: s.Bytes, MaxBytes: s.MaxBytes,
+			FirstSeq: s.FirstSeq, LastSeq: s.LastSeq, Consumers: s.Consumers, MaxAgeMs: s.MaxAge.Milliseconds(), FirstTime: s.FirstTime,
+		})
+	}
+	return nil
 }
 
 // consumers answers status.consumers for one tenant.

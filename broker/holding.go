@@ -115,6 +115,15 @@ func mayStart(self string, own holding, nodes []string, heard []nodeInfo) (holdi
 	return "", waitsFor(own, by, silent)
 }
 
+// tooFew says what node self waits for when it has not heard of enough others to decide
+// by what they hold.
+func tooFew(self string, own holding, nodes []string, heard []nodeInfo) error {
+	if _, err := mayStart(self, own, nodes, heard); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %d of the %d other nodes answer, too few to hear of all tenants; start the others", ErrStoreWaits, len(heard), len(nodes)-1)
+}
+
 // waitsFor says why a store is not started.
 func waitsFor(own holding, by map[holding][]string, silent []string) error {
 	kept := slices.Sorted(slices.Values(slices.Concat(by[holdsAll], by[holdsFormed], by[""])))

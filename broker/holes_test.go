@@ -12,6 +12,7 @@ func TestHolesAreAlarms(t *testing.T) {
 	d := damageState{allowed: map[string]uint64{"shop/KNOWN": 2}}
 	states := []embed.StreamState{
 		{Account: "shop", Name: "WHOLE", AppendOnly: true, Messages: 10, FirstSeq: 5, LastSeq: 14},
+		{Account: "shop", Name: "NEW", AppendOnly: true},
 		{Account: "shop", Name: "EMPTY", AppendOnly: true, FirstSeq: 15, LastSeq: 14},
 		{Account: "shop", Name: "ORDERS", AppendOnly: true, Messages: 7744, FirstSeq: 1, LastSeq: 12000, Deleted: 4256},
 		{Account: "shop", Name: "KNOWN", AppendOnly: true, Messages: 8, FirstSeq: 1, LastSeq: 10, Deleted: 2},
@@ -29,7 +30,7 @@ func TestHolesAreAlarms(t *testing.T) {
 	if k := d.known(); len(k) != 1 {
 		t.Errorf("known: %v", k)
 	}
-	states[2].Messages, states[2].Deleted = 12000, 0
+	states[3].Messages, states[3].Deleted = 12000, 0
 	if d.judge(states); len(d.known()) != 0 {
 		t.Error("a stream that is whole again is still damaged")
 	}

@@ -66,6 +66,9 @@ func (m *material) loadKeys(cfg *Config, now time.Time) error {
 		return fmt.Errorf("broker: read keyring: %w", err)
 	}
 	if m.ring, err = keyring.Parse(m.ringDoc, cfg.Keys.Root, now); err != nil {
+		if errors.Is(err, keyring.ErrBadSignature) {
+			err = fmt.Errorf("%w of keys.root, %s: it is that of another broker or cluster", err, cfg.Keys.Root)
+		}
 		return fmt.Errorf("broker: keyring %s: %w", cfg.Keys.Keyring, err)
 	}
 	seed, err := readSecret(cfg.Keys.Node)
@@ -83,6 +86,8 @@ func (m *material) loadKeys(cfg *Config, now time.Time) error {
 		return fmt.Errorf("broker: node key %s is not in the keyring %s", m.signer.KeyID(), cfg.Keys.Keyring)
 	case key.Role != keyring.RoleBroker:
 		return fmt.Errorf("broker: node key %s has role %s in the keyring, want %s", key.ID, key.Role, keyring.RoleBroker)
+	case !key.RevokedAt.IsZero() && !now.Before(key.RevokedAt):
+		return fmt.Errorf("broker: node key %s is revoked in the keyring %s, from %s on: give the node a new one (docs/operations.md, Keys of nodes)", key.ID, cfg.Keys.Keyring, key.RevokedAt.Format(time.RFC3339))
 	case !key.ValidAt(now):
 		return fmt.Errorf("broker: node key %s is not valid now (from %s to %s)", key.ID, key.NotBefore.Format(time.RFC3339), key.NotAfter.Format(time.RFC3339))
 	}

@@ -2,12 +2,15 @@ package broker
 
 import (
 	"bytes"
+	"crypto/x509"
 	_ "embed" // the policy and configuration templates
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -15,7 +18,6 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/signetbus/signet/broker/ca"
-	"github.com/signetbus/signet/signing/keyring"
 )
 
 // Lifetimes of what Setup makes.
@@ -106,44 +108,61 @@ func (s Setup) Run() (*State, error) {
 }
 
 func (s Setup) certificates(st *State) error {
-	authority, err := ca.Load(st.CADir)
-	if errors.Is(err, fs.ErrNotExist) {
-		authority, err = ca.Create(st.CADir, "signet "+s.Name)
-	}
-	if err != nil {
-		return err
-	}
 	if r, err := ca.ServerTLS(st.Cert, st.Key); err == nil && time.Until(r.Expires()) > renewalMargin {
 		return nil
 	}
-	return authority.IssueServer(st.Cert, st.Key, s.Hosts, 0)
+	authority, err := authorityOf(st.CADir, s.Name)
+	if err != nil {
+		return err
+	}
+	// A second run is not told the hosts again: clients go on to use those of the first.
+	return authority.IssueServer(st.Cert, st.Key, append(slices.Clone(s.Hosts), certifiedHosts(st.Cert, s.Hosts)...), 0)
+}
+
+// certifiedHosts returns the names and addresses that the certificate in file is good
+// for, valid or not, without those in but and those that every certificate has.
+func certifiedHosts(file string, but []string) []string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	hosts := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		hosts = append(hosts, ip.String())
+	}
+	return slices.DeleteFunc(hosts, func(h string) bool {
+		return h == "localhost" || h == "127.0.0.1" || h == "::1" || slices.Contains(but, h)
+	})
+}
+
+// authorityOf reads the authority in dir, or makes one. It is asked for only when
+// something is to be signed: its key belongs offline.
+func authorityOf(dir, name string) (*ca.Authority, error) {
+	authority, err := ca.Load(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return authority, err
+	}
+	if _, statErr := os.Stat(filepath.Join(dir, ca.CACertFile)); statErr == nil {
+		return nil, fmt.Errorf("a certificate needs renewal and the authority's key is not here: %w", err)
+	}
+	return ca.Create(dir, "signet "+name)
 }
 
 // keys makes the root, the node key and a keyring that holds it.
 func (s Setup) keys(st *State) error {
-	node, err := seedFile(st.NodeSeed, nkeys.CreateServer)
+	key, err := makeNodeKey(st.NodeSeed, s.Name)
 	if err != nil {
 		return err
 	}
-	if fresh(st.Keyring) {
-		return readRoot(st)
-	}
-	nodeID, err := node.PublicKey()
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	return makeRing(st, []keyring.Key{{
-		ID: nodeID, Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: s.Name,
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(attestKeyTTL),
-	}}, now)
-}
-
-// fresh reports whether the keyring exists and is younger than its renewal. Its
-// signature is checked at the start of the broker, not here.
-func fresh(file string) bool {
-	info, err := os.Stat(file)
-	return err == nil && time.Since(info.ModTime()) < keyringTTL-renewalMargin
+	return makeRing(st, []nodeKey{key}, time.Now())
 }
 
 func rootFile(st *State) string { return filepath.Join(filepath.Dir(st.Keyring), "root.pub") }

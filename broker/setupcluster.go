@@ -2,20 +2,16 @@ package broker
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"text/template"
 	"time"
 
-	"github.com/nats-io/nkeys"
-
 	"github.com/signetbus/signet/broker/ca"
-	"github.com/signetbus/signet/signing/keyring"
 )
 
 // ClusterSetup says what state to make for the nodes of a cluster: what they share
@@ -86,82 +82,37 @@ func (s ClusterSetup) folders(top *State, states []*State) error {
 
 // keys makes the root, a key for every node, and the keyring with all of them.
 func (s ClusterSetup) keys(top *State, states []*State) error {
-	now := time.Now()
-	var keys []keyring.Key
+	var keys []nodeKey
 	for i, st := range states {
-		node, err := seedFile(st.NodeSeed, nkeys.CreateServer)
+		key, err := makeNodeKey(st.NodeSeed, s.Nodes[i].Name)
 		if err != nil {
 			return err
 		}
-		id, err := node.PublicKey()
-		if err != nil {
-			return err
-		}
-		keys = append(keys, keyring.Key{
-			ID: id, Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: s.Nodes[i].Name,
-			NotBefore: now.Add(-time.Hour), NotAfter: now.Add(attestKeyTTL),
-		})
+		keys = append(keys, key)
 	}
-	if fresh(top.Keyring) {
-		return readRoot(top)
-	}
-	return makeRing(top, keys, now)
-}
-
-// makeRing signs a keyring with the root of st, which is made if there is none.
-func makeRing(st *State, keys []keyring.Key, now time.Time) error {
-	if _, err := os.Stat(st.Keyring); err == nil {
-		// A second root would silently disown everything that the first one signed.
-		if _, err := os.Stat(st.RootSeed); err != nil {
-			return fmt.Errorf("the keyring %s needs renewal and the root seed is not here: %w", st.Keyring, err)
-		}
-	}
-	root, err := seedFile(st.RootSeed, nkeys.CreateOperator)
-	if err != nil {
-		return err
-	}
-	defer root.Wipe()
-	ring, err := keyring.New(uint64(now.Unix()), now.Add(-time.Minute), now.Add(keyringTTL), keys)
-	if err != nil {
-		return err
-	}
-	seed, err := root.Seed()
-	if err != nil {
-		return err
-	}
-	doc, err := ring.Sign(seed)
-	if err != nil {
-		return err
-	}
-	if st.Root, err = root.PublicKey(); err != nil {
-		return err
-	}
-	if err := write(rootFile(st), []byte(st.Root+"\n"), 0o644); err != nil {
-		return err
-	}
-	return write(st.Keyring, doc, 0o644)
+	return makeRing(top, keys, time.Now())
 }
 
 func (s ClusterSetup) certificates(top *State, states []*State) error {
-	authority, err := ca.Load(top.CADir)
-	if errors.Is(err, fs.ErrNotExist) {
-		authority, err = ca.Create(top.CADir, "signet "+s.Name)
-	}
-	if err != nil {
-		return err
+	authority := sync.OnceValues(func() (*ca.Authority, error) { return authorityOf(top.CADir, s.Name) })
+	renew := func(cert, key string, issue func(*ca.Authority) error) error {
+		if r, err := ca.ServerTLS(cert, key); err == nil && time.Until(r.Expires()) > renewalMargin {
+			return nil
+		}
+		a, err := authority()
+		if err != nil {
+			return err
+		}
+		return issue(a)
 	}
 	for i, st := range states {
 		n := &s.Nodes[i]
-		if r, err := ca.ServerTLS(st.Cert, st.Key); err != nil || time.Until(r.Expires()) <= renewalMargin {
-			if err := authority.IssueServer(st.Cert, st.Key, n.Hosts, 0); err != nil {
-				return err
-			}
+		if err := renew(st.Cert, st.Key, func(a *ca.Authority) error { return a.IssueServer(st.Cert, st.Key, n.Hosts, 0) }); err != nil {
+			return err
 		}
 		cert, key := routeFiles(st)
-		if r, err := ca.ServerTLS(cert, key); err != nil || time.Until(r.Expires()) <= renewalMargin {
-			if err := authority.IssueNode(cert, key, s.Name, n.Name, n.Hosts, 0); err != nil {
-				return err
-			}
+		if err := renew(cert, key, func(a *ca.Authority) error { return a.IssueNode(cert, key, s.Name, n.Name, n.Hosts, 0) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -192,7 +143,11 @@ func (s ClusterSetup) fill(top *State, states []*State) error {
 			if err != nil {
 				return err
 			}
-			if err := write(to, data, 0o600); err != nil {
+			put := func() error { return write(to, data, 0o600) }
+			if from == top.Policy { // edited there, by now
+				put = func() error { return keep(to, data) }
+			}
+			if err := put(); err != nil {
 				return err
 			}
 		}

@@ -56,7 +56,7 @@ func (r *Reloader) RouteConfig(rootsFile, cluster, node string, admit func(node 
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}, Intermediates: r.intermediates()}); err != nil {
-			return nil, fmt.Errorf("%w: %s would be refused by the other nodes: %w", ErrInvalid, r.certFile, err)
+			return nil, fmt.Errorf("%w: %s would be refused by the other nodes: by the authorities in %s: %w", ErrInvalid, r.certFile, rootsFile, err)
 		}
 	}
 	return &tls.Config{

@@ -2,6 +2,7 @@ package clustertest_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -127,4 +128,35 @@ func TestClusterEmptyStoresWait(t *testing.T) {
 		}
 		return s.Leader == "n1" && node(s, "n2").Current && len(s.Streams) == 3
 	})
+}
+
+// TestClusterFirstNodeSaysWhatItWaitsFor: the first node of a new cluster hears of no
+// other one. It is live, not ready, and names them, until it is told to stop.
+func TestClusterFirstNodeSaysWhatItWaitsFor(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().String()
+	l.Close()
+	var log logBuffer
+	r := &rig{T: t, ctx: ctx, Cluster: brokertest.PrepareCluster(t, 3, brokertest.Options{Policy: policy, Log: &log, Change: func(c *broker.Config) {
+		c.Ops.Listen = port
+	}})}
+	alone, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.StartWithin(alone, 0) }()
+	r.awaitLog(&log, "the first start of a cluster needs all nodes", "silent: [n2 n3]", "start the others")
+	for path, want := range map[string]int{"/livez": http.StatusOK, "/readyz": http.StatusServiceUnavailable, "/startupz": http.StatusServiceUnavailable} {
+		code, text := probe(t, port, path)
+		if code != want || code != http.StatusOK && !strings.Contains(text, "silent: [n2 n3]") {
+			t.Errorf("%s: %d %s", path, code, text)
+		}
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the start ended with %v", err)
+	}
 }

@@ -259,6 +259,10 @@ func TestClusterIsRescued(t *testing.T) {
 	r.Stop(1)
 	r.kill(2)
 	r.await("no quorum", func(s *admin.ClusterStatus) bool { return s.Leader == "" })
+	if st, err := r.api.Status(r.ctx); err != nil || !slices.ContainsFunc(st.Health, func(h admin.HealthPart) bool { return h.Part == "streams" && !h.OK }) ||
+		!slices.ContainsFunc(st.Health, func(h admin.HealthPart) bool { return h.Part == "server" && strings.Contains(h.Detail, "no quorum") }) {
+		t.Errorf("status without a quorum: %+v, %v", st, err)
+	}
 	r.refused("evacuate without a quorum", r.api.ClusterEvacuate(r.ctx, "n2"), client.ErrUnavailable)
 	_, err = r.api.ClusterRescue(r.ctx, "n2")
 	r.refused("rescue with one node not named", err, client.ErrConflict)

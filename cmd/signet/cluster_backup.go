@@ -66,6 +66,9 @@ func makeBackup(ctx context.Context, a *app, tenant, out string) error {
 		dir = "."
 	}
 	part, err := os.CreateTemp(dir, ".signet-backup-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return &usageError{msg: "there is no folder " + dir, fix: "make it: mkdir -p"}
+	}
 	if err != nil {
 		return err
 	}

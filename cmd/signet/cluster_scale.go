@@ -186,7 +186,11 @@ func (s *steps) plan(status *admin.ClusterStatus, leaving []string) error {
 	}
 	for _, p := range status.Problems {
 		if !slices.Contains(leaving, p.Node) {
-			return &exitError{code: exitFailed, err: fmt.Errorf("not before this is mended: %s%s: %s", p.Node, p.Stream, p.What)}
+			what := p.What
+			if about := p.Node + p.Stream; about != "" {
+				what = about + ": " + what
+			}
+			return &exitError{code: exitFailed, err: fmt.Errorf("not before this is mended: %s; signet cluster status says how", what)}
 		}
 	}
 	return nil

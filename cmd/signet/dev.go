@@ -94,6 +94,8 @@ func stateFolder(dir string) error {
 		return nil
 	case err != nil:
 		return err
+	case len(nodeFolders(dir)) > 0:
+		return &usageError{msg: dir + " is the state of a cluster", fix: "signet init with --cluster and --node as at the first run; or choose an empty or a new folder"}
 	case len(entries) > 0:
 		return &usageError{msg: fmt.Sprintf("%s is not empty and holds no signet.yaml: it is not the state of a broker", dir), fix: "choose an empty or a new folder"}
 	}

@@ -80,6 +80,11 @@ func (v *initVerb) run(dir, given string) error {
 	if exists && given != "" {
 		return &usageError{msg: fmt.Sprintf("%s is set up already, so --%s would change nothing", dir, given), fix: "edit " + filepath.Join(dir, "signet.yaml")}
 	}
+	if exists { // a key that is made again is that of the same node
+		if cfg, err := broker.LoadConfig(filepath.Join(dir, "signet.yaml"), nil); err == nil {
+			v.name = cfg.Name
+		}
+	}
 	if v.name == "" {
 		if v.name, err = os.Hostname(); err != nil || !nodeName.MatchString(v.name) {
 			v.name = "signet"
@@ -93,7 +98,7 @@ func (v *initVerb) run(dir, given string) error {
 	}
 	st, err := broker.Setup{Dir: dir, Name: v.name, Hosts: v.hosts, Listen: v.listen, Encrypt: v.encrypt}.Run()
 	if errors.Is(err, fs.ErrNotExist) && exists {
-		return fmt.Errorf("%w; put the root seed back to renew, then take it away again", err)
+		return offline(err)
 	}
 	if err != nil {
 		return err

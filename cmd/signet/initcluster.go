@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"path/filepath"
 	"strings"
@@ -27,9 +29,6 @@ func (v *initVerb) runCluster(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := stateFolder(dir); err != nil {
-		return err
-	}
 	s := broker.ClusterSetup{Dir: dir, Name: v.cluster, Encrypt: v.encrypt}
 	names := map[string]bool{}
 	for _, text := range v.nodes {
@@ -43,19 +42,31 @@ func (v *initVerb) runCluster(dir string) error {
 		names[n.Name] = true
 		s.Nodes = append(s.Nodes, *n)
 	}
+	existed, err := clusterFolder(dir, v.cluster, s.Nodes)
+	if err != nil {
+		return err
+	}
 	states, err := s.Run()
+	if errors.Is(err, fs.ErrNotExist) && existed {
+		return offline(err)
+	}
 	if err != nil {
 		return err
 	}
 	root := filepath.Join(dir, "keys", "root.seed")
 	if v.jsonOut() {
-		out := map[string]any{"dir": dir, "cluster": v.cluster, "root": states[0].Root, "rootSeed": root, "credentials": states[0].Creds}
+		out := map[string]any{"dir": dir, "cluster": v.cluster, "existed": existed, "root": states[0].Root, "rootSeed": root, "credentials": states[0].Creds}
 		nodes := map[string]string{}
 		for i, st := range states {
 			nodes[s.Nodes[i].Name] = st.Dir
 		}
 		out["nodes"] = nodes
 		return v.printJSON(out)
+	}
+	if existed {
+		fmt.Fprintf(v.stdout, "The state of cluster %s in %s was made before: what is there was kept, and what was due is renewed.\n"+
+			"Bring keys/keyring.json of the nodes to all machines first, then what else is new in each node's folder.\n", v.cluster, clean(dir))
+		return nil
 	}
 	v.nextCluster(dir, root, &s, states)
 	return nil
@@ -91,7 +102,7 @@ func parseNode(text string) (*broker.ClusterNode, error) {
 
 func (v *initVerb) nextCluster(dir, root string, s *broker.ClusterSetup, states []*broker.State) {
 	w := v.stdout
-	fmt.Fprintf(w, "The state of cluster %s is in %s. What is there already was kept.\n", v.cluster, clean(dir))
+	fmt.Fprintf(w, "The state of cluster %s is in %s.\n", v.cluster, clean(dir))
 	var list []string
 	var servers []string
 	for i, st := range states {

@@ -197,11 +197,12 @@ type ackJSON struct {
 	Duplicate bool   `json:"duplicate,omitempty"`
 }
 
-// hintLive words what a publish on an ephemeral subject runs into.
+// hintLive words what a publish on an ephemeral subject runs into, or one on a stream
+// without a leader: the answer is the same.
 func hintLive(err error) error {
 	var e *client.Error
 	if errors.As(err, &e) && e.Code == 0 && errors.Is(err, client.ErrUnavailable) && e.Op == "publish" {
-		e.Fix = "if the policy declares the subject as ephemeral, publish it with --live"
+		e.Fix = "if the policy declares the subject as ephemeral, publish it with --live; else its stream has no leader now: try again, signet cluster status says more"
 	}
 	return err
 }

@@ -240,7 +240,7 @@ func explainPlain(err error) (msg, fix string) {
 		msg = strings.TrimPrefix(msg, p)
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		fix = "another program has this port; choose one with --listen and --ops (port 0: any that is free)"
+		fix = "another program has this port; choose another one: listen and ops.listen of the configuration, --listen and --ops of signet dev (port 0: any that is free)"
 	}
 	return msg, fix
 }

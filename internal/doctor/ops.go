@@ -23,7 +23,7 @@ func Scrape(ctx context.Context, base string, timeout time.Duration, t Threshold
 	base = strings.TrimSuffix(base, "/")
 	for _, probe := range []struct{ id, path, fix string }{
 		{idLive, "/livez", "restart the broker, after a look at its disk and its log"},
-		{idReady, "/readyz", "HEALTH_001 or the log of the broker says which part; a full volume needs space and a restart"},
+		{idReady, "/readyz", "HEALTH_001 or the log of the broker says which part; a full volume needs space"},
 	} {
 		status, body, err := get(ctx, base+probe.path, timeout)
 		switch {

@@ -25,7 +25,7 @@ func lockDir(dir string) (*dirLock, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
+			return nil, fmt.Errorf("%w: %s: another broker runs with it; stop that one, or give this one a state folder of its own", ErrLocked, dir)
 		}
 		return nil, fmt.Errorf("embed: lock %s: %w", dir, err)
 	}

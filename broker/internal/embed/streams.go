@@ -16,9 +16,10 @@ type StreamState struct {
 	AppendOnly bool
 }
 
-// Holes is how many messages are missing between the first and the last.
+// Holes is how many messages are missing between the first and the last. A stream that
+// never had a message says 0 for both, one that is empty again a first after the last.
 func (s *StreamState) Holes() uint64 {
-	if s.LastSeq < s.FirstSeq {
+	if s.LastSeq == 0 || s.LastSeq < s.FirstSeq {
 		return 0
 	}
 	return max(s.LastSeq-s.FirstSeq+1-min(s.Messages, s.LastSeq-s.FirstSeq+1), s.Deleted)
