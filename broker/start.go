@@ -87,7 +87,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	if b.nodes, err = b.joinNodes(b.server); err != nil {
 		return err
 	}
-	b.running("nodes", func(context.Context) error { b.nodes.nc.Close(); return nil })
+	b.running("nodes", func(context.Context) error { b.nodes.close(); return nil })
 	return nil
 }
 
