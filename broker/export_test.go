@@ -38,3 +38,19 @@ func EndForRepair(b *Broker) { endForRepair(b) }
 
 // Missing lists the nodes of the configuration that have no route to b.
 func Missing(b *Broker) []string { return b.server.Cluster().Missing }
+
+// SetFilled makes a broker of c ask filled before it calls its store filled.
+func SetFilled(c *Config, filled func() bool) { c.Storage.testOnlyFilled = filled }
+
+// TenantsOf are the tenants that another node tells b it has.
+func TenantsOf(ctx context.Context, b *Broker, node string) []string {
+	var out []string
+	for _, info := range b.nodes.ask(ctx, question{}) {
+		for _, t := range info.Tenants {
+			if info.Node == node {
+				out = append(out, t.Name)
+			}
+		}
+	}
+	return out
+}
