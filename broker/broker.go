@@ -169,6 +169,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"dead letters", up.startDeadLetters},
 		{"gate", func(_ context.Context, m *material) error { return makeGate(b, m) }},
 		{"operations port", up.startOps},
+		{"filling", func(context.Context, *material) error { startFilling(up); return nil }},
 		{"quorum", up.awaitQuorum},
 		{"streams", up.patient(up.makeStreams)},
 		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
@@ -177,7 +178,6 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
 		{"scrubber", up.startScrub},
-		{"filling", func(context.Context, *material) error { startFilling(up); return nil }},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {
 		if err := step.do(ctx, m); err != nil {

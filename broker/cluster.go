@@ -22,6 +22,12 @@ const (
 	quorumPoll  = 50 * time.Millisecond
 	quorumTell  = 5 * time.Second // between two log lines while there is no quorum
 	peerTimeout = 2 * time.Second // of one question to another node
+	// answerTime is how long the look at the streams and the questions to third nodes may
+	// take together, so that whoever asked still hears the answer.
+	answerTime = 3 * peerTimeout / 4
+	// maxAnswers is how many questions are answered at the same time; more are dropped,
+	// and asked again.
+	maxAnswers = 16
 	// nodeSubject, with the name of a node after it, is what that node answers in the
 	// system account, which no client can enter.
 	nodeSubject = "SIGNET.NODE."
@@ -66,6 +72,12 @@ type nodes struct {
 	serving atomic.Pointer[admin.Service]            // answers the others' requests; nil until it is up
 	trusted atomic.Pointer[[]string]                 // nodes, when the routes were judged last; written under Broker.reload
 	clocks  atomic.Pointer[map[string]time.Duration] // by node: how far its clock is ahead of this one's
+	// heard are the accounts that a node which waits starts its store with; nil: those of
+	// the server. They are written down before they are told.
+	heard   atomic.Pointer[[]embed.TenantAccount]
+	slots   chan struct{} // full: maxAnswers questions are being answered
+	life    context.Context
+	endLife context.CancelFunc
 }
 
 // ownerTTL is how long the gate remembers whose a consumer is. Another node may have
@@ -88,48 +100,79 @@ func (b *Broker) joinNodes(server *embed.Server) (*nodes, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &nodes{b: b, nc: nc, server: server}
+	n := &nodes{b: b, nc: nc, server: server, slots: make(chan struct{}, maxAnswers)}
+	n.life, n.endLife = context.WithCancel(context.Background())
 	for subject, answer := range map[string]nats.MsgHandler{
 		nodeSubject: n.answer, viewSubject: n.answerView, forwardSubject: n.answerForward,
 	} {
 		if _, err := nc.Subscribe(subject+b.cfg.Name, answer); err != nil {
-			nc.Close()
+			n.close()
 			return nil, fmt.Errorf("broker: %w", err)
 		}
 	}
 	return n, nil
 }
 
+// close leaves the others, and waits for the answers that are being made. It keeps the
+// slots: an answer that a subscription begins late is dropped.
+func (n *nodes) close() {
+	n.endLife()
+	n.nc.Close()
+	for range maxAnswers {
+		n.slots <- struct{}{}
+	}
+}
+
 func (n *nodes) info() nodeInfo {
 	mat := n.b.material.Load()
+	tenants := embed.Accounts(n.server)
+	if heard := n.heard.Load(); heard != nil {
+		tenants = *heard
+	}
 	return nodeInfo{
 		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseOf(n.b, n.server), Started: n.b.started,
-		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: embed.Accounts(n.server),
+		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: tenants,
 		Store: n.b.held.get(), Current: n.server.Cluster().Quorum() == nil,
 	}
 }
 
+// answer answers a question, each in a goroutine of its own: one that is about a node which
+// hangs must not keep the others waiting.
 func (n *nodes) answer(m *nats.Msg) {
 	var q question
 	if err := json.Unmarshal(m.Data, &q); err != nil {
 		return // not of a node of this release
 	}
+	select {
+	case n.slots <- struct{}{}:
+		go func() {
+			defer func() { <-n.slots }()
+			n.answerTo(m, q)
+		}()
+	default:
+		n.b.log.Warn().Int("questions", maxAnswers).Msg("another node's question was dropped: too many are being answered")
+	}
+}
+
+func (n *nodes) answerTo(m *nats.Msg, q question) {
+	ctx, cancel := context.WithTimeout(n.life, answerTime)
+	defer cancel()
 	info := n.info()
 	if q.Without != "" && phase(n.b.phase.Load()) == phaseReady {
-		ctx, cancel := context.WithTimeout(context.Background(), peerTimeout/2)
+		ctx, cancel := context.WithTimeout(ctx, peerTimeout/2)
 		loses, err := n.losesQuorum(ctx, q.Without)
 		cancel()
 		info.Keeps = err == nil && len(loses) == 0
 	}
 	if q.Fill != "" {
-		info.LetsIn = n.letsIn(q.Fill)
+		info.LetsIn = n.letsIn(ctx, q.Fill)
 	}
 	info.Now = time.Now() // the look at the streams took a while
 	data, err := json.Marshal(&info)
 	if err == nil {
 		err = m.Respond(data)
 	}
-	if err != nil {
+	if err != nil && n.life.Err() == nil {
 		n.b.log.Warn().Err(err).Msg("another node's question was not answered")
 	}
 }

@@ -47,7 +47,7 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 	if err != nil {
 		return nil, err
 	}
-	defer n.nc.Close()
+	defer n.close()
 	port := &waitingPort{b: b.Broker}
 	defer func() { err = errors.Join(err, port.close(context.WithoutCancel(ctx))) }()
 	q := question{Without: b.cfg.Name}
@@ -72,11 +72,16 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 		keeps := len(ready) > 0 && !slices.ContainsFunc(ready, func(i nodeInfo) bool { return !i.Keeps })
 		b.damage.peers = func() bool { return keeps }
 		if waits == nil && (len(infos) >= b.cfg.size()/2 || statErr == nil && time.Since(began) > hearLimit) {
-			if waits = mayStartStore(b, infos, port); !errors.Is(waits, ErrStoreWaits) {
-				return all, errors.Join(waits, rememberTenants(b.cfg.State, all))
+			if err := n.promise(all); err != nil {
+				return nil, err
 			}
-		} else if time.Since(began) > hearLimit {
-			waits = tooFew(b.cfg.Name, b.held.get(), b.cfg.nodeNames(), infos)
+			if waits = mayStartStore(b, infos, port); !errors.Is(waits, ErrStoreWaits) {
+				return all, waits
+			}
+		} else if waits != nil || time.Since(began) > hearLimit {
+			if waits == nil {
+				waits = tooFew(b.cfg.Name, b.held.get(), b.cfg.nodeNames(), infos)
+			}
 			if fault := port.says(waits); fault != nil {
 				return nil, fault
 			}
@@ -107,6 +112,20 @@ func (n *nodes) learn(all []embed.TenantAccount, info *nodeInfo) []embed.TenantA
 	n.compare(info)
 	warnClock(n.b, info)
 	return all
+}
+
+// promise writes down the accounts that the store of a node which waits starts with, and
+// tells the others of them from then on: a new tenant need not wait until the store is started.
+func (n *nodes) promise(all []embed.TenantAccount) error {
+	if told := n.heard.Load(); told != nil && len(*told) == len(all) {
+		return nil
+	}
+	if err := rememberTenants(n.b.cfg.State, all); err != nil {
+		return err
+	}
+	told := slices.Clone(all)
+	n.heard.Store(&told)
+	return nil
 }
 
 func hasAccount(list []embed.TenantAccount, name string) bool {

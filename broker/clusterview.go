@@ -93,8 +93,10 @@ type streamGroup struct {
 	leader          string // empty: there is none, or it does not answer
 	moving          bool
 	members         []embed.ClusterPeer
-	consumers       map[string]int // kept on each node
-	behind          int            // consumers of which a copy is missing
+	consumers       map[string]int  // kept on each node
+	behind          int             // consumers of which a copy is missing
+	assigned        map[string]bool // nodes that should have a copy, by whoever has one
+	lacking         map[string]int  // by node: copies of consumers of which no leader says that they have everything
 }
 
 func newClusterView(self string, configured []string, views []*nodeView) *clusterView {
@@ -142,7 +144,10 @@ func (c *clusterView) join() {
 			g := &c.views[node].Groups[i]
 			k := key{g.Account, g.Stream}
 			if all[k] == nil {
-				all[k] = &streamGroup{account: g.Account, stream: g.Stream, consumers: map[string]int{}}
+				all[k] = &streamGroup{
+					account: g.Account, stream: g.Stream,
+					consumers: map[string]int{}, assigned: map[string]bool{}, lacking: map[string]int{},
+				}
 			}
 			s := all[k]
 			s.wanted, s.moving, s.behind = max(s.wanted, g.Wanted), s.moving || g.Moving, s.behind+g.Behind
@@ -157,6 +162,7 @@ func (c *clusterView) join() {
 			for holder, n := range g.Holders {
 				s.consumers[holder] = max(s.consumers[holder], n)
 			}
+			c.owe(s, g)
 		}
 	}
 	for _, s := range all {
@@ -278,6 +284,7 @@ func (c *clusterView) status(tenant string) adminapi.ClusterStatus {
 		if v := c.views[name]; v != nil {
 			n.Answers, n.Version, n.Phase, n.Started, n.Advertise = true, v.Version, v.Phase, v.Started, v.Listen
 			n.ClockAhead = v.ahead.Seconds()
+			n.Store = string(v.Store)
 			n.MissingRoutes, n.Policy, n.Keyring = v.Cluster.Missing, v.Policy, v.Keyring
 			n.PolicyDiffers, n.KeyringDiffers = v.Policy != policy, v.Keyring != keyring
 		}
@@ -381,6 +388,9 @@ func nodeProblems(n *adminapi.ClusterNode, led bool, add func(what, fix string))
 		add("it is "+n.Phase, "wait; its log says what it waits for")
 	case led && !n.Current:
 		add("it has not caught up with the cluster's log", "wait; if it stays so, look at its disk and its routes")
+	}
+	if n.Store == string(holdsFilling) && n.Phase != phaseWaiting {
+		add("its store is being filled by the others: its copies are not all whole yet", "wait; if it stays so, start the nodes that do not answer, which it may need")
 	}
 	if len(n.MissingRoutes) > 0 {
 		add(fmt.Sprintf("it has no route to %v", n.MissingRoutes), "see the logs of both for why the route is refused")

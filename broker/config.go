@@ -136,6 +136,7 @@ type StorageConfig struct {
 	HardWatermark int `yaml:"hardWatermark"`
 
 	testOnlyVolume diskguard.Stat // nil: the real one
+	testOnlyFilled func() bool    // nil: yes; else a store is not called filled before it says so
 	// Scrub verifies what is stored, over and over.
 	Scrub ScrubConfig `yaml:"scrub"`
 }

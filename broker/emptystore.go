@@ -18,8 +18,6 @@ const (
 	letFor = 30 * time.Second
 	// letAgain is within what a node that waits asks again.
 	letAgain = 3 * time.Second
-	// fillLook is between two looks whether a store is filled.
-	fillLook = time.Second
 	// phaseWaiting is told to the others by a node that has not started its store.
 	phaseWaiting = "waiting"
 )
@@ -127,16 +125,13 @@ func mayLetIn(own holding, rest []string, others func() []nodeInfo) bool {
 	return len(rest) == 0
 }
 
-// letsIn answers a node that has to be filled. Only the leader of the cluster does.
-func (n *nodes) letsIn(asker string) string {
+// letsIn answers a node that has to be filled. Only the leader of the cluster does. The
+// other nodes are asked at most once, and until ctx ends.
+func (n *nodes) letsIn(ctx context.Context, asker string) string {
 	if n.server.Cluster().Leader != n.b.cfg.Name {
 		return ""
 	}
-	others := func() []nodeInfo {
-		ctx, cancel := context.WithTimeout(context.Background(), peerTimeout/2)
-		defer cancel()
-		return n.ask(ctx, question{})
-	}
+	others := sync.OnceValue(func() []nodeInfo { return n.ask(ctx, question{}) })
 	rest := slices.DeleteFunc(n.others(), func(name string) bool { return name == asker })
 	if !mayLetIn(n.b.held.get(), rest, others) {
 		return ""
@@ -200,15 +195,18 @@ func awaitFormed(ctx context.Context, b startup) error {
 	}
 	poll := time.NewTicker(4 * quorumPoll)
 	defer poll.Stop()
-	missing, told := b.nodes.others(), time.Now()
-	for b.held.get() != holdsAll { // a rescue ends the wait, too
-		for _, info := range b.nodes.ask(ctx, question{}) {
-			if info.Store != holdsNothing && info.Store != holdsForming {
-				missing = slices.DeleteFunc(missing, func(name string) bool { return name == info.Node })
-			}
-		}
-		if len(missing) == 0 {
+	missing, told, looked := b.nodes.others(), time.Now(), time.Now()
+	for {
+		if missing = unformed(missing, b.nodes.ask(ctx, question{})); len(missing) == 0 {
 			return b.held.become(b.cfg.State, holdsAll)
+		}
+		if time.Since(looked) > rescueLook {
+			// This is where a node may wait that has lost the others for good.
+			b.nodes.takeOrder(ctx)
+			looked = time.Now()
+		}
+		if b.held.get() == holdsAll { // by a rescue
+			return nil
 		}
 		if time.Since(told) > quorumTell {
 			told = time.Now()
@@ -222,57 +220,21 @@ func awaitFormed(ctx context.Context, b startup) error {
 		case <-poll.C:
 		}
 	}
-	return nil
 }
 
-// startFilling looks until the others have filled the store, and writes that down: from
-// then on the node counts as one that has forgotten nothing.
-func startFilling(b startup) {
-	if b.nodes == nil || b.held.get() != holdsFilling {
-		return
-	}
-	life, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		look := time.NewTicker(fillLook)
-		defer look.Stop()
-		for b.held.get() == holdsFilling {
-			select {
-			case <-life.Done():
-				return
-			case <-look.C:
-			}
-			if !b.nodes.gather(life).fills() {
-				continue
-			}
-			if err := b.held.become(b.cfg.State, holdsAll); err != nil {
-				b.log.Error().Err(err).Msg("the store is filled, and it could not be written down: after a restart this node waits to be let in again")
-				continue
-			}
-			b.log.Info().Msg("the store is filled: this node has everything that the others have")
+// unformed takes those of missing out that are past the first start, by one round of
+// answers. Where a node has ended it, nobody is missing: it knew all of them to be past
+// it, or an operator said in a rescue which of them are lost.
+func unformed(missing []string, heard []nodeInfo) []string {
+	for _, info := range heard {
+		if info.Store == holdsAll {
+			return nil
 		}
-	}()
-	b.running("filling", func(context.Context) error {
-		stop()
-		<-ended
-		return nil
-	})
-}
-
-// fills reports whether this node has all that belongs on it, by what the leaders say.
-func (c *clusterView) fills() bool {
-	p, member := c.member(c.self)
-	if c.state.Leader == "" || !member || !p.Current {
-		return false
-	}
-	for i := range c.groups {
-		g := &c.groups[i]
-		if g.has(c.self) && (g.leader == "" || g.behind > 0 || !slices.Contains(g.live(), c.self)) {
-			return false
+		if info.Store != holdsNothing && info.Store != holdsForming {
+			missing = slices.DeleteFunc(missing, func(name string) bool { return name == info.Node })
 		}
 	}
-	return true
+	return missing
 }
 
 // phaseOf is what a node tells of itself.

@@ -41,3 +41,19 @@ func Missing(b *Broker) []string { return b.server.Cluster().Missing }
 
 // RecheckNodes is the check of the nodes' keys that runs once a minute.
 func RecheckNodes(b *Broker) { recheckNodes(b) }
+
+// SetFilled makes a broker of c ask filled before it calls its store filled.
+func SetFilled(c *Config, filled func() bool) { c.Storage.testOnlyFilled = filled }
+
+// TenantsOf are the tenants that another node tells b it has.
+func TenantsOf(ctx context.Context, b *Broker, node string) []string {
+	var out []string
+	for _, info := range b.nodes.ask(ctx, question{}) {
+		for _, t := range info.Tenants {
+			if info.Node == node {
+				out = append(out, t.Name)
+			}
+		}
+	}
+	return out
+}

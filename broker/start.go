@@ -89,7 +89,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	}
 	trusted := trustedNodes(b.Broker)
 	b.nodes.trusted.Store(&trusted)
-	b.running("nodes", func(context.Context) error { b.nodes.nc.Close(); return nil })
+	b.running("nodes", func(context.Context) error { b.nodes.close(); return nil })
 	return nil
 }
 

@@ -96,7 +96,7 @@ func printCluster(a *app, s *admin.ClusterStatus, now time.Time) {
 }
 
 func printNodes(a *app, s *admin.ClusterStatus, now time.Time) {
-	g := newGrid(a.stdout, "NODE", "STATE", "VERSION", "UP", "POLICY", "KEYRING", "STREAMS", "LEADS", "CONSUMERS", "CLIENTS AT")
+	g := newGrid(a.stdout, "NODE", "STATE", "STORE", "VERSION", "UP", "POLICY", "KEYRING", "STREAMS", "LEADS", "CONSUMERS", "CLIENTS AT")
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		up, policy, keyring := "", n.Policy, ""
@@ -115,7 +115,7 @@ func printNodes(a *app, s *admin.ClusterStatus, now time.Time) {
 		if n.KeyringDiffers {
 			keyring += " DIFFERS"
 		}
-		g.row(n.Name, nodeState(s, n), n.Version, up, policy, keyring, fmt.Sprint(n.Copies), fmt.Sprint(n.Leads), fmt.Sprint(n.Consumers), strings.Join(n.Advertise, " "))
+		g.row(n.Name, nodeState(s, n), n.Store, n.Version, up, policy, keyring, fmt.Sprint(n.Copies), fmt.Sprint(n.Leads), fmt.Sprint(n.Consumers), strings.Join(n.Advertise, " "))
 	}
 	g.flush()
 }

@@ -26,7 +26,8 @@ type ClusterNode struct {
 	Lag     uint64 `json:"lag,omitempty"`
 
 	Version        string    `json:"version,omitempty"`
-	Phase          string    `json:"phase,omitempty"` // starting, ready, draining
+	Phase          string    `json:"phase,omitempty"` // waiting, starting, ready, draining
+	Store          string    `json:"store,omitempty"` // kept, filling, empty; forming and formed in the first start of a cluster
 	Started        time.Time `json:"started,omitzero"`
 	Advertise      []string  `json:"advertise,omitempty"`
 	MissingRoutes  []string  `json:"missingRoutes,omitempty"` // nodes that it is not connected to

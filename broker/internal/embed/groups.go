@@ -27,6 +27,14 @@ type Group struct {
 	Holders map[string]int `json:"holders,omitempty"`
 	// Behind counts the consumers that this node leads and of which a copy is missing.
 	Behind int `json:"behind,omitempty"`
+	// Lacking counts, by node, the copies of consumers that have not got everything; of
+	// the consumers that this node leads.
+	Lacking map[string]int `json:"lacking,omitempty"`
+	// Assigned are the nodes that the stream is to have copies on, whoever leads it.
+	Assigned []string `json:"assigned,omitempty"`
+	// Following counts the copies of consumers that this node does not lead: by the node
+	// that does, as far as it is known, and by the node that the copy is on.
+	Following map[string]map[string]int `json:"following,omitempty"`
 }
 
 // Accounts lists the tenants' accounts of s, sorted by name.
@@ -65,33 +73,60 @@ func groupOf(s *Server, account string, d *server.StreamDetail) Group {
 	}
 	self := s.cfg.ServerName
 	g.Leader, g.Moving = d.Cluster.Leader, d.Cluster.Desired != nil
+	peers := peersOf(s, d.Cluster)
 	if g.Leader == self {
-		g.Members = peersOf(s, d.Cluster)
+		g.Members = peers
+	}
+	for _, p := range peers {
+		g.Assigned = append(g.Assigned, p.Name)
 	}
 	for _, c := range d.Consumer {
-		if c.Cluster == nil || c.Cluster.Leader != self {
-			continue
-		}
-		if g.Holders == nil {
-			g.Holders = map[string]int{}
-		}
-		whole := true
-		for _, p := range peersOf(s, c.Cluster) {
-			g.Holders[p.Name]++
-			whole = whole && p.Current && p.Online
-		}
-		if !whole {
-			g.Behind++
+		if c.Cluster != nil {
+			g.count(c.Cluster.Leader, c.Cluster.Leader == self, peersOf(s, c.Cluster))
 		}
 	}
 	return g
 }
 
-// peersOf lists the members of a group that this node leads, itself included.
+// count enters a consumer with the given leader and copies.
+func (g *Group) count(leader string, own bool, copies []ClusterPeer) {
+	if !own {
+		if g.Following == nil {
+			g.Following = map[string]map[string]int{}
+		}
+		if g.Following[leader] == nil {
+			g.Following[leader] = map[string]int{}
+		}
+		for _, p := range copies {
+			g.Following[leader][p.Name]++
+		}
+		return
+	}
+	if g.Holders == nil {
+		g.Holders, g.Lacking = map[string]int{}, map[string]int{}
+	}
+	whole := true
+	for _, p := range copies {
+		g.Holders[p.Name]++
+		whole = whole && p.Current && p.Online
+		if !p.Whole() {
+			g.Lacking[p.Name]++
+		}
+	}
+	if !whole {
+		g.Behind++
+	}
+}
+
+// peersOf lists the members of a group of which this node is one, itself included. What
+// is said of them counts only where this node leads.
 func peersOf(s *Server, c *server.ClusterInfo) []ClusterPeer {
 	out := []ClusterPeer{{Name: s.cfg.ServerName, Current: true, Online: true}}
 	for _, p := range c.Replicas {
-		out = append(out, peerOf(s, p))
+		// Where nobody leads, nats-server lists the node that is asked, too.
+		if peer := peerOf(s, p); peer.Name != s.cfg.ServerName {
+			out = append(out, peer)
+		}
 	}
 	slices.SortFunc(out, func(a, b ClusterPeer) int { return cmp.Compare(a.Name, b.Name) })
 	return out
