@@ -195,3 +195,21 @@ func TestClusterFillsWithoutOne(t *testing.T) {
 	r.Start(4)
 	r.status("well again", well)
 }
+
+// TestClusterAnswersSideBySide: the leader, which asks a node that hangs whether another
+// one may be filled, answers other questions meanwhile, and this one in time.
+func TestClusterAnswersSideBySide(t *testing.T) {
+	r := newFillRig(t, 3)
+	if err := r.api.ClusterStepDown(r.ctx, "n1"); err != nil {
+		t.Fatal(err)
+	}
+	r.Stop(2)
+	r.status("n1 leads", func(s *admin.ClusterStatus) bool { return s.Leader == "n1" })
+	if err := broker.Pause(r.Nodes[0].Broker, "n3"); err != nil {
+		t.Fatal(err)
+	}
+	first, err := broker.AnsweredFirst(r.Nodes[0].Broker, "n2")
+	if err != nil || first != "plain" {
+		t.Errorf("first answer %q, %v", first, err)
+	}
+}

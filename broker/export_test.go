@@ -2,6 +2,9 @@ package broker
 
 import (
 	"context"
+	"errors"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -56,4 +59,33 @@ func TenantsOf(ctx context.Context, b *Broker, node string) []string {
 		}
 	}
 	return out
+}
+
+// Pause makes node, which is stopped, one that hears b's questions and does not answer.
+func Pause(b *Broker, node string) error {
+	_, err := b.nodes.nc.Subscribe(nodeSubject+node, func(*nats.Msg) {})
+	return errors.Join(err, b.nodes.nc.Flush())
+}
+
+// AnsweredFirst asks b, which leads the cluster, whether asker may be filled, and then
+// how it is, and returns which was answered first. Both must be answered in time.
+func AnsweredFirst(b *Broker, asker string) (string, error) {
+	inbox := nats.NewInbox()
+	sub, err := b.nodes.nc.SubscribeSync(inbox + ".*")
+	if err != nil {
+		return "", err
+	}
+	subject := nodeSubject + b.cfg.Name
+	err = errors.Join(b.nodes.nc.PublishRequest(subject, inbox+".fill", []byte(`{"fill":"`+asker+`"}`)),
+		b.nodes.nc.PublishRequest(subject, inbox+".plain", []byte("{}")))
+	asked := time.Now()
+	var order []string
+	for range 2 {
+		m, e := sub.NextMsg(peerTimeout - time.Since(asked))
+		if err = errors.Join(err, e); err != nil {
+			return "", err
+		}
+		order = append(order, strings.TrimPrefix(m.Subject, inbox+"."))
+	}
+	return order[0], sub.Unsubscribe()
 }

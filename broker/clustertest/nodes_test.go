@@ -312,6 +312,9 @@ func TestClusterIsRescuedFromItsFolder(t *testing.T) {
 		t.Errorf("a node that is well took it: %v\n%s", err, out)
 	}
 	r.killAll()
+	// As if it had been in the first start: the rescue of one ends that for both.
+	r.formed(left)
+	r.formed(other)
 	var started sync.WaitGroup
 	started.Go(func() { r.Start(left) })
 	if out, err := rescue("30s", slices.Concat(lost, []string{nodeName(other)})...); exit(t, err) != 1 || !strings.Contains(out, "started alone") {
@@ -332,6 +335,60 @@ func TestClusterIsRescuedFromItsFolder(t *testing.T) {
 	}
 	started.Wait()
 	r.api = admin.New(r.Nodes[left].Client("root"))
+	r.publish(10)
+	r.read()
+}
+
+// formed makes of a node that is stopped one which has not seen the end of the first start.
+func (r *rig) formed(i int) {
+	r.Helper()
+	if err := os.WriteFile(filepath.Join(r.Nodes[i].State.Dir, "store", "cluster-store.json"), []byte(`{"store":"formed"}`), 0o600); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// TestClusterFirstStartIsRescued: a node that waits for the end of the first start, and
+// has lost the others by then, takes the order of a rescue there.
+func TestClusterFirstStartIsRescued(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	var log logBuffer
+	r := &rig{T: t, ctx: ctx, Cluster: brokertest.NewCluster(t, 3, brokertest.Options{Policy: policy, Log: &log})}
+	r.publish(10)
+	r.killAll()
+	r.formed(0)
+	r.formed(1)
+	var started sync.WaitGroup
+	defer started.Wait()
+	started.Go(func() {
+		if err := r.StartWithin(ctx, 0); err != nil {
+			t.Errorf("n1: %v", err)
+		}
+	})
+	second, gone := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.StartWithin(second, 1) }()
+	r.awaitLog(&log, `"node":"n1"`, "the first start of a cluster needs all of them")
+	gone()
+	<-ended
+	r.wipe(1)
+	started.Go(func() {
+		if err := r.StartWithin(ctx, 1); err != nil {
+			t.Errorf("n2: %v", err)
+		}
+	})
+	for {
+		out, err := r.signet("cluster", "rescue", "--i-understand", "--timeout", "30s", "--config", r.Nodes[0].State.Config, "--lost", "n3")
+		if err == nil && strings.Contains(out, "removed  n3") {
+			break
+		}
+		// n2 is on its way down, or up again.
+		if !strings.Contains(out, "n2 does not answer either") && !strings.Contains(out, "knows a leader") && !strings.Contains(out, "started alone") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	started.Wait()
+	r.api = admin.New(r.Nodes[0].Client("root"))
 	r.publish(10)
 	r.read()
 }
