@@ -224,6 +224,8 @@ func (c clusterAdmin) Rescue(ctx context.Context, lost []string) (*adminapi.Clus
 		return nil, err
 	}
 	out := &adminapi.ClusterRescue{Quorum: len(view.members()) - len(view.silent()) - len(view.waiting()), Removed: []string{}}
+	c.b.held.rescuing.Store(true)
+	defer c.b.held.rescuing.Store(false)
 	if err := c.lower(ctx, out.Quorum); err != nil {
 		return nil, err
 	}

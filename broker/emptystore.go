@@ -26,6 +26,8 @@ const (
 type holds struct {
 	now atomic.Pointer[holding]
 	let letIn
+	// rescuing: this node leads a rescue, and lets nobody in before the lost are removed.
+	rescuing atomic.Bool
 }
 
 func (h *holds) get() holding {
@@ -125,16 +127,38 @@ func mayLetIn(own holding, rest []string, others func() []nodeInfo) bool {
 	return len(rest) == 0
 }
 
+// givesWay returns a node that comes before asker: one that waits as well, and is a member of
+// the log where asker is none. A node that was removed joins only minutes after it, and
+// those that come after it would wait as long.
+func givesWay(asker string, members []embed.ClusterPeer, others func() []nodeInfo) string {
+	is := func(name string) bool {
+		return slices.ContainsFunc(members, func(p embed.ClusterPeer) bool { return p.Name == name })
+	}
+	if is(asker) {
+		return ""
+	}
+	for _, o := range others() {
+		if o.Node != asker && o.Phase == phaseWaiting && !o.Store.remembers() && is(o.Node) {
+			return o.Node
+		}
+	}
+	return ""
+}
+
 // letsIn answers a node that has to be filled. Only the leader of the cluster does. The
 // other nodes are asked at most once, and until ctx ends.
 func (n *nodes) letsIn(ctx context.Context, asker string) string {
-	if n.server.Cluster().Leader != n.b.cfg.Name {
+	cluster := n.server.Cluster()
+	if cluster.Leader != n.b.cfg.Name || n.b.held.rescuing.Load() {
 		return ""
 	}
 	others := sync.OnceValue(func() []nodeInfo { return n.ask(ctx, question{}) })
 	rest := slices.DeleteFunc(n.others(), func(name string) bool { return name == asker })
 	if !mayLetIn(n.b.held.get(), rest, others) {
 		return ""
+	}
+	if first := givesWay(asker, cluster.Peers, others); first != "" {
+		return first
 	}
 	return n.b.held.let.turn(asker, mayLack(n.b.cfg.size()), time.Now(), others)
 }

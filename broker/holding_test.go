@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signetbus/signet/broker/internal/embed"
 )
 
 func answerOf(name string, store holding, phase string) nodeInfo {
@@ -125,6 +127,28 @@ func TestLetIn(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			l := letIn{name: tc.last, at: began.Add(-tc.ago)}
 			if got := l.turn("n3", tc.most, began, func() []nodeInfo { return tc.others }); got != tc.want {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestGivesWay: a member of the log comes before a node that was removed from it.
+func TestGivesWay(t *testing.T) {
+	members := []embed.ClusterPeer{{Name: "n2"}, {Name: "n4"}}
+	waits, fills := answerOf("n2", holdsNothing, phaseWaiting), answerOf("n4", holdsFilling, "ready")
+	for _, tc := range []struct {
+		name, asker, want string
+		others            []nodeInfo
+	}{
+		{"a member waits", "n3", "n2", []nodeInfo{waits, fills}},
+		{"a member is being filled", "n3", "", []nodeInfo{fills}},
+		{"a member that has its store starts", "n3", "", []nodeInfo{answerOf("n2", holdsAll, phaseWaiting)}},
+		{"another was removed, too", "n3", "", []nodeInfo{answerOf("n5", holdsNothing, phaseWaiting)}},
+		{"the member asks", "n2", "", []nodeInfo{waits, answerOf("n3", holdsNothing, phaseWaiting)}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := givesWay(tc.asker, members, func() []nodeInfo { return tc.others }); got != tc.want {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
 		})

@@ -370,7 +370,9 @@ func TestClusterFirstStartIsRescued(t *testing.T) {
 	go func() { ended <- r.StartWithin(second, 1) }()
 	r.awaitLog(&log, `"node":"n1"`, "the first start of a cluster needs all of them")
 	gone()
-	<-ended
+	if err := <-ended; err == nil {
+		t.Error("n2 did not wait for the end of the first start")
+	}
 	r.wipe(1)
 	started.Go(func() {
 		if err := r.StartWithin(ctx, 1); err != nil {
