@@ -69,6 +69,7 @@ func (c *check) meta(r *Replica, dir string, f folder) (*meta, *lock, error) {
 		return m, nil, remove(dir, metaKey, "meta.inf", "meta.sum")
 	}
 	text, whole := lock.text(raw)
+	_, sealed := c.Ledger.known(f.rel) // after an orderly stop no change was cut short
 	switch {
 	case len(raw) == 0 || len(sum) == 0:
 		// Made and not finished; the server writes it anew if there is nothing else.
@@ -77,7 +78,7 @@ func (c *check) meta(r *Replica, dir string, f folder) (*meta, *lock, error) {
 		} else {
 			r.note("%s: made and not finished, it holds nothing", r.Dir)
 		}
-	case !matchesSum(raw, sum, f.name) && whole && cutUpdate(dir, text):
+	case !matchesSum(raw, sum, f.name) && whole && !sealed && cutUpdate(dir, text):
 		if c.live {
 			break // the server is about to write it
 		}
