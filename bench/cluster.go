@@ -18,6 +18,7 @@ import (
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/internal/freeport"
 )
 
 // clusterName is that of every cluster that is measured.
@@ -192,16 +193,15 @@ func awaitRawLeader(ctx context.Context, servers []*server.Server) error {
 	}
 }
 
-// unusedAddrs returns addresses on loopback that were free a moment ago.
+// unusedAddrs returns addresses on loopback that nobody else is given.
 func unusedAddrs(n int) ([]string, error) {
 	var out []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Addr()
 		if err != nil {
 			return nil, fmt.Errorf("bench: %w", err)
 		}
-		defer l.Close() // all at the end, so that no port comes twice
-		out = append(out, l.Addr().String())
+		out = append(out, addr)
 	}
 	return out, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/freeport"
 )
 
 // awaitLog waits until a line has all parts.
@@ -52,12 +52,10 @@ func probe(t *testing.T, addr, path string) (code int, text string) {
 func TestClusterEmptyStoresWait(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().String()
-	l.Close()
 	var log logBuffer
 	r := &rig{T: t, ctx: ctx, Cluster: brokertest.NewCluster(t, 3, brokertest.Options{Policy: policy, Log: &log, Change: func(c *broker.Config) {
 		if c.Name == "n2" {
@@ -135,12 +133,10 @@ func TestClusterEmptyStoresWait(t *testing.T) {
 func TestClusterFirstNodeSaysWhatItWaitsFor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().String()
-	l.Close()
 	var log logBuffer
 	r := &rig{T: t, ctx: ctx, Cluster: brokertest.PrepareCluster(t, 3, brokertest.Options{Policy: policy, Log: &log, Change: func(c *broker.Config) {
 		c.Ops.Listen = port

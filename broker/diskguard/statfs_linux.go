@@ -1,21 +1,10 @@
 package diskguard
 
-import (
-	"errors"
-	"fmt"
-
-	"golang.org/x/sys/unix"
-)
-
 // Statfs asks the system for the volume that holds dir.
 func Statfs(dir string) (Volume, error) {
-	var s unix.Statfs_t
-	err := unix.Statfs(dir, &s)
-	for errors.Is(err, unix.EINTR) {
-		err = unix.Statfs(dir, &s)
-	}
+	s, err := ask(dir)
 	if err != nil {
-		return Volume{}, fmt.Errorf("diskguard: statfs %s: %w", dir, err)
+		return Volume{}, err
 	}
 	// Blocks are counted in fragments; Bsize is the best size of a write, which is
 	// another one on some network and FUSE file systems.

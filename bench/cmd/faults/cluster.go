@@ -253,16 +253,4 @@ func (r *clusterRun) targets() error {
 	return errors.Join(errs...)
 }
 
-func wide(cells ...any) {
-	for i, c := range cells {
-		if d, ok := c.(time.Duration); ok {
-			c = d.Round(time.Millisecond)
-		}
-		width := 15
-		if i == 0 {
-			width = 18
-		}
-		fmt.Printf("%-*v", width, c)
-	}
-	fmt.Println()
-}
+func wide(cells ...any) { columns(18, 15, cells) }

@@ -222,14 +222,17 @@ func killCycles(ctx context.Context, o options) (err error) {
 	return errors.Join(v.err(), unreadable(&b.cfg))
 }
 
-func row(cells ...any) {
+func row(cells ...any) { columns(8, 14, cells) }
+
+// columns prints a line of a table: the first cell and the rest have a width each.
+func columns(first, rest int, cells []any) {
 	for i, c := range cells {
 		if d, ok := c.(time.Duration); ok {
 			c = d.Round(time.Millisecond)
 		}
-		width := 14
+		width := rest
 		if i == 0 {
-			width = 8
+			width = first
 		}
 		fmt.Printf("%-*v", width, c)
 	}
