@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nats-io/nkeys"
+
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -74,6 +76,12 @@ func (k *Key) CoversSubject(natsSubject string) bool {
 	return len(k.Subjects) == 0 || slices.ContainsFunc(k.Subjects, func(pattern string) bool {
 		return wire.Match(pattern, natsSubject)
 	})
+}
+
+// SameAs reports whether id is the same key, under whatever nkeys prefix.
+func (k *Key) SameAs(id string) bool {
+	text, err := nkeys.Encode(nkeys.Prefix(id), k.Public())
+	return err == nil && string(text) == id
 }
 
 // appendPatterns writes one member, or nothing for an empty list.

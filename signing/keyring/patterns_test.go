@@ -165,3 +165,21 @@ func TestCovers(t *testing.T) {
 		}
 	}
 }
+
+func TestSameAs(t *testing.T) {
+	ring, err := New(1, day0, year, []Key{producerKey(t, nil, nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := ring.Keys()[0]
+	for id, want := range map[string]bool{
+		k.ID: true,
+		public(t, seed(t, nkeys.PrefixByteAccount, 4)): true, // the same raw key
+		public(t, seed(t, nkeys.PrefixByteUser, 5)):    false,
+		"": false, "U": false, k.ID + "A": false,
+	} {
+		if got := k.SameAs(id); got != want {
+			t.Errorf("SameAs(%q): got %v, want %v", id, got, want)
+		}
+	}
+}
