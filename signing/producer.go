@@ -49,9 +49,6 @@ func (p *Producer) String() string { return p.signer.id }
 // GoString is String.
 func (p *Producer) GoString() string { return p.signer.id }
 
-// Wipe overwrites the private key: p must not be used any more.
-func (p *Producer) Wipe() { clear(p.signer.private) }
-
 // Sign signs e for natsSubject by itself and sets its dssematerial. What must be
 // set before is said at ProducerBatch.Add.
 //
