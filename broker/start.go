@@ -263,7 +263,7 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 	return nil
 }
 
-// startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
+// startWatch reloads when a file changes, and once a minute sweeps idle token buckets and old signed events,
 // checks the consumers and the nodes' keys, compares the nodes' clocks, and says which limits turned
 // connections away.
 func (b startup) startWatch(context.Context, *material) error {
@@ -287,6 +287,7 @@ func (b startup) startWatch(context.Context, *material) error {
 				return
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
+				b.seen.Sweep(now)
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
 				compareClocks(life, b.Broker)

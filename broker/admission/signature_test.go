@@ -561,7 +561,12 @@ func TestSeen(t *testing.T) {
 	}
 	take(maxSeenPerPrincipal, "a", at, seenFull)
 	take(maxSeenPerPrincipal, "b", at, seenNew)
-	take(maxSeenPerPrincipal+1, "a", at.Add(3*seenWindow), seenNew)
+	s.Sweep(at.Add(seenWindow))
+	s.Sweep(at.Add(2 * seenWindow))
+	if n := len(s.young.ids) + len(s.old.ids); n != 0 {
+		t.Errorf("%d events are remembered for ever", n)
+	}
+	take(maxSeenPerPrincipal+1, "a", at.Add(2*seenWindow), seenNew)
 }
 
 // What the node cannot remember it does not let in, and says when to come again.
