@@ -103,7 +103,7 @@ func clusterClocks(ctx context.Context, o options) (err error) {
 	if o.binary, err = skewedBinary(ctx, o.dir); err != nil {
 		return err
 	}
-	r, err := newClusterRun(ctx, o, "clocks", nil)
+	r, err := newClusterRun(ctx, o, "clocks", ground{})
 	if err != nil {
 		return err
 	}
