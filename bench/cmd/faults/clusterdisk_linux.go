@@ -13,13 +13,14 @@ import (
 )
 
 const (
-	quickDisks = 2
+	quickDisks = 1
 	// fullFor is how long the disk of one node stays full.
 	fullFor = 10 * time.Second
 )
 
 // clusterDisks fills the disk of one node after the other: in turn up to just below the hard
-// watermark and to the last block, each of any node and of the one that leads the stream.
+// watermark and to the last block, each of any node and of the one that leads the stream,
+// of which the last block comes first.
 func clusterDisks(ctx context.Context, n int, o options) (err error) {
 	if o.quick {
 		n = min(n, quickDisks)
@@ -41,8 +42,7 @@ func clusterDisks(ctx context.Context, n int, o options) (err error) {
 	defer r.close() // before the volumes go
 	wide("fault", "node", "whole after", "nobody acked", "slowest", "acked", "total acked")
 	for i := 0; i < n && err == nil; i++ {
-		// Of two the second is of the leader, at once.
-		if err = fullNode(ctx, r, volumes, i%2 == 1, i%4 == 1 || i%4 == 2); err == nil && i == n-1 {
+		if err = fullNode(ctx, r, volumes, i%2 == 0, i%4 == 0 || i%4 == 3); err == nil && i == n-1 {
 			err = calmly(ctx, r)
 		}
 	}

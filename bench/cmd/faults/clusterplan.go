@@ -30,6 +30,7 @@ func chaosFaults() []chaosFault {
 		{"pause", 1, n(5), of((*clusterRun).pause)},
 		{"partition", 1, n(5), of((*clusterRun).partition)},
 		{"slow", 1, n(3), of((*clusterRun).slowLink)},
+		{"slow-fill", 0, n(1), slowFill},
 		{"wipe", 1, n(3), of((*clusterRun).wipe)},
 		{"replace", 1, n(3), replaceNode},
 		{"rolling", 1, n(3), of((*clusterRun).rolling)},
