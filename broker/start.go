@@ -263,8 +263,8 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 }
 
 // startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
-// checks the consumers and the nodes' keys, compares the nodes' clocks, and says which limits turned
-// connections away.
+// checks the consumers and the nodes' keys, compares the nodes' clocks (at once when the one here
+// was set), and says which limits turned connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -280,6 +280,8 @@ func (b startup) startWatch(context.Context, *material) error {
 		defer close(swept)
 		t, door := time.NewTicker(time.Minute), doorLog{}
 		defer t.Stop()
+		clock, set, began := time.NewTicker(clockEvery), clockSet{}, time.Now()
+		defer clock.Stop()
 		for {
 			select {
 			case <-life.Done():
@@ -290,6 +292,8 @@ func (b startup) startWatch(context.Context, *material) error {
 				recheckNodes(b.Broker)
 				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)
+			case <-clock.C:
+				watchClock(life, b.Broker, &set, began)
 			}
 		}
 	}()

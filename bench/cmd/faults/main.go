@@ -13,9 +13,10 @@
 // be started anew (exit code 75) the command does what a service manager would.
 //
 // With -cluster three nodes run as processes, and more happens to them: pauses,
-// partitions, half-open and lossy links, damage on disk, wiped volumes, rolling
-// restarts, clocks that are wrong (a binary whose time.Now is replaced), an upgrade from an
-// earlier build and the way back.
+// partitions, half-open and lossy links, damage on disk, wiped volumes, nodes replaced, rolling
+// restarts, policies that change in the middle of it, clocks that are wrong or are set while a node
+// runs (a binary whose time.Now is replaced), a full disk of one node, an upgrade from an
+// earlier build and the way back. What is refused meanwhile must be, and its dead letters exact.
 //
 // Power cuts are Linux only and need root: the store lies on an ext4 image behind
 // a loop device that commits every 300 s; after SIGKILL the image file is copied,
