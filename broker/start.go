@@ -263,8 +263,9 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 }
 
 // startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
-// checks the consumers and the nodes' keys, compares the nodes' clocks (at once when the one here
-// was set), and says which limits turned connections away.
+// checks the consumers and the nodes' keys, reloads again what failed for want of other
+// nodes, compares the nodes' clocks (at once when the one here was set), and says which limits
+// turned connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -290,6 +291,7 @@ func (b startup) startWatch(context.Context, *material) error {
 				b.buckets.Sweep(now.UnixNano())
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
+				reloadAgain(life, b.Broker)
 				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)
 			case <-clock.C:

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	fillRate = 1 << 20         // bytes per second of each connection between nodes
+	fillRate = 4 << 20         // bytes per second of each connection between nodes
 	linkWait = 8 * time.Second // how long a bad link lasts
 	// halfOpenWait is longer than a leader that hears nobody believes in itself: whether
 	// the others go on before the link is mended is in "nobody acked".
