@@ -115,7 +115,7 @@ func clockHealth(b *Broker) error {
 const clockEvery = 2 * time.Second
 
 // clockSet notices when somebody sets the clock here: its time and that of the clock
-// which is never set have gone on by different amounts.
+// which is never set have gone on by different amounts. It begins with a first look.
 type clockSet struct {
 	wall   time.Time // of the latest look, without its monotonic part
 	steady time.Duration
@@ -125,9 +125,6 @@ type clockSet struct {
 func (c *clockSet) look(wall time.Time, steady time.Duration) time.Duration {
 	was := *c
 	*c = clockSet{wall: wall.Round(0), steady: steady}
-	if was.wall.IsZero() {
-		return 0
-	}
 	d := c.wall.Sub(was.wall) - (steady - was.steady)
 	if d.Abs() <= clockLimit {
 		return 0

@@ -81,9 +81,10 @@ func TestWrongClock(t *testing.T) {
 
 // TestClockWasSet: a clock that is set is noticed, by how much, and one that goes on is not.
 func TestClockWasSet(t *testing.T) {
-	at, c := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), clockSet{}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	c := clockSet{wall: at}
 	for i, tc := range []struct{ wall, steady, want time.Duration }{
-		{0, 0, 0}, // the first look
+		{0, 0, 0},
 		{2 * time.Second, 2 * time.Second, 0},
 		{time.Hour, time.Hour, 0},              // both stood still, or both went on
 		{time.Hour + clockLimit, time.Hour, 0}, // within what a time service slews

@@ -281,8 +281,9 @@ func (b startup) startWatch(context.Context, *material) error {
 		defer close(swept)
 		t, door := time.NewTicker(time.Minute), doorLog{}
 		defer t.Stop()
-		clock, set, began := time.NewTicker(clockEvery), clockSet{}, time.Now()
+		clock, began := time.NewTicker(clockEvery), time.Now()
 		defer clock.Stop()
+		set := clockSet{wall: began.Round(0)}
 		for {
 			select {
 			case <-life.Done():

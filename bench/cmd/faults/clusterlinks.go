@@ -65,9 +65,11 @@ func slowFill(ctx context.Context, r *clusterRun) error {
 		}
 		r.c.Isolate(i, brokertest.Link{Delay: 100 * time.Millisecond, BytesPerSecond: fillRate})
 		defer r.c.Mend()
+		// It is ready when it has what there was. Under load it is never quite level there.
 		if err := r.c.Start(ctx, i); err != nil {
 			return err
 		}
+		r.c.Mend()
 		return awaitWhole(ctx, r)
 	})
 }
