@@ -46,7 +46,7 @@ bench-curve: ## clusters of three, Signet and raw: throughput against the number
 
 test-cluster: ## drills of an operator on real clusters, then three nodes as processes: killed, paused, cut off, damaged, wiped, replaced, restarted, with wrong clocks under load; about 8 minutes
 	$(GO) test -timeout 9m -count=1 ./broker/clustertest
-	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 12m
+	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 15m
 
 test-faults: ## the long suite, about an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes, damage, wrong clocks, an upgrade (UPGRADE_FROM=rev; default the last tag) under load (volumes need root on Linux)
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt

@@ -23,7 +23,7 @@ func chaosFaults() []chaosFault {
 		return func(ctx context.Context, r *clusterRun) error { return do(r, ctx) }
 	}
 	return []chaosFault{
-		{"kill", 6, func(k int) int { return k - k/5 - k/10 - k/20 }, of((*clusterRun).kill)},
+		{"kill", 4, func(k int) int { return k - k/5 - k/10 - k/20 }, of((*clusterRun).kill)},
 		{"kill-leader", 2, func(k int) int { return k / 5 }, of((*clusterRun).killLeader)},
 		{"kill-two", 1, func(k int) int { return k / 10 }, of((*clusterRun).killTwo)},
 		{"kill-all", 1, func(k int) int { return k / 20 }, of((*clusterRun).killAll)},
