@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/client/admin"
 )
 
 // down kills nodes, leaves them down for a random time up to 2 s, and starts them.
@@ -81,16 +83,25 @@ func (r *clusterRun) slowLink(ctx context.Context) error {
 	})
 }
 
-// wipe takes everything that a node has stored from it.
+// wipe takes everything that a node has stored from it, and lets the others fill it: two
+// lost volumes of three are more than is promised, and a node that is being filled counts as
+// lost (docs/adr/0009-empty-stores.md).
 func (r *clusterRun) wipe(ctx context.Context) error {
 	i := r.any()
-	return r.strike(ctx, "wiped node", r.c.Name(i), func(ctx context.Context) error {
+	if err := r.strike(ctx, "wiped node", r.c.Name(i), func(ctx context.Context) error {
 		r.c.Kill(i)
 		if err := r.c.Wipe(i); err != nil {
 			return err
 		}
 		return r.c.Start(ctx, i)
-	})
+	}); err != nil {
+		return err
+	}
+	return awaitStatus(ctx, r, "every node is filled", allFilled)
+}
+
+func allFilled(s *admin.ClusterStatus) bool {
+	return !slices.ContainsFunc(s.Nodes, func(n admin.ClusterNode) bool { return !n.Answers || n.Store == "filling" || n.Store == "empty" })
 }
 
 // rolling restarts one node after the other with SIGTERM; the next one goes when the
