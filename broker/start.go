@@ -19,6 +19,7 @@ import (
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -211,7 +212,7 @@ func (b startup) startOps(_ context.Context, _ *material) error {
 func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	from, until := m.attests()
 	return admission.NewChain(admission.Config{
-		Node:      b.cfg.Name,
+		Node: b.cfg.Name, Policy: m.policy.Digest(),
 		NotBefore: from, NotAfter: until,
 		Shortage: b.guards.shortage.Load,
 		Keyring:  func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen,
@@ -236,6 +237,9 @@ func makeGate(b *Broker, m *material) error {
 	}
 	if b.barrier != nil {
 		deps.Barrier = b.barrier
+	}
+	if b.Durability() != DurabilityUnsafeLazy {
+		deps.Receipt = func(r signing.Receipt) ([]byte, error) { return b.chain.Load().SignReceipt(r, time.Now()) }
 	}
 	b.gate, err = gate.New(gate.Config{
 		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.cert.Config(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),

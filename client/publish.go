@@ -20,6 +20,10 @@ type Ack struct {
 	Sequence  uint64
 	Duplicate bool   // an event of this principal, source and id was there already
 	EventID   string // the id it has
+	// Receipt is the signed acknowledgement that WithSignedAck asked for, verified:
+	// bytes to be kept, which signet verify --receipt and signing.VerifyReceipt read.
+	// nil without the option.
+	Receipt []byte
 }
 
 // A PubOpt changes one publish.
@@ -59,7 +63,7 @@ func WithoutRetry() PubOpt {
 //
 // Errors: *Error with the classes ErrDenied, ErrMalformed, ErrBadSignature,
 // ErrSchemaViolation, ErrRateLimited, ErrTooLarge, ErrConflict, ErrUnavailable,
-// ErrInternal. If no answer came, it is also context.DeadlineExceeded and the
+// ErrInternal, and ErrReceipt for WithSignedAck. If no answer came, it is also context.DeadlineExceeded and the
 // outcome is unknown: publish again with the EventID of the error.
 func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Ack, error) {
 	msg, id, noRetry, err := c.prepare(natsSubject, ev, opts)
@@ -71,7 +75,7 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 	delay, made := c.cfg.retry.Delay, time.Now()
 	c.signer.flush() // what PublishAsync was given before goes out before
 	for try := 0; ; try++ {
-		ack, err := publishOnce(ctx, c.mux, msg, id)
+		ack, err := publishOnce(ctx, c, msg, id)
 		if err == nil || noRetry || try >= c.cfg.retry.Retries || !retryPublish(err) {
 			return ack, err
 		}
@@ -89,10 +93,17 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 	}
 }
 
-func publishOnce(ctx context.Context, m *mux, msg *nats.Msg, id string) (*Ack, error) {
+func publishOnce(ctx context.Context, c *Client, msg *nats.Msg, id string) (*Ack, error) {
 	// A copy: the mux sets its reply, and a resend may still read the last one.
-	answer, err := m.request(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
-	return readAck(msg.Subject, id, answer, err)
+	answer, err := c.mux.request(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
+	ack, err := readAck(msg.Subject, id, answer, err)
+	if err == nil && asksReceipt(msg) {
+		err = checkReceipt(ctx, c, msg, ack)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ack, nil
 }
 
 // retryPublish is Retryable without the unknown outcomes: those are over the
@@ -175,9 +186,19 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 // that neither happens.
 func dispatch(c *Client, msg *nats.Msg, id string, f *Future) error {
 	_, err := c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer *nats.Msg, err error) {
-		f.ack, f.err = readAck(msg.Subject, id, answer, err)
-		<-c.slots
-		close(f.done)
+		ack, err := readAck(msg.Subject, id, answer, err)
+		finish := func(err error) {
+			if f.err = err; err == nil {
+				f.ack = ack
+			}
+			<-c.slots
+			close(f.done)
+		}
+		if err == nil && asksReceipt(msg) {
+			settleReceipt(c, msg, ack, finish)
+			return
+		}
+		finish(err)
 	})
 	if err != nil {
 		return withEvent(fromTransport("publish", msg.Subject, err), id)
@@ -225,6 +246,9 @@ func (c *Client) PublishLive(_ context.Context, natsSubject string, ev *Event, o
 	msg, id, _, err := c.prepare(natsSubject, ev, opts)
 	if err != nil {
 		return err
+	}
+	if asksReceipt(msg) {
+		return fmt.Errorf("%w: WithSignedAck: what is not stored has no acknowledgement", ErrInvalidOption)
 	}
 	return withEvent(fromTransport("publish", natsSubject, c.nc.PublishMsg(msg)), id)
 }
@@ -278,6 +302,8 @@ type pubAnswer struct {
 	Duplicate bool           `json:"duplicate"`
 	Error     *wire.APIError `json:"error"`
 	Problem   *wire.Problem  `json:"problem"`
+
+	Receipt json.RawMessage `json:"receipt"`
 }
 
 func readAck(natsSubject, id string, answer *nats.Msg, err error) (*Ack, error) {
@@ -296,7 +322,7 @@ func readAck(natsSubject, id string, answer *nats.Msg, err error) (*Ack, error) 
 		e.Subject = natsSubject
 		return nil, withEvent(e, id)
 	}
-	return &Ack{Stream: a.Stream, Sequence: a.Sequence, Duplicate: a.Duplicate, EventID: id}, nil
+	return &Ack{Stream: a.Stream, Sequence: a.Sequence, Duplicate: a.Duplicate, EventID: id, Receipt: a.Receipt}, nil
 }
 
 func withEvent(err error, id string) error {

@@ -44,6 +44,8 @@ type Config struct {
 	// Keyring returns the keyring in force: who may sign events. It is asked for each
 	// signed event, must not block, and may return nil, which refuses them. Required.
 	Keyring func() *keyring.Ring
+	// Policy is the digest of the policy in force. Without it no receipt can be signed.
+	Policy string
 	// Seen remembers signed ephemeral events; it outlives the chain. Required.
 	Seen *Seen
 	// Shortage says what the store does not take now; nil: it takes everything. What
@@ -105,6 +107,9 @@ type Publish struct {
 	Reply   []byte // in upstream form (session-scoped), empty for none
 	Header  []byte // whole header block, empty for none
 	Payload []byte
+	// Receipts takes down which publishes want a signed acknowledgement. nil: none are
+	// given on this connection.
+	Receipts Receipts
 }
 
 // Rejection is what the storage rules for dead letters need to know of the last
@@ -130,6 +135,7 @@ type Session struct {
 	ids      idSource
 	grants   grantMemo
 	rejected Rejection
+	asked    bool // the publish under admission wants a signed acknowledgement
 
 	*work // between Begin and Flush; nil otherwise
 }
@@ -269,7 +275,11 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return headerRefusal(err)
 	}
 	at := len(s.arena)
+	s.asked = false
 	r := s.takeHeaders(rt)
+	if r == nil && s.asked {
+		r = mayAsk(rt, p)
+	}
 	if r != nil {
 		s.arena = s.arena[:at]
 		return r

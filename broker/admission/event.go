@@ -76,7 +76,11 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 		s.events = s.events[:len(s.events)-1]
 		return wire.Refuse(wire.CodeEventMalformed, "cloudevents", "the event cannot be attested")
 	}
-	s.ops = append(s.ops, op{event: i, subject: p.Subject, reply: p.Reply, extra: extra})
+	reply := p.Reply
+	if s.asked {
+		reply = s.ask(p, e)
+	}
+	s.ops = append(s.ops, op{event: i, subject: p.Subject, reply: reply, extra: extra})
 	return nil
 }
 

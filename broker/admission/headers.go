@@ -33,6 +33,11 @@ func (s *Session) takeHeaders(rt *route) *wire.Refusal {
 	event := rt.class == acl.ClassEvent || rt.class == acl.ClassEphemeral
 	for _, h := range s.headers.All() {
 		switch {
+		case string(h.Name) == wire.HeaderAck:
+			if r := s.takeAsk(h); r != nil {
+				return r
+			}
+			continue // it is for the gate: neither stored nor sent on
 		case wire.HasPrefixFold(h.Name, wire.PrefixSignet):
 			return wire.Refuse(wire.CodeHeaderDenied, "headers", "the prefix Signet- is reserved: "+printable(h.Name))
 		case wire.EqualFold(h.Name, "Status"), wire.EqualFold(h.Name, "Description"):

@@ -47,12 +47,18 @@ func (a *access) authenticate(ctx context.Context) *wire.Refusal {
 	}
 }
 
+// permissions are those of p, and to hear what the gate itself asks for on its behalf.
+func (a *access) permissions(p *policy.Principal) (publish, subscribe []string) {
+	publish, subscribe = acl.Permissions(p, a.box.token)
+	return publish, append(subscribe, a.box.acks+"*")
+}
+
 // open gets the ticket for a connection to the server with that local address.
 func (a *access) open(local net.Addr) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.principal.Load()
-	publish, subscribe := acl.Permissions(p, a.box.token)
+	publish, subscribe := a.permissions(p)
 	a.ticket, a.revoke = a.deps.Upstream.Ticket(p.Tenant.Name, publish, subscribe, local)
 	return a.ticket
 }
@@ -73,7 +79,7 @@ func (a *access) renew(ctx context.Context, set *policy.Set) (was, now *policy.P
 	defer a.mu.Unlock()
 	a.principal.Store(now)
 	if a.ticket != "" {
-		publish, subscribe := acl.Permissions(now, a.box.token)
+		publish, subscribe := a.permissions(now)
 		a.deps.Upstream.UpdateTicket(a.ticket, publish, subscribe)
 	}
 	return was, now

@@ -20,6 +20,7 @@ const (
 	DefaultMaxSubscriptions = 10000
 	DefaultMaxHeldBytes     = 8 << 20
 	DefaultMaxHanded        = 8192
+	DefaultMaxSignedAcks    = 1024
 	DefaultAPIRate          = 200.0
 	DefaultAPIReadRate      = 5000.0
 	DefaultHandedTTL        = 10 * time.Minute
@@ -91,6 +92,7 @@ type Limits struct {
 	Subscriptions        int     // per connection; default 10,000
 	HeldBytes            int     // held acknowledgements per connection; default 8 MiB
 	Handed               int     // inboxes of others remembered per connection; default 8,192
+	SignedAcks           int     // signed acknowledgements outstanding per connection; default 1,024
 
 	// APIRate and APIReadRate are JetStream API requests per second of one principal,
 	// over all its connections, with a burst of apiBurst. APIReadRate is for those
@@ -141,6 +143,7 @@ func (c Config) withDefaults() Config {
 	orInt(&l.Subscriptions, DefaultMaxSubscriptions)
 	orInt(&l.HeldBytes, DefaultMaxHeldBytes)
 	orInt(&l.Handed, DefaultMaxHanded)
+	orInt(&l.SignedAcks, DefaultMaxSignedAcks)
 	if l.PerIPRate == 0 {
 		l.PerIPRate = DefaultPerIPRate
 	}
@@ -193,7 +196,7 @@ func (c Config) Validate() error {
 	l := c.Limits
 	for name, v := range map[string]int{
 		"connections": l.Connections, "connections of a principal": l.PrincipalConnections, "per-IP burst": l.PerIPBurst, "payload": l.Payload, "header budget": l.HeaderBudget,
-		"control line": l.ControlLine, "connect": l.Connect, "subscriptions": l.Subscriptions, "held bytes": l.HeldBytes, "handed": l.Handed,
+		"control line": l.ControlLine, "connect": l.Connect, "subscriptions": l.Subscriptions, "held bytes": l.HeldBytes, "handed": l.Handed, "signed acknowledgements": l.SignedAcks,
 	} {
 		if v < 0 {
 			fault("the limit of %s is negative", name)

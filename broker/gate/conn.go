@@ -48,6 +48,7 @@ func newConn(g *Gate, raw net.Conn) *conn {
 	s.box = newInbox()
 	s.handed = newHanded(cfg.Limits.Handed, cfg.Timeouts.HandedTTL)
 	s.subs.open = &g.counters.subscriptions
+	s.acks = signedAcks{box: &s.box, sign: g.deps.Receipt, max: cfg.Limits.SignedAcks}
 	s.audit = witness{sink: g.sink, counters: &g.counters, remote: remote}
 	c.access.deps, c.access.policy, c.access.box, c.access.creds = &g.deps, &g.policy, &s.box, creds
 	c.reader.init(c)

@@ -10,6 +10,7 @@ import (
 	"github.com/signetbus/signet/broker/jsapi"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing"
 )
 
 // Upstream is the embedded server. Its methods are safe for concurrent use.
@@ -91,6 +92,9 @@ type Deps struct {
 	Guard     *jsapi.Guard
 	Policy    *policy.Set
 	Barrier   Barrier // nil: acknowledgements are not held
+	// Receipt completes a signed acknowledgement, as of now, and returns its envelope.
+	// It must not block. No function: none are given, and who asks is refused.
+	Receipt func(signing.Receipt) ([]byte, error)
 	// Memory says why no new connection may be let in, nil while there is memory. It
 	// must not block. No function: there always is.
 	Memory func() error

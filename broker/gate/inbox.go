@@ -20,13 +20,23 @@ const maxReply = 255
 type inbox struct {
 	token string // 128 random bits, one subject token
 	up    string // _INBOX.<token>.
+
+	// Where the acknowledgements go that are to be signed. The client can neither
+	// publish nor subscribe there: what it names as an inbox has the token in front,
+	// and nobody is handed these.
+	acks   string // _INBOX.<another token>.
+	ackSID string // of the gate's own subscription to them; as hard to guess
 }
 
 func newInbox() inbox {
+	token, acks := newToken(), newToken()
+	return inbox{token: token, up: wire.PrefixInbox + token + ".", acks: wire.PrefixInbox + acks + ".", ackSID: acks}
+}
+
+func newToken() string {
 	var raw [16]byte
 	rand.Read(raw[:]) // never fails (crypto/rand)
-	token := base64.RawURLEncoding.EncodeToString(raw[:])
-	return inbox{token: token, up: wire.PrefixInbox + token + "."}
+	return base64.RawURLEncoding.EncodeToString(raw[:])
 }
 
 // isInbox reports whether s is in the inbox space.

@@ -13,13 +13,14 @@ import (
 // other classes that admission knows, and answers to inboxes. Only the reader uses
 // it.
 type publisher struct {
-	s       *session
-	out     *batch
-	life    context.Context // of the connection
-	rates   apiRates        // of the principal, for requests to the admin API
-	waitMax time.Duration   // that one batch may be held for limits
-	waited  time.Duration   // of the batch so far
-	event   admission.Publish
+	s        *session
+	out      *batch
+	life     context.Context    // of the connection
+	rates    apiRates           // of the principal, for requests to the admin API
+	receipts admission.Receipts // nil: no acknowledgement is signed
+	waitMax  time.Duration      // that one batch may be held for limits
+	waited   time.Duration      // of the batch so far
+	event    admission.Publish
 }
 
 // rest lets go of what belongs to one batch.
@@ -99,6 +100,7 @@ func (p *publisher) admit(cmd *command) error {
 func (p *publisher) ask(cmd *command, reply []byte) *wire.Refusal {
 	p.event.Subject, p.event.Reply = cmd.subject, reply
 	p.event.Header, p.event.Payload = cmd.header, cmd.payload
+	p.event.Receipts = p.receipts
 	return p.out.admission.Publish(&p.event)
 }
 

@@ -37,6 +37,9 @@ func (r *reader) init(c *conn) {
 	r.rates = func(p *policy.Principal) apiRates { return newAPIRates(&g.rates, p, &cfg.Limits) }
 	b.s, b.counters, b.explain, b.refresh = s, &g.counters, cfg.ExplainToCaller, r.refresh
 	r.publish = publisher{s: s, out: b, life: c.life.ctx, waitMax: cfg.Timeouts.WaitMax}
+	if g.deps.Receipt != nil {
+		r.publish.receipts = &s.acks
+	}
 	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners}
 	r.subs = subscriber{s: s, out: b, most: cfg.Limits.Subscriptions}
 }

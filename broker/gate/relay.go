@@ -166,6 +166,11 @@ func (r *relay) cut(buf []byte, at, n int) {
 // message handles MSG and HMSG.
 func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	s := r.s
+	if len(f.sid) == len(s.box.ackSID) && string(f.sid) == s.box.ackSID {
+		r.cut(buf, at, n)
+		r.acknowledge(f)
+		return
+	}
 	s.subs.delivered(f.sid)
 	ownSubject := s.box.own(f.subject)
 	change := ownSubject || f.kind == frameHMsg && !s.opts.Headers
@@ -179,11 +184,15 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	if !change {
 		return
 	}
-	hold := ownSubject && r.hold.barrier != nil && isPubAck(f.payload)
 	r.cut(buf, at, n)
+	r.deliver(f, ownSubject && isPubAck(f.payload))
+}
+
+// deliver emits f as the client sees it, an acknowledgement after the barrier.
+func (r *relay) deliver(f *frame, ack bool) {
 	mark := len(r.out)
 	r.rewrite(f)
-	if hold {
+	if ack && r.hold.barrier != nil {
 		r.counters.held.Add(1)
 		r.hold.add(r.out[mark:])
 		r.out = r.out[:mark]

@@ -17,6 +17,7 @@ type session struct {
 	box    inbox
 	handed *handed
 	subs   subscriptions
+	acks   signedAcks
 	audit  witness
 }
 

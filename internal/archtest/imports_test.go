@@ -75,7 +75,7 @@ var allowed = map[string][]string{
 	"broker/jsapi": {"internal/wire", "broker/policy", "broker/acl"},
 	"broker/gate": {
 		"internal/wire", "broker/policy", "broker/acl", "broker/identity", "broker/admission", "broker/jsapi",
-		"ratelimit", "github.com/nats-io/nkeys",
+		"signing", "ratelimit", "github.com/nats-io/nkeys",
 	},
 	"broker/internal/integrity": {"github.com/minio/highwayhash", "github.com/klauspost/compress", "golang.org/x/crypto"},
 	"broker/internal/embed":     {"internal/wire", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go"},

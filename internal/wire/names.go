@@ -9,8 +9,11 @@ const (
 	HeaderMsgID       = "Nats-Msg-Id"
 	HeaderContentType = "content-type"     // CloudEvents NATS binding: datacontenttype travels as ce-datacontenttype; content-type selects structured mode
 	HeaderPrincipal   = "Signet-Principal" // tenant/name of the caller, set by the gate on rpc and admin requests
+	HeaderAck         = "Signet-Ack"       // with the value AckSigned a client asks for a signed acknowledgement (docs/spec/receipt.md)
+	AckSigned         = "signed"
+	MemberReceipt     = "receipt" // of a publish acknowledgement: the signed one
 	PrefixAttribute   = "ce-"
-	PrefixSignet      = "Signet-" // reserved: clients may not send it
+	PrefixSignet      = "Signet-" // reserved: clients may not send it, but for HeaderAck
 	PrefixNats        = "Nats-"
 
 	// StructuredContentType marks structured mode (CloudEvents 1.0 NATS binding).
