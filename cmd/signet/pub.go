@@ -34,6 +34,8 @@ type pubVerb struct {
 	live        bool
 	rate        float64
 	signKey     string
+	signedAck   string
+	receipts    receiptFile
 }
 
 func pubCommand(a *app) *cobra.Command {
@@ -48,12 +50,14 @@ Each line of --ndjson is the data of one event; blank lines are skipped. Events 
 out in order with many in flight, so a refused one does not hold the others up.
 
 --sign-key signs the events with an event key of this principal, which the keyring
-must have: readers can then check who made them without believing the broker.`,
+must have: readers can then check who made them without believing the broker.
+--signed-ack keeps the broker's signature on what it has stored.`,
 		Example: `  signet pub orders.created -d '{"id":1,"total":9.5}'
   signet pub orders.created --file order.json --type com.example.order --id order-1
   cat orders.ndjson | signet pub orders.created --ndjson --rate 500
   signet pub telemetry.cpu -d '{"load":0.2}' --live
-  signet pub orders.paid --file order.json --sign-key checkout-events.seed`,
+  signet pub orders.paid --file order.json --sign-key checkout-events.seed
+  signet pub orders.paid --file order.json --signed-ack receipts.ndjson`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return p.run(ctx, args[0]) }),
 	}
 	f := cmd.Flags()
@@ -68,6 +72,7 @@ must have: readers can then check who made them without believing the broker.`,
 	f.BoolVar(&p.ndjson, "ndjson", false, "each line of the input is the data of one event")
 	f.Float64Var(&p.rate, "rate", 0, "at most this many events a second (default: no bound)")
 	f.StringVar(&p.signKey, "sign-key", "", "file with the seed of an event key (SU... or SA..., mode 0600): sign the events with it")
+	f.StringVar(&p.signedAck, "signed-ack", "", "append the signed acknowledgements to this file, one a line, for signet verify --receipt")
 	f.BoolVar(&p.live, "live", false, "the subject is ephemeral: attested, not stored, no acknowledgement")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		p.dataGiven = cmd.Flags().Changed("data")
@@ -86,6 +91,8 @@ func (p *pubVerb) check() error {
 		return &usageError{msg: "--count: at least 1"}
 	case p.count > 1 && p.ndjson:
 		return &usageError{msg: "--count and --ndjson exclude each other"}
+	case p.signedAck != "" && p.live:
+		return &usageError{msg: "--signed-ack and --live exclude each other: what is not stored has no acknowledgement"}
 	case p.rate < 0:
 		return &usageError{msg: "--rate: events a second, more than 0"}
 	case !p.dataGiven && p.file == "" && terminal(p.stdin):
@@ -149,7 +156,11 @@ func setAttribute(e *client.Event, name, value string) error {
 	return nil
 }
 
-func (p *pubVerb) run(ctx context.Context, subject string) error {
+func (p *pubVerb) run(ctx context.Context, subject string) (err error) {
+	if p.receipts, err = openReceipts(p.signedAck); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.receipts.close()) }()
 	in, closeIn, err := p.input()
 	if err != nil {
 		return err
@@ -178,6 +189,9 @@ func (p *pubVerb) run(ctx context.Context, subject string) error {
 	for i := 0; i+1 < len(p.headers); i += 2 {
 		opts = append(opts, client.WithHeader(p.headers[i], p.headers[i+1]))
 	}
+	if p.signedAck != "" {
+		opts = append(opts, client.WithSignedAck())
+	}
 	switch {
 	case p.live:
 		return p.publishLive(ctx, c, subject, in, single, opts, live)
@@ -190,6 +204,9 @@ func (p *pubVerb) run(ctx context.Context, subject string) error {
 	ack, err := c.Publish(call, subject, ev, opts...)
 	if err != nil {
 		return hintLive(err)
+	}
+	if err := p.receipts.keep(ack); err != nil {
+		return err
 	}
 	if p.jsonOut() {
 		return p.printJSON(ackJSON{subject, ack.Stream, ack.Sequence, ack.EventID, ack.Duplicate})

@@ -96,6 +96,9 @@ func (p *pubVerb) publishMany(ctx context.Context, c *client.Client, subject str
 			}
 			ack, err := s.f.Wait(context.WithoutCancel(ctx)) // ends with --timeout
 			t.add(s.n, ack, err)
+			if err := p.receipts.keep(ack); err != nil && t.broken == nil {
+				t.broken = err
+			}
 		}
 	}()
 	began := time.Now()

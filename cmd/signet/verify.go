@@ -20,10 +20,15 @@ import (
 )
 
 func verifyCommand(a *app) *cobra.Command {
-	var ringFile, root string
+	var ringFile, root, receipts, event string
 	cmd := &cobra.Command{
 		Use: "verify FILE|- [--keyring FILE --root O...]", Short: "prove who published an event, and that it is unchanged",
-		Args: exactly("FILE"), DisableFlagsInUseLine: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if receipts != "" {
+				return exactly()(cmd, args)
+			}
+			return exactly("FILE")(cmd, args)
+		}, DisableFlagsInUseLine: true,
 		Long: `Verifies saved events: one structured CloudEvent as JSON, or one a line, with the
 attributes natssubject and attestation (signet sub -o json writes them; an event
 with dssematerial or attestationmaterial in place of attestation is read too). It
@@ -31,14 +36,29 @@ says who published it, on which subject and when, by which broker key, and which
 producer signed it, if one did. Any changed byte of data or attributes makes it
 fail, with exit code 3.
 
+--receipt verifies signed acknowledgements instead (signet pub --signed-ack writes
+them): that the broker had stored an event, where and when. With --event each must be
+of an event in that file, byte for byte.
+
 With --keyring and --root it needs no network and no context. Otherwise both come
 from the context; a context without a keyring file asks its broker.`,
 		Example: `  signet verify evidence.ndjson
   signet verify event.json --keyring keyring.json --root OBQ7...
-  signet sub 'orders.>' --since start --count 1 -o json | signet verify -`,
-		RunE: a.verb(func(ctx context.Context, args []string) error { return verifyFile(ctx, a, args[0], ringFile, root) }),
+  signet sub 'orders.>' --since start --count 1 -o json | signet verify -
+  signet verify --receipt receipt.json --event event.json --keyring keyring.json --root OBQ7...`,
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			switch {
+			case receipts != "":
+				return verifyReceipts(ctx, a, receipts, event, ringFile, root)
+			case event != "":
+				return &usageError{msg: "--event is for --receipt; an event alone is the argument: signet verify FILE"}
+			}
+			return verifyFile(ctx, a, args[0], ringFile, root)
+		}),
 	}
 	cmd.Flags().StringVar(&ringFile, "keyring", "", "signed keyring (default: of the context, else fetched)")
+	cmd.Flags().StringVar(&receipts, "receipt", "", "file with signed acknowledgements, one a line, in place of events")
+	cmd.Flags().StringVar(&event, "event", "", "with --receipt: file with the events that the receipts must be of")
 	cmd.Flags().StringVar(&root, "root", "", "public root key (O...) that signed the keyring, or a file with it (default: of the context)")
 	return cmd
 }
