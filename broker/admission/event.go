@@ -19,9 +19,10 @@ var (
 	producerAttributes = [...]string{wire.AttrNATSSubject, wire.AttrRecordedTime, signing.AttrExactTime}
 )
 
-// ownExtensions is how many extensions a stored event has beside the client's: those
-// three that complete sets, and the attestation. Readers count them too.
-const ownExtensions = 4
+// ownExtensions is how many extensions an event has beside the client's: those three
+// that complete sets, the attestation, and the two that are derived, natssubject and
+// exacttime, which stand beside them off the bus. Readers count them all.
+const ownExtensions = 6
 
 var (
 	authType         = []byte(wire.DefaultAuthType)
@@ -78,7 +79,7 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 	}
 	reply := p.Reply
 	if s.asked {
-		reply = s.ask(p, e)
+		reply = ask(s, p, e)
 	}
 	s.ops = append(s.ops, op{event: i, subject: p.Subject, reply: reply, extra: extra})
 	return nil

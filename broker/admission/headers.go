@@ -34,7 +34,7 @@ func (s *Session) takeHeaders(rt *route) *wire.Refusal {
 	for _, h := range s.headers.All() {
 		switch {
 		case string(h.Name) == wire.HeaderAck:
-			if r := s.takeAsk(h); r != nil {
+			if r := takeAsk(s, h); r != nil {
 				return r
 			}
 			continue // it is for the gate: neither stored nor sent on

@@ -23,7 +23,7 @@ type Receipts interface {
 }
 
 // takeAsk notes that a publish wants a signed acknowledgement.
-func (s *Session) takeAsk(h wire.Header) *wire.Refusal {
+func takeAsk(s *Session, h wire.Header) *wire.Refusal {
 	switch {
 	case string(h.Value) != wire.AckSigned:
 		return wire.Refuse(wire.CodeHeaderDenied, "signed-ack", "the only value of "+wire.HeaderAck+" is "+wire.AckSigned)
@@ -50,7 +50,7 @@ func mayAsk(rt *route, p *Publish) *wire.Refusal {
 
 // ask takes down the event e, which was added to the batch just now, and returns where
 // its acknowledgement must go.
-func (s *Session) ask(p *Publish, e *cloudevent.Event) []byte {
+func ask(s *Session, p *Publish, e *cloudevent.Event) []byte {
 	sum := s.batch.LastDigest()
 	ackTo, before := p.Receipts.Expect(p.Reply, &signing.Receipt{
 		Tenant: s.p.Tenant.Name, Principal: s.p.FullName(), Subject: string(p.Subject),

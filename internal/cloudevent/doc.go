@@ -1,6 +1,6 @@
 // Package cloudevent holds the event record of Signet, a CloudEvents 1.0 event,
-// and its codecs: NATS binary mode (header lines plus body) and the structured
-// JSON mode. Both decoders are strict: whatever two parsers could read in two
+// and its codecs: NATS binary mode (header lines plus body), the structured
+// JSON mode, and for bridges the binary modes of HTTP and Kafka. Both decoders are strict: whatever two parsers could read in two
 // ways is refused, never repaired.
 //
 // The record is a set of views. Decoders point into the bytes they were given,

@@ -153,29 +153,45 @@ func (e *Event) addHeader(name, raw, arena []byte, version *bool) ([]byte, error
 	if err != nil {
 		return arena, err
 	}
+	return arena, e.set(attr, value, version)
+}
+
+// addValue takes one attribute whose value is not encoded.
+func (e *Event) addValue(attr, value []byte, version *bool) error {
+	if err := checkName(attr); err != nil {
+		return err
+	}
+	if len(value) == 0 {
+		return attrError(ErrAttribute, attr, "empty value")
+	}
+	return e.set(attr, value, version)
+}
+
+// set takes one attribute, which may come once.
+func (e *Event) set(attr, value []byte, version *bool) error {
 	if slot := e.slot(attr); slot != nil {
 		if len(*slot) != 0 {
-			return arena, attrError(ErrDuplicate, attr, "header sent twice")
+			return attrError(ErrDuplicate, attr, "header sent twice")
 		}
 		*slot = value
-		return arena, nil
+		return nil
 	}
 	if string(attr) == "specversion" {
 		switch {
 		case *version:
-			return arena, attrError(ErrDuplicate, attr, "header sent twice")
+			return attrError(ErrDuplicate, attr, "header sent twice")
 		case string(value) != specVersion:
-			return arena, ErrVersion
+			return ErrVersion
 		}
 		*version = true
-		return arena, nil
+		return nil
 	}
 	i, dup := e.find(attr)
 	if dup {
-		return arena, attrError(ErrDuplicate, attr, "header sent twice")
+		return attrError(ErrDuplicate, attr, "header sent twice")
 	}
 	e.Ext = slices.Insert(e.Ext, i, Attr{Name: attr, Value: value})
-	return arena, nil
+	return nil
 }
 
 // finish settles the content type and takes the data.
