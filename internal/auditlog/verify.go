@@ -200,7 +200,7 @@ func (v *Verifier) begun(c *walked, r *Record, at uint64) {
 		return
 	}
 	old := v.chains[before]
-	if old.seen && (r.Ref != lastOf(old.Position) || r.Before != old.Hash) {
+	if old.seen && (r.Ref != RefOf(old.Position) || r.Before != old.Hash) {
 		v.fault(Fault{
 			What: FaultEdited, Node: old.Node, Chain: old.Chain, Seq: old.Seq, At: at,
 			Detail: fmt.Sprintf("the next chain of the node, %s, goes on from %s, and this one ends with record %d", c.Chain, r.Ref, old.Seq),
@@ -208,8 +208,8 @@ func (v *Verifier) begun(c *walked, r *Record, at uint64) {
 	}
 }
 
-// lastOf is how the first record of a chain names the end of the one before it.
-func lastOf(p Position) string { return fmt.Sprintf("%s/%d", p.Chain, p.Seq) }
+// RefOf is how the first record of a chain names the end of the one before it.
+func RefOf(p Position) string { return fmt.Sprintf("%s/%d", p.Chain, p.Seq) }
 
 // late handles a record that does not come after the last one.
 func (v *Verifier) late(c *walked, r *Record, at uint64) {

@@ -132,7 +132,7 @@ func TestTwoHistories(t *testing.T) {
 func TestNewChainOfANode(t *testing.T) {
 	begin := func(tr *trail, ref Position) {
 		w := NewWriter("shop", ChainID{"n1", "00000000000000ff"})
-		data, _, next, err := w.Batch([]Entry{{Time: began, Kind: KindChain, Outcome: OutcomeOK, Ref: lastOf(ref), Before: ref.Hash}}, began, tr.keys["n1"])
+		data, _, next, err := w.Batch([]Entry{{Time: began, Kind: KindChain, Outcome: OutcomeOK, Ref: RefOf(ref), Before: ref.Hash}}, began, tr.keys["n1"])
 		if err != nil {
 			t.Fatal(err)
 		}
