@@ -74,6 +74,7 @@ type Journal struct {
 	publishing context.CancelFunc // nil while nothing is attached
 	published  chan struct{}
 
+	held    atomic.Int64 // entries in waiting
 	refused atomic.Int64 // until this Unix time in ns the spool could not be written
 	counted journalCounts
 	trouble atomic.Pointer[error] // why the stream takes nothing; nil: it does
@@ -138,9 +139,9 @@ func OpenJournal(cfg JournalConfig) (*Journal, error) {
 		l := j.lines[f.tenant]
 		switch {
 		case f.to.Node != cfg.Node: // the node has another name now; its old frames still go to their stream
-			l = j.lineLocked(f.tenant+"\x00"+f.to.Node, f.tenant)
+			l = lineOf(j, f.tenant+"\x00"+f.to.Node, f.tenant)
 		case l == nil:
-			l = j.lineLocked(f.tenant, f.tenant)
+			l = lineOf(j, f.tenant, f.tenant)
 		}
 		l.pending = append(l.pending, f)
 		l.writer = auditlog.ResumeWriter(f.tenant, f.to)
@@ -156,7 +157,8 @@ func OpenJournal(cfg JournalConfig) (*Journal, error) {
 	return j, nil
 }
 
-func (j *Journal) lineLocked(key, tenant string) *chain {
+// lineOf returns the chain of a key, made if it is not there, while nobody else has j.
+func lineOf(j *Journal, key, tenant string) *chain {
 	l := j.lines[key]
 	if l == nil {
 		l = &chain{writer: auditlog.NewWriter(tenant, auditlog.ChainID{Node: j.cfg.Node})}
@@ -198,6 +200,9 @@ func (j *Journal) Room() error {
 	if j.cfg.Now().UnixNano() < j.refused.Load() {
 		return fmt.Errorf("%w: %s cannot be written; see the log of the broker", ErrSpool, j.cfg.Dir)
 	}
+	if j.held.Load() >= maxQueue {
+		return fmt.Errorf("%w: the stream AUDIT does not answer, and the chain of a tenant cannot be begun", ErrFull)
+	}
 	if used := j.spool.bytes.Load(); used >= j.cfg.Spool {
 		why := ""
 		if t := j.trouble.Load(); t != nil {
@@ -235,6 +240,9 @@ func (j *Journal) fullFor(k auditlog.Kind) bool {
 	switch k {
 	case auditlog.KindRefusal, auditlog.KindDelivered, auditlog.KindDelivery, auditlog.KindRead:
 		limit -= limit * reserve / 100
+	case auditlog.KindPolicy, auditlog.KindSchema, auditlog.KindKeys, auditlog.KindBroker, auditlog.KindChain:
+		// Few, and a revocation must get through whatever the trail is like.
+		limit += limit * reserve / 100
 	}
 	return j.spool.bytes.Load() >= limit
 }
@@ -312,6 +320,14 @@ func (j *Journal) moved() {
 	j.moving--
 }
 
+// Left is how much is on its way to the stream; 0: the stream has everything that was
+// noted before the call.
+func (j *Journal) Left() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.leftLocked()
+}
+
 // leftLocked is how much is on its way to the stream; 0: nothing.
 func (j *Journal) leftLocked() int {
 	left := len(j.queue) + j.moving
@@ -377,6 +393,7 @@ func (j *Journal) takeLocked() []*job {
 			add(tenant, q)
 		case len(j.waiting[tenant]) < maxQueue:
 			j.waiting[tenant] = append(j.waiting[tenant], q)
+			j.held.Add(1)
 			j.poke()
 		default:
 			j.loseLocked(tenant, 1)
@@ -493,6 +510,7 @@ func (j *Journal) Shutdown(ctx context.Context) error {
 		j.cfg.Log.Warn().Str("tenant", tenant).Int("records", len(left)).Msg("records of the audit trail are lost: the stream never said how far the chain was")
 	}
 	clear(j.waiting)
+	j.held.Store(0)
 	return errors.Join(append(faults, j.spool.close())...)
 }
 

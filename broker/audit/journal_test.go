@@ -129,9 +129,7 @@ func until(t *testing.T, what string, cond func() bool) {
 func (r *journalRig) settle(j *Journal) {
 	r.t.Helper()
 	until(r.t, "everything is in the stream", func() bool {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		return j.leftLocked() == 0
+		return j.Left() == 0
 	})
 }
 
@@ -506,7 +504,7 @@ func keepUntilKilled(dir string) {
 	if err != nil {
 		panic(err)
 	}
-	j.open(context.Background(), emptyStream{}, "shop", "")
+	_ = publisher{j, emptyStream{}}.open(context.Background(), "shop", "")
 	for i := 0; ; i++ {
 		if err := j.Keep(context.Background(), login(i)); err != nil {
 			panic(err)

@@ -62,7 +62,7 @@ func (j *Journal) Attach(s Stream) {
 	j.mu.Unlock()
 	go func() {
 		defer close(done)
-		j.publish(ctx, s)
+		publisher{j, s}.publish(ctx)
 	}()
 	j.poke()
 }
@@ -77,21 +77,19 @@ func (j *Journal) Detach(ctx context.Context) error {
 	if cancel == nil {
 		return nil
 	}
-	j.settle(ctx)
+	settle(ctx, j)
 	cancel()
 	<-done
 	return nil
 }
 
-// settle waits until nothing is on its way to the stream, it is in trouble, or ctx ends.
-func (j *Journal) settle(ctx context.Context) {
+// settle waits until nothing of j is on its way to the stream, it is in trouble, or ctx
+// ends.
+func settle(ctx context.Context, j *Journal) {
 	tick := time.NewTicker(gatherFor / 10)
 	defer tick.Stop()
 	for j.trouble.Load() == nil {
-		j.mu.Lock()
-		left := j.leftLocked()
-		j.mu.Unlock()
-		if left == 0 {
+		if j.Left() == 0 {
 			return
 		}
 		select {
@@ -102,12 +100,19 @@ func (j *Journal) settle(ctx context.Context) {
 	}
 }
 
-// publish is the publisher: it opens chains and stores batches in order, and tries
+// publisher brings the batches of a journal to a stream. Its methods run in one
+// goroutine.
+type publisher struct {
+	*Journal
+	stream Stream
+}
+
+// publish is the goroutine: it opens chains and stores batches in order, and tries
 // again for as long as it takes.
-func (j *Journal) publish(ctx context.Context, s Stream) {
+func (j publisher) publish(ctx context.Context) {
 	wait := retryFirst
 	for {
-		err := j.publishAll(ctx, s)
+		err := j.publishAll(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -136,7 +141,7 @@ func (j *Journal) publish(ctx context.Context, s Stream) {
 }
 
 // publishAll opens the chains that are waited for and stores what is pending.
-func (j *Journal) publishAll(ctx context.Context, s Stream) error {
+func (j publisher) publishAll(ctx context.Context) error {
 	j.mu.Lock()
 	var open []string
 	for tenant := range j.waiting {
@@ -148,12 +153,12 @@ func (j *Journal) publishAll(ctx context.Context, s Stream) error {
 	}
 	j.mu.Unlock()
 	for _, tenant := range open {
-		if err := j.open(ctx, s, tenant, ""); err != nil {
+		if err := j.open(ctx, tenant, ""); err != nil {
 			return err
 		}
 	}
 	for key, l := range lines {
-		if err := j.publishLine(ctx, s, key, l); err != nil {
+		if err := j.publishLine(ctx, key, l); err != nil {
 			return err
 		}
 	}
@@ -162,9 +167,9 @@ func (j *Journal) publishAll(ctx context.Context, s Stream) error {
 
 // open begins a chain of this node for a tenant, after the last one that the stream
 // knows.
-func (j *Journal) open(ctx context.Context, s Stream, tenant, why string) error {
+func (j publisher) open(ctx context.Context, tenant, why string) error {
 	first := auditlog.Entry{Time: j.cfg.Now(), Tenant: tenant, Kind: auditlog.KindChain, Outcome: auditlog.OutcomeOK, Detail: "the first chain of this node"}
-	m, err := s.Last(ctx, RecordSubject(tenant, j.cfg.Node))
+	m, err := j.stream.Last(ctx, RecordSubject(tenant, j.cfg.Node))
 	if err != nil {
 		return err
 	}
@@ -186,6 +191,7 @@ func (j *Journal) open(ctx context.Context, s Stream, tenant, why string) error 
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lines[tenant] = l
+	j.held.Add(-int64(len(j.waiting[tenant])))
 	j.queue = append(append([]queued{{entry: first}}, j.waiting[tenant]...), j.queue...)
 	delete(j.waiting, tenant)
 	select {
@@ -201,7 +207,7 @@ func randomChain() (id [8]byte) {
 }
 
 // publishLine stores the pending batches of one chain.
-func (j *Journal) publishLine(ctx context.Context, s Stream, key string, l *chain) error {
+func (j publisher) publishLine(ctx context.Context, key string, l *chain) error {
 	for {
 		j.mu.Lock()
 		if l.dead || len(l.pending) == 0 && (l.checked || l.stored.Seq == 0) {
@@ -215,7 +221,7 @@ func (j *Journal) publishLine(ctx context.Context, s Stream, key string, l *chai
 		}
 		j.mu.Unlock()
 		if !checked {
-			if err := j.reconcile(ctx, s, key, l); err != nil {
+			if err := j.reconcile(ctx, key, l); err != nil {
 				return err
 			}
 			continue
@@ -224,7 +230,7 @@ func (j *Journal) publishLine(ctx context.Context, s Stream, key string, l *chai
 		if err != nil {
 			return err
 		}
-		seq, err := s.Publish(ctx, RecordSubject(f.tenant, f.to.Node), tail, data)
+		seq, err := j.stream.Publish(ctx, RecordSubject(f.tenant, f.to.Node), tail, data)
 		if err != nil {
 			j.mu.Lock()
 			l.checked = false // it may be stored or not
@@ -237,7 +243,7 @@ func (j *Journal) publishLine(ctx context.Context, s Stream, key string, l *chai
 }
 
 // settled notes that the stream has the first n pending batches of a chain.
-func (j *Journal) settled(l *chain, n int, tail uint64, at auditlog.Position) {
+func (j publisher) settled(l *chain, n int, tail uint64, at auditlog.Position) {
 	j.mu.Lock()
 	for i := range n {
 		l.pending[i].seg.pending.Add(-1)
@@ -253,14 +259,14 @@ func (j *Journal) settled(l *chain, n int, tail uint64, at auditlog.Position) {
 
 // reconcile compares a chain with what the stream has of it: after a start, and after
 // an answer that did not come.
-func (j *Journal) reconcile(ctx context.Context, s Stream, key string, l *chain) error {
+func (j publisher) reconcile(ctx context.Context, key string, l *chain) error {
 	j.mu.Lock()
 	node, tenant := l.writer.Position().Node, tenantOf(key)
 	if len(l.pending) > 0 {
 		node = l.pending[0].to.Node
 	}
 	j.mu.Unlock()
-	m, err := s.Last(ctx, RecordSubject(tenant, node))
+	m, err := j.stream.Last(ctx, RecordSubject(tenant, node))
 	if err != nil {
 		return err
 	}
@@ -270,7 +276,7 @@ func (j *Journal) reconcile(ctx context.Context, s Stream, key string, l *chain)
 		tail = m.Seq
 		b, err := auditlog.ParseBatch(m.Data)
 		if err != nil {
-			return j.rebase(ctx, s, key, l, fmt.Sprintf("message %d of the stream is no batch", m.Seq))
+			return j.rebase(ctx, key, l, fmt.Sprintf("message %d of the stream is no batch", m.Seq))
 		}
 		at = b.Last()
 	}
@@ -283,7 +289,7 @@ func (j *Journal) reconcile(ctx context.Context, s Stream, key string, l *chain)
 			return nil
 		}
 	case at.ChainID == l.writer.Position().ChainID && at.Seq > l.stored.Seq:
-		return j.rebase(ctx, s, key, l, fmt.Sprintf("the stream has record %d of chain %s, and this node does not know it: its state is older than the stream", at.Seq, at.Chain))
+		return j.rebase(ctx, key, l, fmt.Sprintf("the stream has record %d of chain %s, and this node does not know it: its state is older than the stream", at.Seq, at.Chain))
 	default:
 		j.alarm(l, tenant, at)
 	}
@@ -302,7 +308,7 @@ func tenantOf(key string) string {
 
 // match says whether the stream ends where this node knows a batch to end, and how many
 // of the pending batches it has then.
-func (j *Journal) match(l *chain, at auditlog.Position) (done int, known bool) {
+func (j publisher) match(l *chain, at auditlog.Position) (done int, known bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if at == l.stored { // both zero: nothing was ever stored
@@ -319,7 +325,7 @@ func (j *Journal) match(l *chain, at auditlog.Position) (done int, known bool) {
 
 // alarm notes that the stream has lost what it had. What comes next goes on from where
 // the chain is, so the hole stays visible.
-func (j *Journal) alarm(l *chain, tenant string, at auditlog.Position) {
+func (j publisher) alarm(l *chain, tenant string, at auditlog.Position) {
 	j.mu.Lock()
 	have := "nothing"
 	if at.Seq > 0 {
@@ -334,7 +340,7 @@ func (j *Journal) alarm(l *chain, tenant string, at auditlog.Position) {
 
 // rebase begins a new chain and puts what the old one had pending on record there: the
 // stream has something else in its place.
-func (j *Journal) rebase(ctx context.Context, s Stream, key string, l *chain, why string) error {
+func (j publisher) rebase(ctx context.Context, key string, l *chain, why string) error {
 	j.mu.Lock()
 	frames := l.pending
 	l.dead, l.pending = true, nil
@@ -364,10 +370,11 @@ func (j *Journal) rebase(ctx context.Context, s Stream, key string, l *chain, wh
 		j.queue = append(j.queue, again...)
 	} else {
 		j.waiting[tenant] = append(again, j.waiting[tenant]...)
+		j.held.Add(int64(len(again)))
 	}
 	j.mu.Unlock()
 	if key == tenant {
-		if err := j.open(ctx, s, tenant, why); err != nil {
+		if err := j.open(ctx, tenant, why); err != nil {
 			return err // what waits for a chain is opened with the next attempt
 		}
 	}
