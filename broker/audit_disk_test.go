@@ -3,6 +3,7 @@ package broker_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/internal/wire"
@@ -222,10 +224,54 @@ func TestSpoolFullRefuses(t *testing.T) {
 				t.Errorf("the client is not told why: %v", err)
 			}
 			writer.publish(t, "orders.a", "goes on")
+			var refusal *client.Error
+			if _, err := api.ClusterRebalance(within(t)); !errors.As(err, &refusal) {
+				t.Errorf("a change: %v", err)
+			} else if inTime := refusal.Code == int(wire.CodeUnavailable) && refusal.Rule == "audit"; inTime == unsafe {
+				t.Errorf("a change: %+v", refusal)
+			}
 			st := must(api.Status(within(t)))(t)
 			if !slices.ContainsFunc(st.Health, func(h admin.HealthPart) bool { return h.Part == "audit" && !h.OK }) {
 				t.Errorf("health says nothing: %+v", st.Health)
 			}
 		})
 	}
+}
+
+// TestAuditInACluster: each node writes its own chain, every node answers for the whole
+// trail, and a node that was away goes on with its chain. One that lost its volume
+// begins a new one.
+func TestAuditInACluster(t *testing.T) {
+	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: auditPolicy})
+	logins := func() {
+		t.Helper()
+		for _, n := range c.Nodes {
+			connect(t, n, "writer").Close()
+			settled(t, n)
+		}
+	}
+	whole := func(what string, chains int) {
+		t.Helper()
+		for i, n := range c.Nodes {
+			tr := audited(t, n, "auditor", false)
+			if !tr.report.OK || len(tr.report.Chains) != chains || tr.report.Heads < 3 {
+				t.Fatalf("%s, asked at node %d: %+v", what, i+1, tr.report)
+			}
+		}
+	}
+	logins()
+	whole("at the start", 3)
+	c.Stop(1)
+	for _, n := range []int{0, 2} {
+		connect(t, c.Nodes[n], "writer").Close()
+		settled(t, c.Nodes[n])
+	}
+	c.Start(1)
+	logins()
+	whole("after a restart", 3)
+	c.Stop(2)
+	check(t, os.RemoveAll(filepath.Join(c.Nodes[2].State.Dir, "store", "audit")))
+	c.Start(2)
+	logins()
+	whole("after a node lost its state", 4)
 }

@@ -268,7 +268,7 @@ func (a *auditing) schemas(old, now *policy.Tenant) {
 
 // connected puts a login on record.
 func (a *auditing) connected(c *gate.Connection) {
-	a.journal.Note(auditlog.Entry{
+	a.minute.Each(auditlog.Entry{
 		Tenant: c.Tenant, Kind: auditlog.KindLogin, Outcome: auditlog.OutcomeOK, Who: c.Tenant + "/" + c.Principal, Remote: c.Remote,
 		Detail: strings.TrimSpace(c.Lang + " " + c.Version + " " + c.Name),
 	})
@@ -287,7 +287,7 @@ func (s *sink) Requested(c *gate.Connection, access jsapi.Access, v *jsapi.Verdi
 		}
 		e.Kind = auditlog.KindRead
 	}
-	s.rec.journal.Note(e)
+	s.rec.minute.Each(e)
 }
 
 // auditsStream reports whether a rule with audit: full reaches into a stream.

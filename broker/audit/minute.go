@@ -1,15 +1,21 @@
 package audit
 
 import (
+	"strconv"
 	"sync"
 
 	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/internal/wire"
 )
 
-// maxMinute bounds what one minute tells apart; what is beyond is counted by tenant,
-// principal and kind.
-const maxMinute = 4096
+const (
+	// maxMinute bounds what one minute tells apart; what is beyond is counted by tenant,
+	// principal and kind.
+	maxMinute = 4096
+	// MaxEach is how many records of a kind Each makes for a principal in a minute, before
+	// it counts: a client that logs in in a loop must not fill the trail.
+	MaxEach = 60
+)
 
 // Minute gathers what would be too much one by one: deliveries, and reads of the admin
 // API. The broker flushes it once a minute. Safe for concurrent use; Count does no I/O.
@@ -19,6 +25,12 @@ type Minute struct {
 	mu      sync.Mutex
 	entries map[minuteKey]*auditlog.Entry
 	order   []*auditlog.Entry
+	each    map[eachKey]int
+}
+
+type eachKey struct {
+	kind        auditlog.Kind
+	tenant, who string
 }
 
 type minuteKey struct {
@@ -30,7 +42,7 @@ type minuteKey struct {
 
 // NewMinute returns an empty Minute that flushes to j.
 func NewMinute(j *Journal) *Minute {
-	return &Minute{journal: j, entries: map[minuteKey]*auditlog.Entry{}}
+	return &Minute{journal: j, entries: map[minuteKey]*auditlog.Entry{}, each: map[eachKey]int{}}
 }
 
 // Count adds e, which stands for e.Count (0: one), to what is equal in kind, outcome,
@@ -62,6 +74,24 @@ func (m *Minute) Count(e auditlog.Entry) {
 	}
 }
 
+// Each puts e on record by itself, up to MaxEach of its kind and principal in a minute;
+// those beyond are one record with their number.
+func (m *Minute) Each(e auditlog.Entry) {
+	key := eachKey{e.Kind, e.Tenant, e.Who}
+	m.mu.Lock()
+	by := m.each[key] < MaxEach && len(m.each) < maxMinute
+	if by {
+		m.each[key]++
+	}
+	m.mu.Unlock()
+	if by {
+		m.journal.Note(e)
+		return
+	}
+	e.Subject, e.Consumer, e.Detail = "", "", "more than "+strconv.Itoa(MaxEach)+" in this minute: these are counted"
+	m.Count(e)
+}
+
 // Flush puts what was gathered on record. floor returns the ack floor of a consumer, 0
 // if it is not known; nil: none is.
 func (m *Minute) Flush(floor func(tenant, stream, consumer string) uint64) {
@@ -69,6 +99,7 @@ func (m *Minute) Flush(floor func(tenant, stream, consumer string) uint64) {
 	list := m.order
 	m.order = nil
 	clear(m.entries)
+	clear(m.each)
 	m.mu.Unlock()
 	for _, e := range list {
 		if e.Kind == auditlog.KindDelivered && floor != nil && e.Consumer != "" {

@@ -13,8 +13,12 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-// Waits between attempts to store a batch.
 const (
+	// settleFor bounds the wait of Detach: what is left is safe in the spool, and the
+	// rest of a shutdown needs its time.
+	settleFor = time.Second
+
+	// Waits between attempts to store a batch.
 	retryFirst = 100 * time.Millisecond
 	retryLast  = 5 * time.Second
 )
@@ -67,7 +71,7 @@ func (j *Journal) Attach(s Stream) {
 	j.poke()
 }
 
-// Detach brings what it can to the stream within ctx, and stops. What is left stays in
+// Detach brings what it can to the stream within a second and ctx, and stops. What is left stays in
 // the spool for the next start.
 func (j *Journal) Detach(ctx context.Context) error {
 	j.mu.Lock()
@@ -77,7 +81,9 @@ func (j *Journal) Detach(ctx context.Context) error {
 	if cancel == nil {
 		return nil
 	}
-	settle(ctx, j)
+	within, end := context.WithTimeout(ctx, settleFor)
+	settle(within, j)
+	end()
 	cancel()
 	<-done
 	return nil
