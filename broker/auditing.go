@@ -249,7 +249,7 @@ func (a *auditing) schemas(old, now *policy.Tenant) {
 	}
 	note := func(k key, before, after string) {
 		a.journal.Note(auditlog.Entry{
-			Tenant: now.Name, Kind: auditlog.KindSchema, Outcome: auditlog.OutcomeOK, Subject: k.name, Version: uint64(k.version), //nolint:gosec // positive
+			Tenant: now.Name, Kind: auditlog.KindSchema, Outcome: auditlog.OutcomeOK, Subject: k.name, Version: uint64(k.version),
 			Before: before, After: after,
 		})
 	}

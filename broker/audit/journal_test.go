@@ -499,7 +499,7 @@ func keepUntilKilled(dir string) {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(string(seed))
+	fmt.Fprintln(os.Stdout, string(seed))
 	j, err := OpenJournal(JournalConfig{Node: "n1", Dir: dir, Signer: func() *signing.Signer { return signer }, Log: zerolog.Nop()})
 	if err != nil {
 		panic(err)
@@ -509,7 +509,7 @@ func keepUntilKilled(dir string) {
 		if err := j.Keep(context.Background(), login(i)); err != nil {
 			panic(err)
 		}
-		fmt.Println("kept")
+		fmt.Fprintln(os.Stdout, "kept")
 	}
 }
 

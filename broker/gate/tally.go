@@ -143,15 +143,15 @@ func (t *tally) find(ack []byte) *count {
 		return nil
 	}
 	at := len(wire.PrefixJSAck)
-	var names [4][]byte
-	for i := range skip + 2 {
-		n := bytes.IndexByte(ack[at:], '.')
-		names[i] = ack[at : at+n]
-		at += n + 1
+	var stream, consumer []byte
+	for range skip + 2 {
+		name, _, _ := bytes.Cut(ack[at:], []byte{'.'})
+		stream, consumer = consumer, name
+		at += len(name) + 1
 	}
 	t.last = len(t.counts)
 	t.counts = append(t.counts, count{
-		prefix: bytes.Clone(ack[:at]), Range: Range{Stream: string(names[skip]), Consumer: string(names[skip+1])},
+		prefix: bytes.Clone(ack[:at]), Range: Range{Stream: string(stream), Consumer: string(consumer)},
 	})
 	return &t.counts[t.last]
 }

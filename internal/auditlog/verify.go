@@ -163,7 +163,7 @@ func (v *Verifier) take(at uint64, b *Batch) {
 	for i := range b.Records {
 		v.record(c, &b.Records[i], b.Hashes[i], at)
 	}
-	v.head(c, b, at)
+	v.head(b, at)
 }
 
 // record checks one record against the chain so far.
@@ -239,7 +239,7 @@ func (v *Verifier) outside(c *walked, seq uint64, hash string, at uint64) {
 }
 
 // head checks the signature at the end of a batch.
-func (v *Verifier) head(c *walked, b *Batch, at uint64) {
+func (v *Verifier) head(b *Batch, at uint64) {
 	h, err := OpenHead(b.Head, v.ring)
 	first, last := b.Records[0].Seq, b.Last()
 	f := Fault{What: FaultForged, Node: last.Node, Chain: last.Chain, Seq: first, Last: last.Seq, At: at}

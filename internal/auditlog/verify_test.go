@@ -186,12 +186,11 @@ func accepts(tr *trail, b []byte) bool {
 	return err == nil && x.Report.OK
 }
 
-// Every byte of an export, changed in two ways, taken out, and every cut.
+// Every byte of an export changed, and taken out, and every cut.
 func TestExportMutations(t *testing.T) {
 	tr := newTrail(t)
 	tr.write("n1", 2)
 	tr.write("n2", 1)
-	tr.write("n1", 1)
 	good := tr.export()
 	if !accepts(tr, good) {
 		t.Fatal("the good export is refused")
@@ -205,11 +204,9 @@ func TestExportMutations(t *testing.T) {
 		}
 	}
 	for i := range good {
-		for _, x := range []byte{0x01, 0x20} {
-			b := bytes.Clone(good)
-			b[i] ^= x
-			try("a changed byte", i, b)
-		}
+		b := bytes.Clone(good)
+		b[i] ^= []byte{0x01, 0x20}[i%2]
+		try("a changed byte", i, b)
 		try("a byte left out", i, slices.Delete(bytes.Clone(good), i, i+1))
 		try("a cut", i, good[:i])
 	}
