@@ -47,7 +47,7 @@ func (b view) ready() error {
 	if p := phase(b.phase.Load()); p != phaseReady {
 		return errors.New(phaseNames[p])
 	}
-	return errors.Join(b.storage(), b.server.Health(), b.keyringHealth(), b.guards.ready(), b.recordable())
+	return errors.Join(b.storage(), b.server.Health(), b.keyringHealth(), b.guards.ready(), clockHealth(b.Broker), b.recordable())
 }
 
 func (b view) keyringHealth() error {
@@ -103,7 +103,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "audit": b.journal.Health, "memory": b.guards.memory.Over,
+		"volume": b.guards.volumeHealth, "audit": b.journal.Health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
