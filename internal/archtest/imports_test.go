@@ -59,6 +59,7 @@ var allowed = map[string][]string{
 	"internal/strictyaml":          {"github.com/goccy/go-yaml"},
 	"signing/internal/dsse":        {"internal/wire"},
 	"signing":                      {"internal/wire", "internal/cloudevent", "signing/keyring", "signing/internal/dsse", "github.com/nats-io/nkeys", "golang.org/x/mod"},
+	"signing/tlog":                 {"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "golang.org/x/mod"},
 	"signing/keyring":              {"internal/wire", "internal/cloudevent", "signing/internal/dsse", "github.com/nats-io/nkeys"},
 	"schema":                       {"internal/wire"},
 	"schema/jsonschema":            {"internal/wire", "schema", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/text"},
