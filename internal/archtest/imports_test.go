@@ -87,6 +87,9 @@ var allowed = map[string][]string{
 		"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit",
 		"broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
 	},
+	"broker/translog": {
+		"internal/wire", "signing", "signing/keyring", "signing/tlog", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
+	},
 	"broker/backup": {
 		"internal/wire", "internal/adminapi", "internal/backupfile", "signing", "signing/keyring", "broker/policy", "broker/store",
 		"github.com/rs/zerolog",

@@ -109,9 +109,12 @@ func TestDomainsAreSeparate(t *testing.T) {
 	}
 	// Even with names that try to look like the others'.
 	for _, o := range []Origin{
-		{Cluster: "merkle-ed25519", Tenant: "v1", Stream: "x", Start: day0}, {Cluster: "node", Tenant: "v1", Stream: "x", Start: day0},
-		{Cluster: "a/b", Tenant: "t", Stream: "x", Start: day0}, {Cluster: "a\nb", Tenant: "t", Stream: "x", Start: day0},
-		{Cluster: "", Tenant: "t", Stream: "x", Start: day0}, {Cluster: "a", Tenant: "t", Stream: "x y", Start: day0},
+		{Cluster: "merkle-ed25519", Tenant: "v1", Stream: "x", Start: day0},
+		{Cluster: "node", Tenant: "v1", Stream: "x", Start: day0},
+		{Cluster: "a/b", Tenant: "t", Stream: "x", Start: day0},
+		{Cluster: "a\nb", Tenant: "t", Stream: "x", Start: day0},
+		{Cluster: "", Tenant: "t", Stream: "x", Start: day0},
+		{Cluster: "a", Tenant: "t", Stream: "x y", Start: day0},
 	} {
 		c := testCheckpoint()
 		c.Origin = o

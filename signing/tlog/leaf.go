@@ -1,10 +1,10 @@
 package tlog
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -168,7 +168,7 @@ func (h *Hasher) decode(block, data []byte) (*cloudevent.Event, bool) {
 func (h *Hasher) canonical() bool {
 	for i := range h.list {
 		v := h.list[i].Value
-		for at := slices.Index(v, '%'); at >= 0 && wire.HasPrefixFold(h.list[i].Name, wire.PrefixAttribute); at = slices.Index(v, '%') {
+		for at := bytes.IndexByte(v, '%'); at >= 0 && wire.HasPrefixFold(h.list[i].Name, wire.PrefixAttribute); at = bytes.IndexByte(v, '%') {
 			if at+2 >= len(v) || v[at+1] >= 'a' || v[at+2] >= 'a' {
 				return false
 			}
@@ -200,7 +200,7 @@ func split(list []wire.Header, block []byte) ([]wire.Header, bool) {
 	}
 	rest := block[len(wire.HeaderLine):]
 	for {
-		end := slices.Index(rest, '\r')
+		end := bytes.IndexByte(rest, '\r')
 		if end < 0 || end+1 >= len(rest) || rest[end+1] != '\n' {
 			return list, false
 		}
@@ -208,7 +208,7 @@ func split(list []wire.Header, block []byte) ([]wire.Header, bool) {
 		if rest = rest[end+2:]; len(line) == 0 {
 			return list, len(rest) == 0
 		}
-		colon := slices.Index(line, ':')
+		colon := bytes.IndexByte(line, ':')
 		if colon <= 0 {
 			return list, false
 		}

@@ -60,7 +60,10 @@ func TestWhatIsNoEventIsTakenAsItIs(t *testing.T) {
 	}
 	seen := map[Hash]int{}
 	for i, m := range []stored{
-		{}, {data: []byte("x")}, {subject: "x"}, {block: []byte("x")},
+		{},
+		{data: []byte("x")},
+		{subject: "x"},
+		{block: []byte("x")},
 		{block: []byte("NATS/1.0\r\n\r\n")},
 		{block: []byte("NATS/1.0\r\nce-id: 1\r\n\r\n")},
 		{block: []byte("NATS/1.0\r\nce-attestation: x\r\n\r\n")},

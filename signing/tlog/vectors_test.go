@@ -71,8 +71,15 @@ func resultOf(err error) string {
 		err  error
 		name string
 	}{
-		{ErrMalformed, "malformed"}, {ErrUnknownKey, "unknownKey"}, {ErrKeyNotValid, "keyNotValid"}, {ErrBadSignature, "badSignature"},
-		{ErrForked, "forked"}, {ErrProof, "notInLog"}, {ErrSize, "outsideOfLog"}, {keyring.ErrBadSignature, "keyring"}, {keyring.ErrMalformed, "keyring"},
+		{ErrMalformed, "malformed"},
+		{ErrUnknownKey, "unknownKey"},
+		{ErrKeyNotValid, "keyNotValid"},
+		{ErrBadSignature, "badSignature"},
+		{ErrForked, "forked"},
+		{ErrProof, "notInLog"},
+		{ErrSize, "outsideOfLog"},
+		{keyring.ErrBadSignature, "keyring"},
+		{keyring.ErrMalformed, "keyring"},
 	} {
 		if errors.Is(err, r.err) {
 			return r.name
