@@ -138,6 +138,9 @@ type Stream struct {
 	// node. Without it one copy is refused there.
 	UnsafeSingleReplica bool
 	DuplicateWindow     time.Duration // default and least 3 minutes
+	// Log keeps a transparency log of the stream (docs/spec/log.md). Default: none; it
+	// costs work and storage for every event.
+	Log bool
 	At                  Position
 }
 
@@ -185,7 +188,7 @@ const (
 type Binding struct {
 	Match       string
 	Schema      *SchemaDoc // nil: payloads are not checked
-	Require     string     // "attested" or empty (which is attested too, except on rpc subjects)
+	Require     string     // RequireAttested, RequireProducer, RequireLogged, or empty (which is attested too, except on rpc subjects)
 	ContentType string     // media type that is demanded; empty: application/json when there is a schema
 	OnFailure   Failure
 	MaxPayload  ByteSize // 0: the stream's or the gate's limit
@@ -299,4 +302,4 @@ const (
 )
 
 // AdminAreas are the areas that an admin grant may name.
-var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "policy", "refusals", "services", "status", "streams"}
+var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "log", "policy", "refusals", "services", "status", "streams"}

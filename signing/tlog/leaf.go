@@ -43,8 +43,9 @@ type Leaf struct {
 	// Content of an event is SHA-256 of what its attestation signs; of a message,
 	// SHA-256 of the subject.
 	Content Hash
-	// Proof of an event is SHA-256 of its attestation and its dssematerial; of a
-	// message, SHA-256 of the payload.
+	// Proof of an event is SHA-256 of its signatures: attestation, dssematerial and
+	// the expanded form of the attestation, each behind its length; of a message,
+	// SHA-256 of the payload.
 	Proof Hash
 	// Headers of an event is SHA-256 of the headers that are no attributes; of a
 	// message, SHA-256 of the header block.
@@ -115,6 +116,7 @@ func (h *Hasher) OfEvent(seq uint64, stored int64, e *cloudevent.Event, natsSubj
 	}
 	h.buf = appendText(h.buf[:0], e.Get(wire.AttrAttestation))
 	h.buf = appendText(h.buf, e.Get(wire.AttrDSSE))
+	h.buf = appendText(h.buf, e.Get(wire.AttrExpanded))
 	return Leaf{
 		Kind: Event, Sequence: seq, Stored: stored,
 		Content: content, Proof: sha256.Sum256(h.buf), Headers: headers,
