@@ -11,28 +11,35 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing/tlog"
 )
 
 // Where the log is kept, in the broker's own account.
 const (
-	StreamAudit       = "AUDIT"
-	StreamLog         = "LOG"
-	prefixCheckpoint  = "audit.checkpoint."
-	prefixTile        = "log."
+	StreamAudit       = store.StreamAudit
+	StreamLog         = store.StreamLog
+	prefixHistory     = "audit.checkpoint."
+	prefixLog         = "log."
 	headerExpected    = "Nats-Expected-Last-Subject-Sequence"
 	wrongLastSequence = jetstream.ErrorCode(10071)
 	wrongLastBusy     = jetstream.ErrorCode(10164) // the same, while one is under way
 	noMessage         = jetstream.ErrorCode(10037)
 )
 
-// SubjectCheckpoint is where the checkpoints of a log are published.
-func SubjectCheckpoint(tenant, stream string) string { return prefixCheckpoint + tenant + "." + stream }
+// SubjectCheckpoint is where the checkpoints of a log are published, in LOG; the last one
+// is kept.
+func SubjectCheckpoint(tenant, stream string) string {
+	return prefixLog + tenant + "." + stream + ".checkpoint"
+}
+
+// SubjectHistory is where one checkpoint a minute is kept for good, in AUDIT.
+func SubjectHistory(tenant, stream string) string { return prefixHistory + tenant + "." + stream }
 
 // SubjectTile is where a tile is published; one message is kept on each.
 func SubjectTile(o *tlog.Origin, level int, index int64) string {
-	return prefixTile + o.Tenant + "." + o.Stream + "." + o.ID() + "." + strconv.Itoa(level) + "." + strconv.FormatInt(index, 10)
+	return prefixLog + o.Tenant + "." + o.Stream + "." + o.ID() + "." + strconv.Itoa(level) + "." + strconv.FormatInt(index, 10)
 }
 
 // Errors of a log.
@@ -127,16 +134,16 @@ func (a *archive) last(ctx context.Context, tenant, stream string) (*tlog.Note, 
 	if err != nil {
 		return nil, 0, err
 	}
-	m, err := get(ctx, nc, StreamAudit, map[string]any{"last_by_subj": SubjectCheckpoint(tenant, stream)})
+	m, err := get(ctx, nc, StreamLog, map[string]any{"last_by_subj": SubjectCheckpoint(tenant, stream)})
 	if err != nil || m == nil {
 		return nil, 0, err
 	}
 	n, err := tlog.ParseNote(m.Data)
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: the last checkpoint (sequence %d of %s): %w", ErrDisagrees, m.Seq, StreamAudit, err)
+		return nil, 0, fmt.Errorf("%w: the last checkpoint (sequence %d of %s): %w", ErrDisagrees, m.Seq, StreamLog, err)
 	}
 	if n.Origin.Tenant != tenant || n.Origin.Stream != stream {
-		return nil, 0, fmt.Errorf("%w: the last checkpoint (sequence %d of %s) is of another log, %s", ErrDisagrees, m.Seq, StreamAudit, n.Origin)
+		return nil, 0, fmt.Errorf("%w: the last checkpoint (sequence %d of %s) is of another log, %s", ErrDisagrees, m.Seq, StreamLog, n.Origin)
 	}
 	return n, m.Seq, nil
 }
@@ -178,16 +185,21 @@ func (a *archive) reader(ctx context.Context, o *tlog.Origin) tlog.ReadTile {
 //
 // Errors: errFenced if it is another one; else the outcome is unknown.
 func put(ctx context.Context, nc *nats.Conn, subject string, data []byte, after uint64) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	m := nats.NewMsg(subject)
 	m.Data = data
 	m.Header[headerExpected] = []string{strconv.FormatUint(after, 10)}
+	return publish(ctx, nc, m)
+}
+
+// publish waits for the acknowledgement of m and returns its sequence.
+func publish(ctx context.Context, nc *nats.Conn, m *nats.Msg) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	answer, err := nc.RequestMsgWithContext(ctx, m)
 	if err != nil {
-		return 0, fmt.Errorf("translog: publish %s: %w", subject, err)
+		return 0, fmt.Errorf("translog: publish %s: %w", m.Subject, err)
 	}
-	return acknowledged(answer.Data, subject)
+	return acknowledged(answer.Data, m.Subject)
 }
 
 func acknowledged(data []byte, subject string) (uint64, error) {

@@ -7,7 +7,8 @@
 // (Nats-Expected-Last-Subject-Sequence), and a writer whose condition fails has lost the
 // log: it forgets what it knows and begins again from what is stored, if it still leads.
 // A checkpoint counts, and is shown to anybody, only once it was acknowledged; its subject
-// has one next checkpoint only, so a log never forks.
+// has one next checkpoint only, so a log never forks. LOG keeps the last checkpoint of each
+// log; once a minute it also goes to AUDIT, where it stays, and to the sink.
 //
 // Tiles come first, then the checkpoint that names them. A writer that takes a log over
 // reads the last checkpoint and its tiles, and goes on only if they are those of the

@@ -12,10 +12,10 @@ import (
 	"github.com/signetbus/signet/signing/tlog"
 )
 
-// checkpoints reads all checkpoints of ORDERS, in the order of AUDIT.
+// checkpoints reads all checkpoints of ORDERS, in the order of LOG.
 func checkpoints(t *testing.T, js jetstream.JetStream) []*tlog.Note {
 	t.Helper()
-	cons, err := js.OrderedConsumer(t.Context(), StreamAudit, jetstream.OrderedConsumerConfig{FilterSubjects: []string{SubjectCheckpoint("shop", "ORDERS")}})
+	cons, err := js.OrderedConsumer(t.Context(), StreamLog, jetstream.OrderedConsumerConfig{FilterSubjects: []string{SubjectCheckpoint("shop", "ORDERS")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func checkOneHistory(t *testing.T, s *Service, all []*tlog.Note) {
 // Three nodes that all believe to lead, all the time: one history comes of it, which
 // goes on, whoever is fenced.
 func TestWritersThatAllLeadDoNotFork(t *testing.T) {
-	r := newRig(t)
+	r := newRigKeeping(t, -1)
 	var services []*Service
 	for range 3 {
 		s, _ := r.serve(nil)
@@ -89,7 +89,7 @@ func TestWritersThatAllLeadDoNotFork(t *testing.T) {
 // A writer that was stopped in the middle of a checkpoint, tiles out and checkpoint not,
 // wakes up after another has gone on: what it does then has no effect.
 func TestWriterThatWakesUpLate(t *testing.T) {
-	r := newRig(t)
+	r := newRigKeeping(t, -1)
 	r.publish(0, 100)
 	var asleep atomic.Bool
 	gate, in := make(chan struct{}), make(chan struct{}, 16)

@@ -44,14 +44,18 @@ type rig struct {
 	leads  atomic.Bool
 }
 
-func newRig(tb testing.TB) *rig {
+func newRig(tb testing.TB) *rig { return newRigKeeping(tb, 1) }
+
+// newRigKeeping is newRig with a LOG that keeps so many messages of each subject, -1 for
+// all.
+func newRigKeeping(tb testing.TB, perSubject int64) *rig {
 	tb.Helper()
 	r := &rig{tb: tb, dir: tb.TempDir()}
 	r.leads.Store(true)
 	r.keys()
 	r.start()
 	tb.Cleanup(r.end)
-	r.makeStreams()
+	r.makeStreams(perSubject)
 	return r
 }
 
@@ -123,10 +127,10 @@ func (r *rig) js(account string) jetstream.JetStream {
 	return js
 }
 
-func (r *rig) makeStreams() {
+func (r *rig) makeStreams(perSubject int64) {
 	r.tb.Helper()
 	r.makeStream(system, jetstream.StreamConfig{Name: StreamAudit, Subjects: []string{"audit.>"}})
-	r.makeStream(system, jetstream.StreamConfig{Name: StreamLog, Subjects: []string{"log.>"}, MaxMsgsPerSubject: 1})
+	r.makeStream(system, jetstream.StreamConfig{Name: StreamLog, Subjects: []string{"log.>"}, MaxMsgsPerSubject: perSubject})
 	r.makeStream("shop", jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
 }
 

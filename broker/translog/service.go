@@ -45,8 +45,9 @@ type Config struct {
 	// write is synced before its acknowledgement.
 	Durable func(ctx context.Context) error
 	// Sink is a file, or a folder in which each log has one, to which the last checkpoint
-	// of each log is appended every SinkEvery (default one minute). Empty: none.
-	Sink      string
+	// of each log is appended every SinkEvery. Empty: none.
+	Sink string
+	// SinkEvery is also how often a checkpoint goes to AUDIT; default one minute.
 	SinkEvery time.Duration
 	Now       func() time.Time // default time.Now
 	Log       zerolog.Logger
@@ -99,10 +100,11 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.SinkEvery = cmp.Or(cfg.SinkEvery, time.Minute)
 	s := &Service{cfg: cfg, archive: archive{conn: cfg.System, durable: cfg.Durable}, logs: map[Source]*log{}}
 	s.life, s.stop = context.WithCancel(context.Background())
 	var err error
-	if s.sink, err = newSink(cfg.Sink, cmp.Or(cfg.SinkEvery, time.Minute), func(err error) {
+	if s.sink, err = newSink(cfg.Sink, cfg.SinkEvery, func(err error) {
 		cfg.Log.Error().Err(err).Msg("checkpoints not written to the sink")
 	}); err != nil {
 		s.stop()
@@ -307,7 +309,7 @@ func (s *Service) Restart(ctx context.Context, tenant, stream string) error {
 	if err != nil {
 		return err
 	}
-	m, err := get(ctx, system, StreamAudit, map[string]any{"last_by_subj": SubjectCheckpoint(tenant, stream)})
+	m, err := get(ctx, system, StreamLog, map[string]any{"last_by_subj": SubjectCheckpoint(tenant, stream)})
 	if err != nil {
 		return err
 	}

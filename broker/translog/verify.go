@@ -317,11 +317,11 @@ func age(d time.Duration) string {
 	return d.String()
 }
 
-// firstSince returns the first checkpoint of a log that was stored since a time.
+// firstSince returns the first checkpoint of a log that AUDIT has stored since a time.
 func firstSince(ctx context.Context, nc *nats.Conn, tenant, stream string, since time.Time) (*tlog.Note, error) {
-	query := map[string]any{"next_by_subj": SubjectCheckpoint(tenant, stream), "seq": 1}
+	query := map[string]any{"next_by_subj": SubjectHistory(tenant, stream), "seq": 1}
 	if !since.IsZero() {
-		query = map[string]any{"next_by_subj": SubjectCheckpoint(tenant, stream), "start_time": since.UTC()}
+		query = map[string]any{"next_by_subj": SubjectHistory(tenant, stream), "start_time": since.UTC()}
 	}
 	m, err := get(ctx, nc, StreamAudit, query)
 	if err != nil || m == nil {

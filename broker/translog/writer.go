@@ -44,6 +44,8 @@ type writer struct {
 	checkFrom uint64
 	state     *streamState
 	saved     time.Time // of the last checkpoint, by this node's clock
+	raw       []byte    // the last checkpoint of this writer that AUDIT has not got
+	kept      time.Time // when AUDIT last got one
 }
 
 func (w *writer) close() {
@@ -224,7 +226,25 @@ func (w *writer) run(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := w.remember(ctx); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// remember gives AUDIT the last checkpoint, once a minute: each of them would fill it
+// within hours, and there nothing makes way.
+func (w *writer) remember(ctx context.Context) error {
+	if w.raw == nil || time.Since(w.kept) < w.l.s.cfg.SinkEvery {
+		return nil
+	}
+	m := nats.NewMsg(SubjectHistory(w.l.src.Tenant, w.l.src.Stream))
+	m.Data = w.raw
+	if _, err := publish(ctx, w.system, m); err != nil {
+		return err
+	}
+	w.raw, w.kept = nil, time.Now()
 	return nil
 }
 
@@ -345,7 +365,7 @@ func (w *writer) save(ctx context.Context) error {
 	if err := w.l.s.archive.settle(ctx); err != nil {
 		return err
 	}
-	w.cp, w.cpSeq, w.saved = cp, seq, time.Now()
+	w.cp, w.cpSeq, w.saved, w.raw = cp, seq, time.Now(), raw
 	w.l.update(func(s *State) {
 		s.Origin, s.First, s.Size, s.Time = cp.Origin, cp.First, cp.Size, cp.Time
 		s.Checkpoints++

@@ -88,7 +88,7 @@ var allowed = map[string][]string{
 		"broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
 	},
 	"broker/translog": {
-		"internal/wire", "signing", "signing/keyring", "signing/tlog", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
+		"internal/wire", "signing", "signing/keyring", "signing/tlog", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
 	},
 	"broker/backup": {
 		"internal/wire", "internal/adminapi", "internal/backupfile", "signing", "signing/keyring", "broker/policy", "broker/store",
