@@ -563,3 +563,16 @@ func TestSeen(t *testing.T) {
 	take(maxSeenPerPrincipal, "b", at, seenNew)
 	take(maxSeenPerPrincipal+1, "a", at.Add(3*seenWindow), seenNew)
 }
+
+// What the node cannot remember it does not let in, and says when to come again.
+func TestSeenFullIsARefusal(t *testing.T) {
+	f := newFixture(t)
+	f.seen.take(seenIDOf([]byte("x")), "shop/checkout", start)
+	f.seen.young.count["shop/checkout"] = maxSeenPerPrincipal
+	e := f.signed("good", "telemetry.cpu")
+	f.refused("full", "telemetry.cpu", e, wire.CodeUnavailable)
+	if r, _ := f.send("telemetry.cpu", e); r.RetryAfter != seenWindow {
+		t.Errorf("retry after %v, want %v", r.RetryAfter, seenWindow)
+	}
+	f.accepted("stored events do not need it", "orders.created", f.signed("good", "orders.created"))
+}
