@@ -172,7 +172,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 	}
 	b.admin, err = admin.New(admin.Config{
 		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
-		Nodes: b.adminNodes(),
+		Nodes: b.adminNodes(), Logs: logs{b.logs},
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc

@@ -141,7 +141,7 @@ type Stream struct {
 	// Log keeps a transparency log of the stream (docs/spec/log.md). Default: none; it
 	// costs work and storage for every event.
 	Log bool
-	At                  Position
+	At  Position
 }
 
 // Bucket is one declared key-value or object bucket.

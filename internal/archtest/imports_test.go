@@ -100,7 +100,7 @@ var allowed = map[string][]string{
 	"broker": {
 		"internal/wire", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
 		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/ca", "broker/admission", "broker/jsapi",
-		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard",
+		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
 		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang",
 	},

@@ -261,3 +261,27 @@ func (n *Note) Verify(ring *keyring.Ring) (keyring.Key, error) {
 	}
 	return keyring.Key{}, found
 }
+
+// ParseNotes reads a file of checkpoints, one after the other, as a sink has them.
+//
+// Errors: ErrMalformed.
+func ParseNotes(file []byte) ([]*Note, error) {
+	var out []*Note
+	for rest := file; len(rest) > 0; {
+		end := bytes.Index(rest, []byte("\n\n"))
+		if end < 0 {
+			return nil, fmt.Errorf("%w: no checkpoint behind number %d", ErrMalformed, len(out))
+		}
+		line := bytes.IndexByte(rest[end+2:], '\n')
+		if line < 0 {
+			return nil, fmt.Errorf("%w: checkpoint %d is cut off", ErrMalformed, len(out)+1)
+		}
+		n, err := ParseNote(rest[:end+2+line+1])
+		if err != nil {
+			return nil, fmt.Errorf("checkpoint %d: %w", len(out)+1, err)
+		}
+		out = append(out, n)
+		rest = rest[end+2+line+1:]
+	}
+	return out, nil
+}
