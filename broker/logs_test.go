@@ -50,7 +50,7 @@ func (w *watcher) await(ctx context.Context, n int64) *tlog.Note {
 	last := "nothing"
 	for {
 		once, cancel := context.WithTimeout(ctx, 5*time.Second)
-		answer, err := w.api.LogCheckpoint(once, "ORDERS")
+		answer, err := w.api.Log().Checkpoint(once, "ORDERS")
 		cancel()
 		if err != nil {
 			last = err.Error()
@@ -85,7 +85,7 @@ func (w *watcher) oneHistory(ctx context.Context) {
 		}
 		var proof []tlog.Hash
 		if older.Size < newer.Size {
-			hashes, err := w.api.LogConsistency(ctx, string(older.Bytes()), string(newer.Bytes()))
+			hashes, err := w.api.Log().Consistency(ctx, string(older.Bytes()), string(newer.Bytes()))
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -102,7 +102,7 @@ func (w *watcher) oneHistory(ctx context.Context) {
 func (w *watcher) verify(ctx context.Context, note *tlog.Note) (compared uint64) {
 	w.t.Helper()
 	for from := note.First; from < note.Next(); {
-		r, err := w.api.LogVerify(ctx, "ORDERS", string(note.Bytes()), from)
+		r, err := w.api.Log().Verify(ctx, "ORDERS", string(note.Bytes()), from)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -126,11 +126,11 @@ func TestBrokerKeepsLog(t *testing.T) {
 	if got := w.verify(ctx, note); got != 300 {
 		t.Errorf("%d events compared", got)
 	}
-	seq, err := w.api.LogFind(ctx, "ORDERS", "number 41")
+	seq, err := w.api.Log().Find(ctx, "ORDERS", "number 41")
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := w.api.LogProve(ctx, "ORDERS", seq, seq+9)
+	doc, err := w.api.Log().Prove(ctx, "ORDERS", seq, seq+9)
 	if err != nil {
 		t.Fatal(err)
 	}

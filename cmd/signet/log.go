@@ -30,7 +30,7 @@ func logLsCommand(a *app) *cobra.Command {
 		Long: "Lists the logs of the streams whose policy says log: true. Exit code 1 if one has a fault.",
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				list, err := api.Logs(ctx)
+				list, err := api.Log().List(ctx)
 				if err != nil {
 					return err
 				}
@@ -93,7 +93,7 @@ func logCheckpointCommand(a *app) *cobra.Command {
 
 // lastCheckpoint fetches the last checkpoint of a log and verifies it.
 func lastCheckpoint(ctx context.Context, api *admin.API, ring *keyring.Ring, stream string) (*tlog.Note, keyring.Key, error) {
-	answer, err := api.LogCheckpoint(ctx, stream)
+	answer, err := api.Log().Checkpoint(ctx, stream)
 	if err != nil {
 		return nil, keyring.Key{}, err
 	}
@@ -175,7 +175,7 @@ func logConsistencyCommand(a *app) *cobra.Command {
 func consistent(ctx context.Context, api *admin.API, older, newer *tlog.Note) error {
 	var proof []tlog.Hash
 	if older.Origin.String() == newer.Origin.String() && older.Size < newer.Size {
-		hashes, err := api.LogConsistency(ctx, string(older.Bytes()), string(newer.Bytes()))
+		hashes, err := api.Log().Consistency(ctx, string(older.Bytes()), string(newer.Bytes()))
 		if err != nil {
 			return err
 		}
@@ -250,7 +250,7 @@ func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, 
 		report.Outside = outside.Size
 	}
 	for from := note.First; from < note.Next() && report.Finding == nil; {
-		part, err := api.LogVerify(ctx, stream, string(note.Bytes()), from)
+		part, err := api.Log().Verify(ctx, stream, string(note.Bytes()), from)
 		if err != nil {
 			return err
 		}
@@ -298,7 +298,7 @@ func logRestartCommand(a *app) *cobra.Command {
 		Example: "  signet log restart ORDERS",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				if err := api.LogRestart(ctx, args[0]); err != nil {
+				if err := api.Log().Restart(ctx, args[0]); err != nil {
 					return err
 				}
 				if a.jsonOut() {

@@ -50,7 +50,7 @@ func prove(ctx context.Context, a *app, args []string, ranges, out string) error
 		if err != nil {
 			return err
 		}
-		doc, err := api.LogProve(ctx, stream, first, last)
+		doc, err := api.Log().Prove(ctx, stream, first, last)
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func whichSequences(ctx context.Context, api *admin.API, stream string, which []
 	if seq, err := strconv.ParseUint(which[0], 10, 63); err == nil {
 		return seq, seq, nil
 	}
-	seq, err := api.LogFind(ctx, stream, which[0])
+	seq, err := api.Log().Find(ctx, stream, which[0])
 	return seq, seq, err
 }
 
