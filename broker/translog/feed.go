@@ -60,6 +60,8 @@ type feed struct {
 	buf     []byte
 	seen    time.Time // when anything last came
 	limit   time.Time // deadline of conn
+	line    []byte    // the control line, of which frames are views
+	subject string    // of the last message: most have the same
 }
 
 // openFeed starts a feed at the sequence from. filter is a subject, empty for all.
@@ -143,9 +145,12 @@ func (f *feed) buffered() bool { return f.r.Buffered() > 0 }
 //
 // Errors: errFeed when the feed is at its end; nothing is lost, open another.
 func (f *feed) next(wait time.Duration, m *message) (ok bool, err error) {
-	until := time.Now().Add(wait)
+	var until time.Time
 	for {
 		if !f.buffered() {
+			if until.IsZero() {
+				until = time.Now().Add(wait)
+			}
 			if err := f.conn.SetReadDeadline(until); err != nil {
 				return false, fmt.Errorf("%w: %w", errFeed, err)
 			}
@@ -161,7 +166,9 @@ func (f *feed) next(wait time.Duration, m *message) (ok bool, err error) {
 			f.limit = time.Time{}
 		}
 		// The rest of a frame follows its beginning.
-		if now := time.Now(); f.limit.Sub(now) < feedSilence/2 {
+		now := time.Now()
+		f.seen = now
+		if f.limit.Sub(now) < feedSilence/2 {
 			f.limit = now.Add(feedSilence)
 			if err := f.conn.SetDeadline(f.limit); err != nil {
 				return false, fmt.Errorf("%w: %w", errFeed, err)
@@ -171,8 +178,7 @@ func (f *feed) next(wait time.Duration, m *message) (ok bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		f.seen = time.Now()
-		if fr.sid == "1" {
+		if string(fr.sid) == "1" {
 			continue
 		}
 		if bytes.HasPrefix(fr.block, []byte("NATS/1.0 100")) {
@@ -188,34 +194,38 @@ func (f *feed) next(wait time.Duration, m *message) (ok bool, err error) {
 	}
 }
 
-// take reads the metadata of a delivery from its reply subject.
+// take reads the metadata of a delivery from its reply subject: the last of 9 tokens, or
+// of 11 and more from the third on.
 func (f *feed) take(fr *frame, m *message) error {
-	token := strings.Split(fr.reply, ".")
-	switch {
-	case len(token) == 9:
-	case len(token) >= 11:
-		token = token[2:]
-	default:
-		return fmt.Errorf("%w: a delivery without metadata", errFeed)
+	var number [10]uint64
+	tokens, ok := 0, true
+	for token := range bytes.SplitSeq(fr.reply, []byte{'.'}) {
+		if tokens++; tokens > 5 && tokens <= 11 {
+			n, err := strconv.ParseUint(string(token), 10, 64)
+			if number[tokens-6] = n; err != nil && tokens <= 9 {
+				ok = false // of the longer form these are names
+			}
+		}
 	}
-	var fault error
-	number := func(s string) uint64 {
-		n, err := strconv.ParseUint(s, 10, 64)
-		fault = errors.Join(fault, err)
-		return n
+	at := number[:]
+	if tokens >= 11 {
+		at, ok = at[2:], true
 	}
-	seq, deliver, stored, pending := number(token[5]), number(token[6]), number(token[7]), number(token[8])
-	if fault != nil || deliver != f.deliver+1 {
-		return fmt.Errorf("%w: delivery %d after %d", errFeed, deliver, f.deliver)
+	seq, deliver, stored, pending := at[0], at[1], at[2], at[3]
+	if !ok || tokens != 9 && tokens < 11 || seq == 0 || deliver != f.deliver+1 {
+		return fmt.Errorf("%w: delivery %d after %d, reply %.80q", errFeed, deliver, f.deliver, fr.reply)
 	}
 	f.deliver = deliver
-	*m = message{seq: seq, stored: int64(stored), subject: fr.subject, block: fr.block, data: fr.data, pending: pending}
+	if f.subject != string(fr.subject) {
+		f.subject = string(fr.subject)
+	}
+	*m = message{seq: seq, stored: int64(stored), subject: f.subject, block: fr.block, data: fr.data, pending: pending}
 	return nil
 }
 
 // control answers flow control, and checks that nothing is missing at a heartbeat.
 func (f *feed) control(fr *frame) error {
-	answer := fr.reply
+	answer := string(fr.reply)
 	for line := range bytes.SplitSeq(fr.block, []byte("\r\n")) {
 		name, value, _ := strings.Cut(string(line), ": ")
 		switch name {
@@ -236,9 +246,9 @@ func (f *feed) control(fr *frame) error {
 	return nil
 }
 
-// frame is one MSG or HMSG; block and data are views of feed.buf.
+// frame is one MSG or HMSG: views of feed.line and feed.buf.
 type frame struct {
-	subject, sid, reply string
+	subject, sid, reply []byte
 	block, data         []byte
 }
 
@@ -249,11 +259,13 @@ func (f *feed) frame() (frame, error) {
 		if err != nil {
 			return frame{}, fmt.Errorf("%w: %w", errFeed, err)
 		}
-		text := string(bytes.TrimRight(line, "\r\n"))
-		verb, rest, _ := strings.Cut(text, " ")
-		switch verb {
-		case "MSG", "HMSG":
-			return f.body(verb == "HMSG", strings.Fields(rest))
+		f.line = append(f.line[:0], bytes.TrimRight(line, "\r\n")...)
+		verb, rest, _ := bytes.Cut(f.line, []byte{' '})
+		switch string(verb) {
+		case "MSG":
+			return f.body(1, rest)
+		case "HMSG":
+			return f.body(2, rest)
 		case "PING":
 			if _, err := io.WriteString(f.conn, "PONG\r\n"); err != nil {
 				return frame{}, fmt.Errorf("%w: %w", errFeed, err)
@@ -264,22 +276,28 @@ func (f *feed) frame() (frame, error) {
 	}
 }
 
-func (f *feed) body(headers bool, field []string) (frame, error) {
-	sizes := 1
-	if headers {
-		sizes = 2
+// body reads what follows a control line with the fields rest, the last sizes of which are
+// lengths.
+func (f *feed) body(sizes int, rest []byte) (frame, error) {
+	var field [5][]byte
+	n := 0
+	for part := range bytes.SplitSeq(rest, []byte{' '}) {
+		if n < len(field) {
+			field[n] = part
+		}
+		n++
 	}
-	if len(field) != 2+sizes && len(field) != 3+sizes {
-		return frame{}, fmt.Errorf("%w: control line with %d fields", errFeed, len(field))
+	if n != 2+sizes && n != 3+sizes {
+		return frame{}, fmt.Errorf("%w: control line with %d fields", errFeed, n)
 	}
 	fr := frame{subject: field[0], sid: field[1]}
-	if len(field) == 3+sizes {
+	if n == 3+sizes {
 		fr.reply = field[2]
 	}
-	total, err := strconv.Atoi(field[len(field)-1])
+	total, err := strconv.Atoi(string(field[n-1]))
 	head := 0
-	if headers && err == nil {
-		head, err = strconv.Atoi(field[len(field)-2])
+	if sizes == 2 && err == nil {
+		head, err = strconv.Atoi(string(field[n-2]))
 	}
 	if err != nil || total < 0 || total > maxFrame || head < 0 || head > total {
 		return frame{}, fmt.Errorf("%w: sizes of a frame", errFeed)

@@ -273,17 +273,15 @@ func (l *log) settle(ctx context.Context, err error) time.Duration {
 	}
 	known := l.snapshot().Fault
 	l.update(func(s *State) { s.Fault, s.Leading = err, false; s.Failures++ })
-	again := known != nil && known.Error() == err.Error()
-	ev := l.s.cfg.Log.Warn()
-	wait := retryLater
+	level, wait := zerolog.WarnLevel, retryLater
 	switch {
 	case errors.Is(err, ErrDisagrees):
-		ev, wait = l.s.cfg.Log.Error(), retryDisagree
+		level, wait = zerolog.ErrorLevel, retryDisagree
 	case errors.Is(err, errFenced) || errors.Is(err, errFeed):
-		ev, wait = l.s.cfg.Log.Info(), retrySoon
+		level, wait = zerolog.InfoLevel, retrySoon
 	}
-	if !again {
-		ev.Err(err).Str("tenant", l.src.Tenant).Str("stream", l.src.Stream).Msg("the log does not go on")
+	if known == nil || known.Error() != err.Error() {
+		l.s.cfg.Log.WithLevel(level).Err(err).Str("tenant", l.src.Tenant).Str("stream", l.src.Stream).Msg("the log does not go on")
 	}
 	return wait
 }

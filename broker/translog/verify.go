@@ -132,7 +132,6 @@ type walk struct {
 	from  uint64
 	want  []tlog.Hash
 	r     *Result
-	kept  []kept // the last messages, among which a moved event is looked for
 }
 
 type kept struct {

@@ -284,7 +284,9 @@ func (w *writer) take(ctx context.Context, m *message) error {
 	if err := w.edge.Append(hash); err != nil {
 		return err
 	}
-	w.l.update(func(s *State) { s.LastSeq = m.seq + m.pending })
+	if m.pending == 0 || w.edge.Size()%256 == 0 {
+		w.l.update(func(s *State) { s.LastSeq = m.seq + m.pending })
+	}
 	return nil
 }
 
