@@ -17,7 +17,8 @@ const (
 	verifyChunk = 20_000
 	// reorderWindow is how far an event is looked for from where it is.
 	reorderWindow = 256
-	// agedSlack is how long before its time an event may be gone.
+	// agedSlack is how long before its time an event may be gone, for want of exact
+	// clocks; at most a tenth of that time.
 	agedSlack = 2 * time.Minute
 	// chunkLimit bounds one walk.
 	chunkLimit = 50 * time.Second
@@ -292,7 +293,7 @@ func (v *walk) agedOut(ctx context.Context, from, to uint64) (*Finding, error) {
 	keep := v.state.Config.MaxAge
 	var since time.Time // events stored after it must still be there
 	if keep > 0 {
-		since = time.Now().Add(-keep).Add(agedSlack)
+		since = time.Now().Add(-keep).Add(min(agedSlack, keep/10))
 	}
 	nc, err := v.l.s.archive.conn()
 	if err != nil {

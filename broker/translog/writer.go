@@ -79,6 +79,13 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 			return nil, err
 		}
 	}
+	if note.Size == 0 { // what comes was stored after it: AUDIT must know
+		w.raw = note.Bytes()
+		if err := w.remember(ctx); err != nil {
+			return nil, err
+		}
+		w.kept = time.Time{}
+	}
 	w.cp, w.cpSeq = note.Checkpoint, seq
 	whole, err := l.trusted(note, w.state)
 	if err != nil {
@@ -261,13 +268,19 @@ func (w *writer) wait() time.Duration {
 func (w *writer) take(ctx context.Context, m *message) error {
 	leaf := w.hasher.Stored(m.seq, m.stored, m.subject, m.block, m.data)
 	hash := leaf.Hash()
-	for end := w.checkFrom + uint64(len(w.check)); w.checkFrom < end && w.checkFrom <= m.seq; end = w.checkFrom + uint64(len(w.check)) {
-		want := w.check[0]
-		switch {
-		case w.checkFrom < m.seq && want != tlog.AbsentHash() && w.checkFrom >= w.state.State.FirstSeq:
-			return fmt.Errorf("%w: sequence %d was dropped", ErrDisagrees, w.checkFrom)
+	for len(w.check) > 0 && w.checkFrom <= m.seq {
+		switch want := w.check[0]; {
 		case w.checkFrom == m.seq && want != hash:
 			return fmt.Errorf("%w: sequence %d is not what was stored there", ErrDisagrees, m.seq)
+		case w.checkFrom < m.seq && want != tlog.AbsentHash() && w.checkFrom >= w.state.State.FirstSeq:
+			state, err := stateOf(ctx, w.tenant, w.l.src.Stream)
+			if err != nil {
+				return err
+			}
+			if w.checkFrom >= state.State.FirstSeq { // it has not aged out just now
+				return fmt.Errorf("%w: sequence %d was dropped", ErrDisagrees, w.checkFrom)
+			}
+			w.state.State.FirstSeq = state.State.FirstSeq
 		}
 		w.check = w.check[1:]
 		w.checkFrom++
