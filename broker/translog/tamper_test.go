@@ -231,6 +231,27 @@ func TestLogStandsStillOverAnotherStream(t *testing.T) {
 	}
 }
 
+// Also the last event, behind which nothing comes that would show the hole.
+func TestLastEventDroppedIsSeen(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 30)
+	s, stop := r.serve(nil)
+	awaitSize(t, s, 30)
+	stop()
+	stream, err := r.js("shop").Stream(t.Context(), "ORDERS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(t.Context(), 30); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = r.serve(nil)
+	eventually(t, "the fault", func() (bool, string) {
+		st := s.States()[0]
+		return errors.Is(st.Fault, ErrDisagrees), fmt.Sprintf("%+v", st)
+	})
+}
+
 // Tiles that were changed on disk are not used, and the log does not go on over them.
 func TestChangedTileIsSeen(t *testing.T) {
 	r := newRig(t)

@@ -336,6 +336,8 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 		return fmt.Errorf("%w: the stream was deleted and made anew at %s", errFeed, state.Created.Format(time.RFC3339))
 	case state.State.LastSeq+1 < next:
 		return fmt.Errorf("%w: the stream ends at sequence %d, the log at %d: what is between was removed", ErrDisagrees, state.State.LastSeq, next-1)
+	case len(w.check) > 0: // nothing came behind them
+		return w.uncompared(ctx, state)
 	case state.State.LastSeq < next:
 		return nil
 	}
@@ -348,6 +350,22 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrDisagrees, err)
 	}
 	w.l.update(func(s *State) { s.Absent += n })
+	return nil
+}
+
+// uncompared judges the logged sequences at the end of the stream that no message came
+// at.
+func (w *writer) uncompared(ctx context.Context, state *streamState) error {
+	found, err := nextAfter(ctx, w.tenant, w.l.src.Stream, "", w.checkFrom)
+	if err != nil || found != 0 {
+		return err // it is on its way
+	}
+	for i, want := range w.check {
+		if seq := w.checkFrom + uint64(i); want != tlog.AbsentHash() && seq >= state.State.FirstSeq {
+			return fmt.Errorf("%w: sequence %d was dropped", ErrDisagrees, seq)
+		}
+	}
+	w.check = nil
 	return nil
 }
 
