@@ -65,7 +65,7 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 		}
 		waits := wrongClock(infos)
 		if errors.Is(waits, ErrClock) {
-			return nil, waits
+			return nil, fmt.Errorf("%w, then start again: nothing was opened", waits)
 		}
 		// A damaged copy may be thrown away only where the others have it all: who is
 		// ready has looked, and one no outweighs.
