@@ -47,7 +47,7 @@ func watchLog(t *testing.T, c *client.Client, root string) *watcher {
 // await waits for a checkpoint of n leaves; requests may fail while nodes come and go.
 func (w *watcher) await(ctx context.Context, n int64) *tlog.Note {
 	w.t.Helper()
-	last := "nothing"
+	var last string
 	for {
 		once, cancel := context.WithTimeout(ctx, 5*time.Second)
 		answer, err := w.api.Log().Checkpoint(once, "ORDERS")
