@@ -129,6 +129,7 @@ func (b *Broker) reloadLocked(ctx context.Context, old *material) error {
 		b.material.Store(m)
 		b.chain.Store(chain)
 		b.gate.Reload(m.policy)
+		b.logs.Set(loggedStreams(m.policy))
 	}
 	if m.policyChanged(old) || b.nodes != nil && !m.same(old) {
 		// The gate has given the new permissions to its tickets; this makes the server

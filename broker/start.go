@@ -164,7 +164,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store,
 		Recording: &admin.Recording{Journal: b.journal, Minute: b.minute, Records: b.records, Unaudited: b.cfg.Audit.UnsafeContinueUnaudited},
 		Status:    view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
-		Nodes: b.adminNodes(),
+		Nodes: b.adminNodes(), Logs: logs{b.logs},
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc

@@ -45,6 +45,8 @@ type Config struct {
 	Letters   Letters
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
+	// Logs serves the area log; nil: it is not served.
+	Logs Logs
 	// Conn returns the broker's own connection into a tenant's account.
 	Conn func(tenant string) (*nats.Conn, error)
 	// Nodes are the other nodes; nil on a broker by itself.
@@ -102,6 +104,15 @@ var handlers = map[string]handler{
 	adminapi.SubjectBackupApply:    backup(Backups.Apply),
 	adminapi.SubjectBackupProgress: backup(Backups.Progress),
 	adminapi.SubjectBackupClose:    backup(closeBackup),
+
+	adminapi.SubjectLogLs:          logs(Logs.List),
+	adminapi.SubjectLogCheckpoint:  logs(Logs.Checkpoint),
+	adminapi.SubjectLogVerify:      logs(Logs.Verify),
+	adminapi.SubjectLogConsistency: logs(Logs.Consistency),
+	adminapi.SubjectLogFind:        logs(Logs.Find),
+	adminapi.SubjectLogProve:       logs(Logs.Prove),
+	adminapi.SubjectLogPart:        logs(Logs.Part),
+	adminapi.SubjectLogRestart:     logs(Logs.Restart),
 
 	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
 	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),

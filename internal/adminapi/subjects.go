@@ -54,7 +54,7 @@ const (
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaLog, AreaPolicy, AreaRefusals, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
@@ -67,6 +67,8 @@ func Subjects() []string {
 		SubjectClusterStatus, SubjectClusterStepDown,
 		SubjectDLQLs, SubjectDLQShow,
 		SubjectKeysLs, SubjectKeysRing,
+		SubjectLogCheckpoint, SubjectLogConsistency, SubjectLogFind, SubjectLogLs,
+		SubjectLogPart, SubjectLogProve, SubjectLogRestart, SubjectLogVerify,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
 		SubjectRefusalsLs,
 		SubjectStatusConsumers, SubjectStatusGet,
