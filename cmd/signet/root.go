@@ -49,7 +49,7 @@ var groups = []struct {
 	{"Use", []string{"pub|sub"}},
 	{"Govern", []string{"policy", "keys"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
-	{"Prove", []string{"verify|audit", "prove|log"}},
+	{"Prove", []string{"verify", "audit", "prove|log"}},
 	{"Operate", []string{"status", "doctor", "cluster", "support-bundle", "context", "completion", "version"}},
 }
 
