@@ -26,8 +26,9 @@ var keyKinds = map[string]func() (nkeys.KeyPair, error){
 }
 
 func keysCommand(a *app) *cobra.Command {
-	return parent("keys", "make credentials, show the keyring", "  signet keys new --out checkout.nk\n  signet keys ls",
-		keysNewCommand(a), keysShowCommand(a), keysLsCommand(a), keysRingCommand(a))
+	return parent("keys", "make keys; issue, rotate, revoke them", "  signet keys new --out checkout.nk\n  signet keys show --server",
+		keysNewCommand(a), keysRootCommand(a), keysIssueCommand(a), keysRotateCommand(a), keysRevokeCommand(a),
+		keysPushCommand(a), keysShowCommand(a), keysLsCommand(a), keysRingCommand(a))
 }
 
 func keysNewCommand(a *app) *cobra.Command {
@@ -88,23 +89,6 @@ func newSeed(file string, create func() (nkeys.KeyPair, error)) (public string, 
 		return "", errors.Join(err, os.Remove(file))
 	}
 	return public, nil
-}
-
-func keysShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "show FILE", Short: "print the public key of a seed file", Args: exactly("FILE"), Example: "  signet keys show checkout.nk",
-		RunE: a.verb(func(_ context.Context, args []string) error {
-			public, err := publicOfSeed(args[0])
-			if err != nil {
-				return err
-			}
-			if a.jsonOut() {
-				return a.printJSON(map[string]string{"publicKey": public, "kind": nkeys.Prefix(public).String(), "file": args[0]})
-			}
-			fmt.Fprintln(a.stdout, public)
-			return nil
-		}),
-	}
 }
 
 // publicOfSeed reads a seed file, whose mode must keep others out, and returns the
@@ -192,14 +176,7 @@ func keysRingCommand(a *app) *cobra.Command {
 				}
 				a.note("keyring version %d saved in %s", ring.Version(), out)
 			}
-			list := &admin.KeyList{Version: ring.Version(), Issued: ring.Issued(), Expires: ring.Expires()}
-			for _, k := range ring.Keys() {
-				list.Keys = append(list.Keys, admin.Key{
-					ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal,
-					NotBefore: k.NotBefore, NotAfter: k.NotAfter, RevokedAt: k.RevokedAt,
-				})
-			}
-			return printKeys(a, list)
+			return printKeys(a, listOf(ring))
 		}),
 	}
 	cmd.Flags().StringVar(&out, "out", "", "save the signed document here")
