@@ -102,6 +102,7 @@ type inForce struct {
 	guards   *guards               // of the volume, the memory and the store
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
 	damage   damageState
+	seen     admission.Seen // signed ephemeral events
 }
 
 // part is something that was started and must be stopped.

@@ -214,7 +214,8 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 		Node:      b.cfg.Name,
 		NotBefore: from, NotAfter: until,
 		Shortage: b.guards.shortage.Load,
-		Signer:   m.signer, Buckets: &b.buckets, Validator: m.validator,
+		Keyring:  func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen,
+		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
 	})
 }

@@ -25,6 +25,8 @@ type Client struct {
 	mux      *mux
 	ring     *ringKeeper
 	verifier *signing.Verifier
+	producer *signing.ProducerVerifier
+	signer   *eventSigner  // nil: events are not signed here
 	tenant   string        // prefix of the principals whose events are ours, "shop/"
 	slots    chan struct{} // one token per PublishAsync without an answer
 
@@ -105,7 +107,7 @@ func (c *Client) begin(ctx context.Context) error {
 		source = fileSource(c.cfg.keyringFile)
 	}
 	c.ring = newRingKeeper(c.cfg.root, source, c.cfg.onError)
-	c.verifier = signing.NewVerifier(c.ring.current)
+	c.verifier, c.producer = signing.NewVerifier(c.ring.current), signing.NewProducerVerifier(c.ring.current)
 	if err := c.ring.refresh(ctx); err != nil {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "no keyring, so no event could be verified", Err: err}
 	}
@@ -121,6 +123,11 @@ func (c *Client) begin(ctx context.Context) error {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "the broker did not say which tenant this is"}
 	}
 	c.tenant = tenant + "/"
+	if c.cfg.producer != nil {
+		c.signer = newEventSigner(c.cfg.producer, "/"+who.Caller, func(msg *nats.Msg, id string, f *Future) error {
+			return dispatch(c, msg, id, f)
+		})
+	}
 	return nil
 }
 
@@ -349,6 +356,7 @@ func (c *Client) Close() {
 	m, stop := c.mux, c.stop
 	c.mu.Unlock()
 	c.end(m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
+	c.signer.flush() // what still waits for its signature ends with the same error
 	c.workers.Wait()
 	c.cfg.id.wipe()
 }

@@ -15,11 +15,13 @@ import (
 
 var errHeaders = errors.New("client: event headers are ambiguous")
 
-// brokerAttribute says whether the broker sets the extension, so that a client
-// that publishes the event again must not.
+// brokerAttribute says whether the extension says who published the event, when and
+// where, so that a client that publishes it again must not set it: the broker does, or
+// what signs the event anew.
 func brokerAttribute(name []byte) bool {
 	switch string(name) {
-	case wire.AttrAttestation, wire.AttrAuthID, wire.AttrAuthType, wire.AttrRecordedTime, wire.AttrNATSSubject:
+	case wire.AttrAttestation, wire.AttrExpanded, wire.AttrDSSE, wire.AttrAuthID, wire.AttrAuthType,
+		wire.AttrRecordedTime, wire.AttrNATSSubject, signing.AttrExactTime:
 		return true
 	}
 	return false

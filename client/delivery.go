@@ -27,6 +27,10 @@ type Delivery struct {
 	Principal   string              // who published it, tenant/name
 	Attestation signing.Attestation // what was verified
 
+	// Producer is the verified signature of who made the event. Without one it is zero,
+	// and the broker's word is all that there is: see RequireProducer.
+	Producer signing.ProducerSignature
+
 	// Of stored events; zero for SubscribeLive.
 	Stream       string
 	Consumer     string
@@ -55,7 +59,8 @@ func Permanent(err error) error {
 }
 
 // Attested returns the event with the attributes that the broker set
-// (attestation, authid, authtype, recordedtime) among its extensions: what to
+// (attestation, authid, authtype, recordedtime) and the producer's signature
+// (dssematerial), if there is one, among its extensions: what to
 // keep when the evidence must be kept. Such an event cannot be published again;
 // Delivery.Event can.
 func (d *Delivery) Attested() *Event {

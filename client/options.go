@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"net/url"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nkeys"
+
+	"github.com/signetbus/signet/signing"
 )
 
 // Defaults and limits of a Client.
@@ -49,6 +52,7 @@ type config struct {
 	maxInFlight int
 	retry       RetryPolicy
 	id          *identity
+	producer    *signing.Producer // nil: events are not signed here
 	tls         *tls.Config
 	root        string
 	keyringFile string
@@ -294,6 +298,39 @@ func (c *config) setIdentity(id *identity) {
 	c.id = id
 }
 
+// WithEventKeyFile signs every event that is published with the event key in file,
+// an nkeys user or account seed (SU..., SA...) that is not the one of the connection,
+// and whose mode must not let others use it. The keyring of the broker must have the
+// public half, as a producer key of this principal.
+//
+// Publish signs each event by itself; PublishAsync up to 32 together, for which an
+// event waits at most MaxSignLinger. A signed event needs its content type: without
+// one it is signed as application/octet-stream.
+func WithEventKeyFile(file string) Option {
+	return func(c *config) error {
+		raw, err := readPrivate(file, maxSeedFileBytes)
+		if err != nil {
+			return fmt.Errorf("client: event key file: %w", err)
+		}
+		defer clear(raw)
+		if c.producer, err = signing.NewProducer(bytes.TrimSpace(raw)); err != nil {
+			return fmt.Errorf("%w: %s does not hold an event key: %w", ErrInvalidOption, file, err)
+		}
+		return nil
+	}
+}
+
+// WithEventKey is WithEventKeyFile with the seed itself, which is not kept.
+func WithEventKey(seed []byte) Option {
+	return func(c *config) error {
+		var err error
+		if c.producer, err = signing.NewProducer(seed); err != nil {
+			return fmt.Errorf("%w: WithEventKey: %w", ErrInvalidOption, err)
+		}
+		return nil
+	}
+}
+
 // validate checks what no single option can, and splits the URL into servers.
 func (c *config) validate() ([]string, error) {
 	if c.root == "" {
@@ -301,6 +338,12 @@ func (c *config) validate() ([]string, error) {
 	}
 	if c.id == nil {
 		return nil, fmt.Errorf("%w: no credential: use WithNkeySeedFile, WithNkey or a context that has one", ErrInvalidOption)
+	}
+	if c.producer != nil {
+		// A server can have a client sign any nonce with its connection key.
+		if same, err := nkeys.Encode(nkeys.PrefixByteUser, c.producer.Public()); err != nil || string(same) == c.id.public {
+			return nil, fmt.Errorf("%w: the event key is the key of the connection: make another one, for events only", ErrInvalidOption)
+		}
 	}
 	if c.url == "" {
 		return nil, fmt.Errorf("%w: no URL", ErrInvalidOption)

@@ -68,7 +68,8 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 	}
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
-	delay := c.cfg.retry.Delay
+	delay, made := c.cfg.retry.Delay, time.Now()
+	c.signer.flush() // what PublishAsync was given before goes out before
 	for try := 0; ; try++ {
 		ack, err := publishOnce(ctx, c.mux, msg, id)
 		if err == nil || noRetry || try >= c.cfg.retry.Retries || !retryPublish(err) {
@@ -76,6 +77,13 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 		}
 		if !pause(ctx, err, delay) {
 			return nil, err
+		}
+		if c.signer != nil && time.Since(made) > resignAfter {
+			again := *ev
+			again.ID, made = id, time.Now()
+			if msg, _, _, err = c.prepare(natsSubject, &again, opts); err != nil {
+				return nil, err
+			}
 		}
 		delay = min(2*delay, MaxRetryDelay)
 	}
@@ -145,24 +153,40 @@ func (f *Future) Wait(ctx context.Context) (*Ack, error) {
 //
 // Errors: ErrMalformed, ErrInvalidOption, ErrTooManyInFlight, ErrUnavailable.
 func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Future, error) {
+	if c.signer != nil {
+		return publishSigned(ctx, c, natsSubject, ev, opts)
+	}
 	msg, id, _, err := c.prepare(natsSubject, ev, opts)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.slot(ctx); err != nil {
-		return nil, &Error{Op: "publish", Class: string(wire.ClassUnavailable), Title: "not sent", Subject: natsSubject, EventID: id, Err: err}
+		return nil, notSent(natsSubject, id, err)
 	}
 	f := &Future{done: make(chan struct{})}
-	_, err = c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer *nats.Msg, err error) {
-		f.ack, f.err = readAck(natsSubject, id, answer, err)
+	if err := dispatch(c, msg, id, f); err != nil {
+		<-c.slots
+		return nil, err
+	}
+	return f, nil
+}
+
+// dispatch sends msg, whose answer ends f and gives its slot back. An error means
+// that neither happens.
+func dispatch(c *Client, msg *nats.Msg, id string, f *Future) error {
+	_, err := c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer *nats.Msg, err error) {
+		f.ack, f.err = readAck(msg.Subject, id, answer, err)
 		<-c.slots
 		close(f.done)
 	})
 	if err != nil {
-		<-c.slots
-		return nil, withEvent(fromTransport("publish", natsSubject, err), id)
+		return withEvent(fromTransport("publish", msg.Subject, err), id)
 	}
-	return f, nil
+	return nil
+}
+
+func notSent(natsSubject, id string, err error) error {
+	return &Error{Op: "publish", Class: string(wire.ClassUnavailable), Title: "not sent", Subject: natsSubject, EventID: id, Err: err}
 }
 
 // slot takes a place in flight.
@@ -189,6 +213,7 @@ func (c *Client) slot(ctx context.Context) error {
 func (c *Client) Flush(ctx context.Context) error {
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
+	c.signer.flush()
 	return c.mux.settled(ctx)
 }
 
@@ -212,20 +237,38 @@ func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Ms
 	if id == "" {
 		id = NewID()
 	}
-	msg, err := outgoing(natsSubject, id, ev, time.Now())
+	var msg *nats.Msg
+	var err error
+	if c.signer != nil {
+		msg, err = c.signer.sign(natsSubject, id, ev, time.Now())
+	} else {
+		msg, err = outgoing(natsSubject, id, ev, time.Now())
+	}
 	if err != nil || len(opts) == 0 {
 		return msg, id, false, err
 	}
-	var p pubConfig
+	p, err := pubOptions(opts)
+	if err != nil {
+		return nil, id, false, err
+	}
+	p.setHeader(msg)
+	return msg, id, p.noRetry, nil
+}
+
+func pubOptions(opts []PubOpt) (*pubConfig, error) {
+	p := new(pubConfig)
 	for _, o := range opts {
-		if err := o(&p); err != nil {
-			return nil, id, false, err
+		if err := o(p); err != nil {
+			return nil, err
 		}
 	}
+	return p, nil
+}
+
+func (p *pubConfig) setHeader(msg *nats.Msg) {
 	for _, h := range p.header {
 		msg.Header[h[0]] = []string{h[1]}
 	}
-	return msg, id, p.noRetry, nil
 }
 
 // pubAnswer is the union of JetStream's PubAck and wire.ErrorAnswer.

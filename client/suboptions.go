@@ -34,6 +34,8 @@ type subConfig struct {
 	acked       bool // an option about acknowledgement was given
 	bounded     bool // SubMaxInFlight was given
 	queue       string
+	signed      bool     // only events with a producer signature
+	producers   []string // by one of these; empty: by any
 }
 
 func defaultSubConfig() *subConfig {

@@ -136,13 +136,17 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	if !strings.HasPrefix(att.Principal, s.client.tenant) {
 		return nil, false, errTenant
 	}
+	producer, err := s.producerOf(rec, msg.Subject, stored)
+	if err != nil {
+		return nil, errors.Is(err, errLater), err
+	}
 	both := &struct {
 		d Delivery
 		e Event
 	}{}
 	both.e.fill(rec, false)
 	d = &both.d
-	d.Event, d.NATSSubject, d.Principal, d.Attestation, d.msg = &both.e, msg.Subject, att.Principal, att, msg
+	d.Event, d.NATSSubject, d.Principal, d.Attestation, d.Producer, d.msg = &both.e, msg.Subject, att.Principal, att, producer, msg
 	return d, false, nil
 }
 
@@ -155,13 +159,18 @@ var errLater = errors.New("client: the attestation cannot be checked now")
 // age of a keyring is compared with that of an event.
 const clockSlack = time.Minute
 
-// attestation verifies rec. A key that is not in the keyring may be newer than
-// the keyring: only a keyring fetched after the event was stored decides that.
+// attestation verifies rec.
 func attestation(ctx context.Context, c *Client, rec *cloudevent.Event, natsSubject string, stored time.Time) (signing.Attestation, error) {
-	att, err := c.verifier.Verify(rec, natsSubject)
+	return freshly(ctx, c, stored, func() (signing.Attestation, error) { return c.verifier.Verify(rec, natsSubject) })
+}
+
+// freshly verifies what was stored then. A key that is not in the keyring may be
+// newer than the keyring: only a keyring fetched after that decides it.
+func freshly[T any](ctx context.Context, c *Client, stored time.Time, verify func() (T, error)) (T, error) {
+	got, err := verify()
 	unknown := errors.Is(err, signing.ErrUnknownKey)
 	if err == nil || !unknown && !errors.Is(err, signing.ErrNoKeyring) {
-		return att, err
+		return got, err
 	}
 	after := time.Now()
 	if unknown && !stored.IsZero() {
@@ -170,13 +179,13 @@ func attestation(ctx context.Context, c *Client, rec *cloudevent.Event, natsSubj
 	call, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()
 	if !c.ring.settle(call, after) {
-		return att, fmt.Errorf("%w: %w", errLater, err)
+		return got, fmt.Errorf("%w: %w", errLater, err)
 	}
-	att, err = c.verifier.Verify(rec, natsSubject)
+	got, err = verify()
 	if errors.Is(err, signing.ErrNoKeyring) {
 		err = fmt.Errorf("%w: %w", errLater, err)
 	}
-	return att, err
+	return got, err
 }
 
 // refuse counts and reports an event that the handler must not see.

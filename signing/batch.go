@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nkeys"
 
@@ -26,16 +27,22 @@ type Signer struct {
 //
 // Errors: ErrSeed.
 func NewSigner(seed []byte) (*Signer, error) {
+	return newSigner(seed, ErrSeed, nkeys.PrefixByteServer, nkeys.PrefixByteAccount)
+}
+
+// newSigner decodes a seed of one of types. What it refuses wraps refused and never
+// echoes what may be a secret.
+func newSigner(seed []byte, refused error, types ...nkeys.PrefixByte) (*Signer, error) {
 	prefix, raw, err := nkeys.DecodeSeed(seed)
-	if err != nil || prefix != nkeys.PrefixByteServer && prefix != nkeys.PrefixByteAccount {
-		return nil, ErrSeed // never echo what may be a secret
+	if err != nil || !slices.Contains(types, prefix) {
+		return nil, refused
 	}
 	defer clear(raw)
 	s := &Signer{private: ed25519.NewKeyFromSeed(raw)}
 	public := s.private[ed25519.SeedSize:]
 	id, err := nkeys.Encode(prefix, public)
 	if err != nil || !nkeys.IsValidPublicKey(string(id)) {
-		return nil, fmt.Errorf("%w: its public key is refused", ErrSeed)
+		return nil, fmt.Errorf("%w: its public key is refused", refused)
 	}
 	s.id, s.hint = string(id), [keyring.HintBytes]byte(public)
 	return s, nil
@@ -86,11 +93,12 @@ func (b *Batch) Len() int { return b.n }
 //
 // It returns -1, and adds nothing, for an event that no verifier would accept: one
 // that lacks id, source, type or one of the three; whose time or extension names
-// could not pass Event.Validate (values are not looked at); or that has
-// dssematerial, or a natssubject or exacttime other than what is signed under that
-// name. The caller must refuse such an event.
+// could not pass Event.Validate (values are not looked at); or that has a
+// dssematerial that is not in the form of one, an attestationmaterial, or a
+// natssubject or exacttime other than what is signed under that name. The caller
+// must refuse such an event; whether a dssematerial holds is the caller's to check.
 func (b *Batch) Add(e *cloudevent.Event, natsSubject []byte) int {
-	if _, err := b.d.digest(e, natsSubject); err != nil || hasDSSE(e) {
+	if _, err := b.d.digest(e, natsSubject); err != nil {
 		return -1
 	}
 	slot := b.n % maxLeaves

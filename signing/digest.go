@@ -44,6 +44,12 @@ var (
 	withExactTime = append([]string{wire.AttrAuthID, wire.AttrAuthType, AttrExactTime}, alwaysSigned[2:]...)
 )
 
+// The same for a producer, which signs before the broker has said who it is.
+var (
+	producerSigned        = alwaysSigned[2:]
+	producerWithExactTime = withExactTime[2:]
+)
+
 // memoBytes bounds the values whose digest is remembered.
 const memoBytes = 120
 
@@ -86,15 +92,24 @@ type digester struct {
 	pae  []byte // 0x00, then the pre-authentication encoding of body
 }
 
-// digest checks e and computes what is signed for it, into d.body and d.pae. It
-// returns the recorded time. Errors wrap ErrMalformed.
+// digest checks e and computes what a broker signs for it, into d.body and d.pae.
+// It returns the recorded time. Errors wrap ErrMalformed.
 func (d *digester) digest(e *cloudevent.Event, natsSubject []byte) (time.Time, error) {
+	return d.compute(e, natsSubject, false)
+}
+
+// digestProducer is digest of what the producer of e signs.
+func (d *digester) digestProducer(e *cloudevent.Event, natsSubject []byte) (time.Time, error) {
+	return d.compute(e, natsSubject, true)
+}
+
+func (d *digester) compute(e *cloudevent.Event, natsSubject []byte, producer bool) (time.Time, error) {
 	var seconds [len(secondsLayout)]byte
 	when, exact, err := splitTime(e.Time, &seconds)
 	if err != nil {
 		return time.Time{}, err
 	}
-	recorded, err := check(e, natsSubject, exact)
+	recorded, err := check(e, natsSubject, exact, producer)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -118,7 +133,7 @@ func (d *digester) digest(e *cloudevent.Event, natsSubject []byte) (time.Time, e
 	at := len(d.body)
 	d.body = append(d.body, base64OfSum...)
 	d.body = append(d.body, `","signedextattrs":[`...)
-	d.appendExtensions(e, natsSubject, exact)
+	d.appendExtensions(e, natsSubject, exact, producer)
 	d.body = append(d.body, "]}"...)
 	ext := sha256.Sum256(d.sums)
 	base64.StdEncoding.Encode(d.body[at:at+len(base64OfSum)], ext[:])
@@ -132,14 +147,11 @@ func (d *digester) digest(e *cloudevent.Event, natsSubject []byte) (time.Time, e
 const base64OfSum = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 // appendExtensions writes the names of the signed extensions to d.body and their
-// digests to d.sums (overwritten): the sorted union of alwaysSigned and of what
-// the event has.
-func (d *digester) appendExtensions(e *cloudevent.Event, natsSubject, exact []byte) {
+// digests to d.sums (overwritten): the sorted union of what is always signed and of
+// what the event has.
+func (d *digester) appendExtensions(e *cloudevent.Event, natsSubject, exact []byte, producer bool) {
 	d.sums = d.sums[:0]
-	always := alwaysSigned
-	if len(exact) > 0 {
-		always = withExactTime
-	}
+	always := alwaysList(len(exact) > 0, producer)
 	ext, first := e.Ext, true
 	for len(always) > 0 || len(ext) > 0 {
 		order := 1 // the next name: -1 of always, 1 of ext, 0 both
@@ -151,7 +163,7 @@ func (d *digester) appendExtensions(e *cloudevent.Event, natsSubject, exact []by
 		}
 		var value []byte
 		if order >= 0 {
-			if notSigned(ext[0].Name) {
+			if notSigned(ext[0].Name, producer) {
 				ext = ext[1:]
 				continue
 			}
@@ -203,14 +215,34 @@ func compare(a string, b []byte) int {
 	return 1
 }
 
-// notSigned names the two attributes that carry signatures themselves.
-func notSigned(name []byte) bool {
-	return string(name) == wire.AttrAttestation || string(name) == wire.AttrDSSE
+func alwaysList(exactTime, producer bool) []string {
+	switch {
+	case producer && exactTime:
+		return producerWithExactTime
+	case producer:
+		return producerSigned
+	case exactTime:
+		return withExactTime
+	}
+	return alwaysSigned
+}
+
+// notSigned names the attributes that carry the signature itself and, of what a
+// producer signs, those that the broker adds afterwards. A broker signs the
+// signature of the producer: it can neither be taken away nor added.
+func notSigned(name []byte, producer bool) bool {
+	switch string(name) {
+	case wire.AttrAttestation, wire.AttrExpanded:
+		return true
+	case wire.AttrDSSE, wire.AttrAuthID, wire.AttrAuthType:
+		return producer
+	}
+	return false
 }
 
 // check refuses what has no unambiguous digest. The names go into the JSON of the
 // body unescaped, so their characters matter here; values are only hashed.
-func check(e *cloudevent.Event, natsSubject, exact []byte) (recorded time.Time, err error) {
+func check(e *cloudevent.Event, natsSubject, exact []byte, producer bool) (recorded time.Time, err error) {
 	if len(e.ID) == 0 || len(e.Source) == 0 || len(e.Type) == 0 || len(natsSubject) == 0 {
 		return recorded, fmt.Errorf("%w: id, source, type and the NATS subject are required", ErrMalformed)
 	}
@@ -240,6 +272,10 @@ func check(e *cloudevent.Event, natsSubject, exact []byte) (recorded time.Time, 
 			if !bytes.Equal(a.Value, natsSubject) {
 				return recorded, fmt.Errorf("%w: natssubject is not the subject the event came on", ErrMalformed)
 			}
+		case wire.AttrExpanded, wire.AttrDSSE:
+			if err := checkCarried(a, producer); err != nil {
+				return recorded, err
+			}
 		case AttrExactTime:
 			if !bytes.Equal(a.Value, exact) { // also when the time needs none
 				return recorded, fmt.Errorf("%w: exacttime is not the text of time", ErrMalformed)
@@ -248,10 +284,29 @@ func check(e *cloudevent.Event, natsSubject, exact []byte) (recorded time.Time, 
 			return recorded, fmt.Errorf("%w: %q cannot be an extension", ErrMalformed, a.Name)
 		}
 	}
-	if !authID || !authType || recorded.IsZero() {
-		return recorded, fmt.Errorf("%w: authid, authtype and recordedtime are required", ErrMalformed)
+	switch {
+	case recorded.IsZero():
+		return recorded, fmt.Errorf("%w: recordedtime is required", ErrMalformed)
+	case !producer && (!authID || !authType):
+		return recorded, fmt.Errorf("%w: authid and authtype are required", ErrMalformed)
+	case producer && (len(e.ContentType) == 0 || len(e.Time) == 0):
+		// A binding or a broker would fill them in, and the signature would not hold.
+		return recorded, fmt.Errorf("%w: a producer signs datacontenttype and time", ErrMalformed)
 	}
 	return recorded, nil
+}
+
+// checkCarried looks at what carries a signature beside an attestation: the
+// expanded attestation would be unsigned, and what is no producer signature has no
+// place on an event that a broker signs.
+func checkCarried(a *cloudevent.Attr, producer bool) error {
+	switch {
+	case producer:
+		return nil
+	case string(a.Name) == wire.AttrExpanded:
+		return fmt.Errorf("%w: %s beside an attestation would be unsigned", ErrMalformed, wire.AttrExpanded)
+	}
+	return checkMaterialForm(a.Value)
 }
 
 func nameOK(name []byte) bool {

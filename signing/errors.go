@@ -2,7 +2,7 @@ package signing
 
 import "errors"
 
-// Errors of this package. All but ErrSeed and ErrNoKeyring say that one event (or
+// Errors of this package. All but ErrSeed, ErrProducerSeed and ErrNoKeyring say that one event (or
 // its attestation) is not to be trusted.
 //
 // ErrNoKeyring is about the reader, not about the event. ErrUnknownKey may be
@@ -12,8 +12,10 @@ var (
 	ErrMissing      = errors.New("signing: event has no attestation")
 	ErrMalformed    = errors.New("signing: malformed event or attestation")
 	ErrUnknownKey   = errors.New("signing: key is not in the keyring")
-	ErrKeyNotValid  = errors.New("signing: key may not attest, or not at the recorded time")
+	ErrKeyNotValid  = errors.New("signing: key may not sign this, or not at the recorded time")
 	ErrBadSignature = errors.New("signing: signature does not match the event")
 	ErrNoKeyring    = errors.New("signing: no keyring, or it has expired")
+	ErrNoSignature  = errors.New("signing: event has no producer signature")
+	ErrProducerSeed = errors.New("signing: not an nkeys seed of type account or user")
 	ErrSeed         = errors.New("signing: not an nkeys seed of type server or account")
 )

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/wire"
@@ -16,8 +17,18 @@ import (
 // maxDSSEBytes bounds the text of a dssematerial attribute.
 const maxDSSEBytes = 4096
 
+// ExpandedName returns the name of the attribute that the expanded attestation of
+// e goes into, off the bus: dssematerial, or attestationmaterial where dssematerial
+// is the producer's.
+func ExpandedName(e *cloudevent.Event) string {
+	if len(e.Get(wire.AttrDSSE)) > 0 {
+		return wire.AttrExpanded
+	}
+	return wire.AttrDSSE
+}
+
 // Expand turns the attestation of e into the value of the standard dssematerial
-// attribute: a DSSE JSON envelope in base64. A batch of one gives a plain Ed25519
+// attribute: a DSSE JSON envelope in base64. The attribute is called ExpandedName. A batch of one gives a plain Ed25519
 // signature (alg ed25519), which stock verifiers check; a larger batch gives the
 // Merkle form (alg merkle-ed25519, docs/spec/envelope.md section 6). Nothing is
 // lost and nothing is verified: call Verify first.
@@ -75,21 +86,20 @@ func DerivedAttributes(e *cloudevent.Event, natsSubject string) ([]cloudevent.At
 
 // VerifyDSSE checks that dssematerial is a broker's attestation of e on
 // natsSubject. It is strict: the one layout that Expand writes, one signature, and
-// every extension of e signed. The attributes attestation and dssematerial of e
-// are not covered; a dssematerial must be the one given. The expiry of ring is the
-// caller's to check (keyring.Parse does).
+// every extension of e signed. Not covered are the attribute attestation, and the
+// one that carries what was given: another dssematerial is the producer's, and
+// must be signed. The expiry of ring is the caller's to check (keyring.Parse does).
 //
 // Errors: ErrMissing, ErrMalformed, ErrNoKeyring, ErrUnknownKey, ErrKeyNotValid,
 // ErrBadSignature.
 func VerifyDSSE(dssematerial string, e *cloudevent.Event, natsSubject string, ring *keyring.Ring) error {
-	switch carried := e.Get(wire.AttrDSSE); {
+	switch {
 	case dssematerial == "":
 		return ErrMissing
 	case ring == nil:
 		return ErrNoKeyring
-	case len(carried) > 0 && string(carried) != dssematerial:
-		return fmt.Errorf("%w: the event carries another dssematerial", ErrMalformed)
 	}
+	e = without(e, dssematerial)
 	env, err := decodeMaterial(dssematerial)
 	if err != nil {
 		return err
@@ -112,6 +122,20 @@ func VerifyDSSE(dssematerial string, e *cloudevent.Event, natsSubject string, ri
 		return ErrBadSignature
 	}
 	return checkMaterial(env.Sig, &key, d.pae)
+}
+
+// without returns e without the attribute that carries material. What was given is
+// not changed.
+func without(e *cloudevent.Event, material string) *cloudevent.Event {
+	for _, name := range [...]string{wire.AttrDSSE, wire.AttrExpanded} {
+		if string(e.Get(name)) == material {
+			bare := *e
+			bare.Ext = slices.Clone(e.Ext)
+			bare.DelExt(name)
+			return &bare
+		}
+	}
+	return e
 }
 
 func decodeMaterial(material string) (*dsse.Envelope, error) {

@@ -2,6 +2,7 @@ package signing
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"sync"
 )
 
@@ -69,6 +70,26 @@ func (r *roots) add(key *rootKey) {
 	r.entries[i].key = *key
 	r.index[*key] = i
 	r.linkNewestLocked(i)
+}
+
+// holds checks that the root signature of c covers leaf, 0x00 and then the PAE, in a
+// tree of 2 and more. It remembers the roots that it has verified.
+func (r *roots) holds(c *compact, public ed25519.PublicKey, leaf []byte) bool {
+	seen := rootKey{
+		public: [ed25519.PublicKeySize]byte(public),
+		root:   rootOf(sha256.Sum256(leaf), c.index, c.size, c.path),
+		sig:    [ed25519.SignatureSize]byte(c.sig),
+		size:   uint8(c.size),
+	}
+	if r.has(&seen) {
+		return true
+	}
+	var note [maxNote]byte
+	if !ed25519.Verify(public, appendNote(note[:0], c.size, &seen.root), c.sig) {
+		return false
+	}
+	r.add(&seen)
+	return true
 }
 
 func (r *roots) unlinkLocked(i int32) {

@@ -2,7 +2,6 @@ package signing
 
 import (
 	"crypto/ed25519"
-	"crypto/sha256"
 	"fmt"
 	"sync"
 	"time"
@@ -54,7 +53,8 @@ func NewVerifier(ring func() *keyring.Ring) *Verifier {
 // Verify checks the attestation of e, which came on natsSubject. natsSubject must
 // be what the transport delivered, not an attribute of e. Use e afterwards as it
 // is: all its attributes and its data are covered, but not what was beside it
-// (other headers).
+// (other headers). A producer signature is covered, and not checked: that is
+// ProducerVerifier.
 //
 // Checks run cheapest first; no curve operation happens before the key is known,
 // is a broker's and was valid at the recorded time. Errors: ErrMissing,
@@ -77,9 +77,6 @@ func (v *Verifier) Verify(e *cloudevent.Event, natsSubject string) (Attestation,
 	key, err := keyByHint(ring, c.hint)
 	if err != nil {
 		return Attestation{}, err
-	}
-	if hasDSSE(e) {
-		return Attestation{}, fmt.Errorf("%w: dssematerial beside an attestation would be unsigned", ErrMalformed)
 	}
 	r.text = append(r.text[:0], natsSubject...)
 	recorded, err := r.digest(e, r.text)
@@ -104,21 +101,7 @@ func (v *Verifier) signatureHolds(c *compact, key *keyring.Key, leaf []byte) boo
 	if c.size == 1 {
 		return ed25519.Verify(key.Public(), leaf[1:], c.sig)
 	}
-	seen := rootKey{
-		public: [ed25519.PublicKeySize]byte(key.Public()),
-		root:   rootOf(sha256.Sum256(leaf), c.index, c.size, c.path),
-		sig:    [ed25519.SignatureSize]byte(c.sig),
-		size:   uint8(c.size),
-	}
-	if v.roots.has(&seen) {
-		return true
-	}
-	var note [maxNote]byte
-	if !ed25519.Verify(key.Public(), appendNote(note[:0], c.size, &seen.root), c.sig) {
-		return false
-	}
-	v.roots.add(&seen)
-	return true
+	return v.roots.holds(c, key.Public(), leaf)
 }
 
 func keyByHint(ring *keyring.Ring, hint [keyring.HintBytes]byte) (*keyring.Key, error) {
@@ -139,8 +122,6 @@ func mayAttest(key *keyring.Key, recorded time.Time) error {
 	}
 	return nil
 }
-
-func hasDSSE(e *cloudevent.Event) bool { return len(e.Get(wire.AttrDSSE)) > 0 }
 
 // reuse returns v as a string, the last one if it is equal.
 func reuse(last *string, v []byte) string {

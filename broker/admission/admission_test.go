@@ -38,6 +38,8 @@ subjects:
   - {match: orders.quiet, schema: order, onFailure: [reject]}
   - {match: orders.kept, maxPayload: 16, onFailure: [reject, deadLetter]}
   - {match: orders.plain, contentType: text/plain}
+  - {match: orders.signed, require: producer}
+  - {match: telemetry.signed, require: producer}
 limits:
   slow: {messages: 2/s, burst: 1s, exceed: reject, match: orders.limited}
 principals:
@@ -59,6 +61,9 @@ type fixture struct {
 	chain    *Chain
 	session  *Session
 	verifier *signing.Verifier
+	keys     map[string]*signing.Producer
+	ring     *keyring.Ring
+	seen     *Seen
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -91,10 +96,11 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := keyring.New(1, start.Add(-time.Hour), start.Add(time.Hour), []keyring.Key{{
+	producers, keys := eventKeys(t, user)
+	ring, err := keyring.New(1, start.Add(-time.Hour), start.Add(time.Hour), append(keys, keyring.Key{
 		ID: signer.KeyID(), Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: "node-1",
 		NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour),
-	}})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +115,13 @@ func newFixture(t testing.TB) *fixture {
 		}
 		validators[d] = v
 	}
+	seen := new(Seen)
 	chain, err := NewChain(Config{
 		Node:   "n1",
 		Signer: signer, Buckets: new(ratelimit.Table), Explain: true,
 		NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour),
-		Shortage:  func() *Shortage { return nil },
+		Shortage: func() *Shortage { return nil },
+		Keyring:  func() *keyring.Ring { return ring }, Seen: seen,
 		Validator: func(d *policy.SchemaDoc) schema.Validator { return validators[d] },
 	})
 	if err != nil {
@@ -122,6 +130,7 @@ func newFixture(t testing.TB) *fixture {
 	return &fixture{
 		t: t, chain: chain, session: chain.Session(set.Principal("shop", "checkout")),
 		verifier: signing.NewVerifier(func() *keyring.Ring { return ring }),
+		keys:     producers, ring: ring, seen: seen,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/signetbus/signet/ratelimit"
 	"github.com/signetbus/signet/schema"
 	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 // DefaultMaxPayload is the largest payload in bytes that a client may publish
@@ -40,6 +41,11 @@ type Config struct {
 	// by the keyring that readers have. Outside of it events are refused: they would
 	// be stored and acknowledged, and no reader would accept them. Required.
 	NotBefore, NotAfter time.Time
+	// Keyring returns the keyring in force: who may sign events. It is asked for each
+	// signed event, must not block, and may return nil, which refuses them. Required.
+	Keyring func() *keyring.Ring
+	// Seen remembers signed ephemeral events; it outlives the chain. Required.
+	Seen *Seen
 	// Shortage says what the store does not take now; nil: it takes everything. What
 	// it does not take is refused at once, instead of waiting for an answer that never
 	// comes. It is asked for each publish that would be stored: it must not block and
@@ -73,12 +79,15 @@ func (s *Shortage) refusal(payload int) *wire.Refusal {
 
 // Chain makes sessions over one policy snapshot. It is immutable and safe for
 // concurrent use.
-type Chain struct{ cfg Config }
+type Chain struct {
+	cfg       Config
+	producers *signing.ProducerVerifier
+}
 
 // NewChain checks cfg and returns a chain.
 func NewChain(cfg Config) (*Chain, error) {
-	if cfg.Node == "" || cfg.Signer == nil || cfg.Buckets == nil || cfg.Validator == nil {
-		return nil, errors.New("admission: node, signer, buckets and validator are required")
+	if cfg.Node == "" || cfg.Signer == nil || cfg.Buckets == nil || cfg.Validator == nil || cfg.Keyring == nil || cfg.Seen == nil {
+		return nil, errors.New("admission: node, signer, buckets, validator, keyring and seen are required")
 	}
 	if !cfg.NotBefore.Before(cfg.NotAfter) {
 		return nil, errors.New("admission: the attestation key has no time of validity")
@@ -86,7 +95,7 @@ func NewChain(cfg Config) (*Chain, error) {
 	if cfg.MaxPayload <= 0 {
 		cfg.MaxPayload = DefaultMaxPayload
 	}
-	return &Chain{cfg: cfg}, nil
+	return &Chain{cfg: cfg, producers: signing.NewProducerVerifier(cfg.Keyring)}, nil
 }
 
 // Publish is one publish as the gate parsed it. All slices are views into the
@@ -132,8 +141,9 @@ type work struct {
 	ops     []op
 	events  []slot
 	batch   signing.Batch
-	arena   []byte // header lines, frames and identifiers of this batch
-	block   []byte // the header block under construction in Flush
+	arena   []byte         // header lines, frames and identifiers of this batch
+	block   []byte         // the header block under construction in Flush
+	claim   *signing.Claim // of the signed event under admission; nil before the first
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}

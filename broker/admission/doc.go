@@ -7,7 +7,7 @@
 // The order of the checks is the order of DESIGN section 2, cheapest refusal first:
 //
 //	subject grammar and class -> ACL -> size and headers -> rate limit ->
-//	signature attributes -> schema -> wrap as CloudEvent -> attest -> encode
+//	producer signature -> schema -> wrap as CloudEvent -> attest -> encode
 //
 // A Session belongs to one connection and is used by one goroutine at a time.
 // Publish keeps views into the caller's read buffer until Flush: the buffer must

@@ -12,10 +12,12 @@ import (
 )
 
 // brokerAttributes are set by the broker alone: a client's value would be a claim
-// that looks like ours.
-var brokerAttributes = [...]string{
-	wire.AttrAttestation, wire.AttrAuthType, wire.AttrAuthID, wire.AttrNATSSubject, wire.AttrRecordedTime, signing.AttrExactTime,
-}
+// that looks like ours. producerAttributes are too, but on an event that its producer
+// has signed.
+var (
+	brokerAttributes   = [...]string{wire.AttrAttestation, wire.AttrExpanded, wire.AttrAuthType, wire.AttrAuthID}
+	producerAttributes = [...]string{wire.AttrNATSSubject, wire.AttrRecordedTime, signing.AttrExactTime}
+)
 
 // ownExtensions is how many extensions a stored event has beside the client's: those
 // three that complete sets, and the attestation. Readers count them too.
@@ -32,17 +34,27 @@ var (
 // connections are the only ones.
 type grantMemo struct{ source, eventType []byte }
 
-// admitEvent reads the CloudEvent, checks it against the grants and the schema,
-// completes it and adds it to the batch.
+// admitEvent reads the CloudEvent, checks its signature if it has one, the grants and
+// the schema, completes it and adds it to the batch.
 func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal {
 	sl := s.nextSlot()
 	e := &sl.event
 	hadID, r := s.decode(sl, p)
+	signed := false
 	if r == nil {
-		r = s.complete(rt, e)
+		signed, r = openSignature(s, rt, p, e)
+	}
+	if r == nil {
+		r = s.complete(rt, e, signed)
+	}
+	if r == nil && signed {
+		r = checkSignature(s, p, e)
 	}
 	if r == nil {
 		r = s.checkSchema(rt, e.ContentType, e.Data)
+	}
+	if r == nil && signed && rt.class == acl.ClassEphemeral {
+		r = replayed(s.chain.cfg.Seen.take(seenIDIn(s, e), s.p.FullName(), s.now))
 	}
 	if r != nil {
 		s.events = s.events[:len(s.events)-1]
@@ -53,7 +65,7 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 		s.arena = append(s.arena, extra...)
 		s.arena = append(s.arena, wire.HeaderMsgID...)
 		s.arena = append(s.arena, ':', ' ')
-		s.arena = s.appendMsgID(s.arena, e)
+		s.arena = s.appendMsgID(s.arena, e, signed)
 		s.arena = append(s.arena, '\r', '\n')
 		extra = s.arena[at:len(s.arena):len(s.arena)]
 	}
@@ -106,8 +118,12 @@ func (s *Session) decode(sl *slot, p *Publish) (hadID bool, _ *wire.Refusal) {
 			return false, wire.Refuse(wire.CodeAttestationForbidden, "broker-attributes", "attribute "+name)
 		}
 	}
-	if len(e.Get(wire.AttrDSSE)) > 0 {
-		return false, wire.Refuse(wire.CodeSignatureUnsupported, "producer-signature", "")
+	if len(e.Get(wire.AttrDSSE)) == 0 {
+		for _, name := range producerAttributes {
+			if len(e.Get(name)) > 0 {
+				return false, wire.Refuse(wire.CodeAttestationForbidden, "broker-attributes", "attribute "+name)
+			}
+		}
 	}
 	if len(e.ID) == 0 {
 		if id, ok := s.headers.Get(wire.HeaderMsgID); ok {
@@ -118,8 +134,9 @@ func (s *Session) decode(sl *slot, p *Publish) (hadID bool, _ *wire.Refusal) {
 }
 
 // complete fills what the client left out, checks the grants on source and type,
-// and sets what the broker states.
-func (s *Session) complete(rt *route, e *cloudevent.Event) *wire.Refusal {
+// and sets what the broker states. Of a signed event nothing is left out: what the
+// producer signed stays as it is, recordedtime too.
+func (s *Session) complete(rt *route, e *cloudevent.Event, signed bool) *wire.Refusal {
 	if len(e.ID) == 0 {
 		at := len(s.arena)
 		s.arena = s.ids.append(s.arena)
@@ -142,7 +159,9 @@ func (s *Session) complete(rt *route, e *cloudevent.Event) *wire.Refusal {
 	}
 	e.SetExt(nameAuthID, s.authID)
 	e.SetExt(nameAuthType, authType)
-	e.SetExt(nameRecordedTime, s.recorded)
+	if !signed {
+		e.SetExt(nameRecordedTime, s.recorded)
+	}
 	if err := e.Validate(); err != nil {
 		return eventRefusal(err)
 	}
@@ -202,15 +221,16 @@ func eventRefusal(err error) *wire.Refusal {
 }
 
 // appendMsgID appends the stored dedup key: lower-case base32 of 130 bits of
-// SHA-256(principal 0 source 0 id). It is bound to the principal, so nobody can
-// spend another publisher's identifier (docs/spec/envelope.md).
-func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event) []byte {
+// SHA-256(who 0 source 0 id), where who is the key of the producer that signed the
+// event, or else the principal. So nobody can spend another publisher's identifier,
+// and a signed event is the same event whoever sends it (docs/spec/envelope.md).
+func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event, signed bool) []byte {
+	who := s.p.FullName()
+	if signed {
+		who = s.claim.KeyID() // has no "/", which every principal has
+	}
 	at := len(dst)
-	dst = append(dst, s.authID...)
-	dst = append(dst, 0)
-	dst = append(dst, e.Source...)
-	dst = append(dst, 0)
-	dst = append(dst, e.ID...)
+	dst = appendMsgKey(dst, who, e)
 	sum := sha256.Sum256(dst[at:])
 	const digits = "abcdefghijklmnopqrstuvwxyz234567" // lower case: no "N" (docs/adr/0005-attestation-text.md)
 	dst = dst[:at]
@@ -223,6 +243,14 @@ func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event) []byte {
 		}
 	}
 	return dst
+}
+
+func appendMsgKey(dst []byte, who string, e *cloudevent.Event) []byte {
+	dst = append(dst, who...)
+	dst = append(dst, 0)
+	dst = append(dst, e.Source...)
+	dst = append(dst, 0)
+	return append(dst, e.ID...)
 }
 
 // appendEvent appends the HPUB frame of one attested event.

@@ -29,6 +29,7 @@ import (
 	"github.com/signetbus/signet/ratelimit"
 	"github.com/signetbus/signet/schema"
 	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -167,6 +168,7 @@ func (w *world) start(options ...worldOption) {
 	chain, err := admission.NewChain(admission.Config{
 		Node: "test", Signer: signer, Buckets: new(ratelimit.Table),
 		Validator: func(*policy.SchemaDoc) schema.Validator { return nil },
+		Keyring:   func() *keyring.Ring { return nil }, Seen: new(admission.Seen),
 		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour),
 	})
 	check(t, err)

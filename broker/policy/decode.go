@@ -13,7 +13,7 @@ import (
 const (
 	DefaultMaxAge             = 30 * 24 * time.Hour
 	DefaultDuplicateWindow    = 3 * time.Minute
-	MinDuplicateWindow        = 3 * time.Minute
+	MinDuplicateWindow        = ReplayPast + ReplayFuture
 	DefaultBurst              = time.Second
 	DefaultDeadLetterMaxBytes = 64 * MiB
 	DefaultDeadLetterMaxAge   = 7 * 24 * time.Hour
@@ -275,10 +275,8 @@ func (r *docReader) binding(i int, n ast.Node) {
 		"require": func(n ast.Node) {
 			switch v, ok := r.text(n, "require"); {
 			case !ok:
-			case v == "producer" || v == "logged":
-				r.fault(n, "require: %s is not in this release, only attested is", v)
-			case v != "attested":
-				r.fault(n, "require: attested is wanted, not %q", v)
+			case v != RequireAttested && v != RequireProducer && v != RequireLogged:
+				r.fault(n, "require: attested, producer or logged is wanted, not %q", v)
 			default:
 				b.Require = v
 			}

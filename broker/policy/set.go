@@ -185,7 +185,7 @@ const (
 type Binding struct {
 	Match       string
 	Schema      *SchemaDoc // nil: payloads are not checked
-	Require     string     // "attested" or empty (which is attested too, except on rpc subjects)
+	Require     string     // RequireAttested, RequireProducer, RequireLogged, or empty (which is attested too, except on rpc subjects)
 	ContentType string     // media type that is demanded; empty: application/json when there is a schema
 	OnFailure   Failure
 	MaxPayload  ByteSize // 0: the stream's or the gate's limit

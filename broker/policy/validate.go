@@ -133,6 +133,7 @@ func (b *Bundle) validate(f *faults) {
 	for _, m := range tenants {
 		m.checkSubjects(f)
 		m.checkBindings(f)
+		m.checkRequire(f)
 		m.checkStorage(f)
 		for _, name := range slices.Sorted(maps.Keys(m.roles)) {
 			m.checkGrants(&m.roles[name].grantDecl, f)

@@ -58,10 +58,28 @@ const (
 	CodeProtocolViolation Code = 40206
 	// CodeAttestationForbidden: clients must not set broker attributes.
 	CodeAttestationForbidden Code = 40300
-	// CodeSignatureUnsupported: producer signatures are not accepted by this release.
+	// CodeSignatureUnsupported: the producer signature is malformed, or of a form that is not supported.
 	CodeSignatureUnsupported Code = 40301
 	// CodeBackupRefused: the backup does not verify, so nothing of it was restored.
 	CodeBackupRefused Code = 40302
+	// CodeProducerKeyUnknown: the producer key is not in the keyring.
+	CodeProducerKeyUnknown Code = 40303
+	// CodeProducerKeyNotValid: the key may not sign events, or not at this time.
+	CodeProducerKeyNotValid Code = 40304
+	// CodeProducerKeyPrincipal: the producer key belongs to another principal.
+	CodeProducerKeyPrincipal Code = 40305
+	// CodeProducerKeySource: the producer key may not sign events of this source.
+	CodeProducerKeySource Code = 40306
+	// CodeProducerKeySubject: the producer key may not sign for this subject, or the event was signed for another.
+	CodeProducerKeySubject Code = 40307
+	// CodeOutsideReplayWindow: the recordedtime of the signed event is too old or in the future.
+	CodeOutsideReplayWindow Code = 40308
+	// CodeReplayed: a signed event of this key, source and id was published already.
+	CodeReplayed Code = 40309
+	// CodeProducerSignatureInvalid: the producer signature does not match the event on this subject.
+	CodeProducerSignatureInvalid Code = 40310
+	// CodeSignatureRequired: the policy requires a producer signature on this subject.
+	CodeSignatureRequired Code = 40311
 	// CodeSchemaViolation: the payload does not match the schema of the subject.
 	CodeSchemaViolation Code = 40400
 	// CodeContentTypeMismatch: the content type does not fit the schema of the subject.
@@ -121,9 +139,18 @@ var registry = []Entry{
 	{Code: CodeHeaderDuplicate, Name: "HeaderDuplicate", Class: ClassMalformed, Status: 400, Title: "a header is repeated or not lower case", Fix: "send each ce- attribute once, in lower case"},
 	{Code: CodeRequestMalformed, Name: "RequestMalformed", Class: ClassMalformed, Status: 400, Title: "the API request body is malformed or has an unknown field", Fix: "update the client library; the broker re-encodes only the fields it knows"},
 	{Code: CodeProtocolViolation, Name: "ProtocolViolation", Class: ClassMalformed, Status: 400, Title: "the client broke the NATS protocol", Fix: "use a NATS client library"},
-	{Code: CodeAttestationForbidden, Name: "AttestationForbidden", Class: ClassBadSignature, Status: 403, Title: "clients must not set broker attributes", Fix: "leave out attestation, authtype, authid, natssubject and recordedtime: the broker sets them"},
-	{Code: CodeSignatureUnsupported, Name: "SignatureUnsupported", Class: ClassBadSignature, Status: 403, Title: "producer signatures are not accepted by this release", Fix: "leave out dssematerial; the broker attests the event"},
+	{Code: CodeAttestationForbidden, Name: "AttestationForbidden", Class: ClassBadSignature, Status: 403, Title: "clients must not set broker attributes", Fix: "leave out attestation, attestationmaterial, authtype and authid, and without a producer signature natssubject, exacttime and recordedtime too: the broker sets them"},
+	{Code: CodeSignatureUnsupported, Name: "SignatureUnsupported", Class: ClassBadSignature, Status: 403, Title: "the producer signature is malformed, or of a form that is not supported", Fix: "sign with the SDK, or write dssematerial as docs/spec/envelope.md section 10 says, over a complete event"},
 	{Code: CodeBackupRefused, Name: "BackupRefused", Class: ClassBadSignature, Status: 403, Title: "the backup does not verify, so nothing of it was restored", Fix: "check the file with signet cluster backup verify, and take another one"},
+	{Code: CodeProducerKeyUnknown, Name: "ProducerKeyUnknown", Class: ClassBadSignature, Status: 403, Title: "the producer key is not in the keyring", Fix: "have the key entered into the keyring (signet keys), or sign with a key that is in it"},
+	{Code: CodeProducerKeyNotValid, Name: "ProducerKeyNotValid", Class: ClassBadSignature, Status: 403, Title: "the key may not sign events, or not at this time", Fix: "sign with an event key (role producer) that is valid now and not revoked, and that no connection uses"},
+	{Code: CodeProducerKeyPrincipal, Name: "ProducerKeyPrincipal", Class: ClassBadSignature, Status: 403, Title: "the producer key belongs to another principal", Fix: "sign with a key of the principal that publishes; an event of somebody else cannot be published again"},
+	{Code: CodeProducerKeySource, Name: "ProducerKeySource", Class: ClassBadSignature, Status: 403, Title: "the producer key may not sign events of this source", Fix: "use a source that the key has under sources in the keyring, or another key"},
+	{Code: CodeProducerKeySubject, Name: "ProducerKeySubject", Class: ClassBadSignature, Status: 403, Title: "the producer key may not sign for this subject, or the event was signed for another", Fix: "sign the event for the subject that it is published on, with a key that has the subject in the keyring"},
+	{Code: CodeOutsideReplayWindow, Name: "OutsideReplayWindow", Class: ClassBadSignature, Status: 403, Title: "the recordedtime of the signed event is too old or in the future", Fix: "sign the event when it is published, and set the clock of the producer"},
+	{Code: CodeReplayed, Name: "Replayed", Class: ClassBadSignature, Status: 403, Title: "a signed event of this key, source and id was published already", Fix: "nothing if it is a retry: the event was published; a new event needs an id of its own"},
+	{Code: CodeProducerSignatureInvalid, Name: "ProducerSignatureInvalid", Class: ClassBadSignature, Status: 403, Title: "the producer signature does not match the event on this subject", Fix: "change nothing after signing, and publish on the subject that was signed"},
+	{Code: CodeSignatureRequired, Name: "SignatureRequired", Class: ClassBadSignature, Status: 403, Title: "the policy requires a producer signature on this subject", Fix: "sign with an event key: client.WithEventKeyFile, or signet pub --sign-key FILE"},
 	{Code: CodeSchemaViolation, Name: "SchemaViolation", Class: ClassSchemaViolation, Status: 422, Title: "the payload does not match the schema of the subject", Fix: "see violations; signet dlq ls finds the stored payload by its ref"},
 	{Code: CodeContentTypeMismatch, Name: "ContentTypeMismatch", Class: ClassSchemaViolation, Status: 422, Title: "the content type does not fit the schema of the subject", Fix: "send application/json"},
 	{Code: CodeSchemaFuelSpent, Name: "SchemaFuelSpent", Class: ClassSchemaViolation, Status: 422, Title: "validating the payload cost more than its budget", Fix: "make the payload or the schema simpler"},

@@ -24,7 +24,8 @@ const (
 	AttrAuthID       = "authid"
 	AttrNATSSubject  = "natssubject" // signed, never on the wire: the reader takes the subject the event came on
 	AttrRecordedTime = "recordedtime"
-	AttrDSSE         = "dssematerial"
+	AttrDSSE         = "dssematerial"        // of the producer; off the bus, of an event without a producer signature, the expanded attestation
+	AttrExpanded     = "attestationmaterial" // off the bus: the expanded attestation of an event that has a producer signature
 	AttrExpiryTime   = "expirytime"
 	AttrPartitionKey = "partitionkey"
 	AttrSequence     = "sequence"

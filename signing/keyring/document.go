@@ -92,13 +92,15 @@ type (
 		Keys    []keyJSON `json:"keys"`
 	}
 	keyJSON struct {
-		ID        string `json:"id"`
-		Alg       string `json:"alg"`
-		Role      string `json:"role"`
-		Principal string `json:"principal"`
-		NotBefore string `json:"notBefore"`
-		NotAfter  string `json:"notAfter"`
-		RevokedAt string `json:"revokedAt"`
+		ID        string   `json:"id"`
+		Alg       string   `json:"alg"`
+		Role      string   `json:"role"`
+		Principal string   `json:"principal"`
+		Sources   []string `json:"sources"`
+		Subjects  []string `json:"subjects"`
+		NotBefore string   `json:"notBefore"`
+		NotAfter  string   `json:"notAfter"`
+		RevokedAt string   `json:"revokedAt"`
 	}
 )
 
@@ -124,6 +126,7 @@ func parsePayload(b []byte) (*Ring, error) {
 	for _, k := range p.Keys {
 		key := Key{
 			ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal,
+			Sources: k.Sources, Subjects: k.Subjects,
 			NotBefore: when(k.NotBefore), NotAfter: when(k.NotAfter),
 		}
 		if k.RevokedAt != "" {
@@ -170,6 +173,8 @@ func (r *Ring) payload() []byte {
 		b = append(b, `","principal":"`...)
 		b = append(b, k.Principal...)
 		b = append(b, '"')
+		b = appendPatterns(b, `,"sources":[`, k.Sources)
+		b = appendPatterns(b, `,"subjects":[`, k.Subjects)
 		b = appendTime(b, `,"notBefore":"`, k.NotBefore)
 		b = appendTime(b, `,"notAfter":"`, k.NotAfter)
 		if !k.RevokedAt.IsZero() {

@@ -54,6 +54,12 @@ type Key struct {
 	NotAfter  time.Time // first instant it may no longer have signed at; required, after NotBefore
 	RevokedAt time.Time // zero: not revoked. What claims this instant or a later one is refused
 
+	// What a producer key may sign, beside what its principal is granted; empty: that
+	// alone bounds it. At most MaxPatterns each, none on a broker key. Sources are
+	// exact or end in *, as in the policy; Subjects are NATS filters. A Key that came
+	// out of ByHint or ByID shares its lists with the Ring: they must not be changed.
+	Sources, Subjects []string
+
 	public [ed25519.PublicKeySize]byte // set by New
 }
 
@@ -148,7 +154,7 @@ func (k *Key) load() error {
 	case !k.RevokedAt.IsZero() && !writable(k.RevokedAt):
 		return errors.New("revokedAt is outside the years 1 to 9999")
 	}
-	return nil
+	return k.loadPatterns()
 }
 
 func (k *Key) hint() [HintBytes]byte { return [HintBytes]byte(k.public[:HintBytes]) }
@@ -215,8 +221,14 @@ func (r *Ring) ByID(id string) (Key, bool) {
 	return r.keys[i], true
 }
 
-// Keys returns a copy of the keys, ascending by ID.
-func (r *Ring) Keys() []Key { return slices.Clone(r.keys) }
+// Keys returns a copy of the keys and their lists, ascending by ID.
+func (r *Ring) Keys() []Key {
+	keys := make([]Key, len(r.keys))
+	for i := range r.keys {
+		keys[i] = r.keys[i].clone()
+	}
+	return keys
+}
 
 // Version returns the version, which grows with every change.
 func (r *Ring) Version() uint64 { return r.version }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -83,11 +84,11 @@ func TestDocumentRoundTrip(t *testing.T) {
 	}
 	for _, k := range r.Keys() {
 		got, ok := back.ByID(k.ID)
-		if !ok || got != k {
+		if !ok || !reflect.DeepEqual(got, k) {
 			t.Errorf("ByID(%s): got %+v, want %+v", k.ID, got, k)
 		}
 		hinted := back.ByHint([HintBytes]byte(k.Public()))
-		if len(hinted) != 1 || hinted[0] != k {
+		if len(hinted) != 1 || !reflect.DeepEqual(hinted[0], k) {
 			t.Errorf("ByHint: got %+v, want %+v", hinted, k)
 		}
 	}

@@ -1,0 +1,58 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// Words of Binding.Require: what an event on the subject must bear.
+const (
+	RequireAttested = "attested" // the broker's attestation, which every event has
+	RequireProducer = "producer" // a signature of its producer too
+	RequireLogged   = "logged"   // attested, and its stream is in the log
+)
+
+// ReplayPast and ReplayFuture bound the recordedtime of a signed event at ingress,
+// by the clock of the broker. Within them the deduplication of the stream, which by
+// MinDuplicateWindow lasts as long, or the node's memory of ephemeral events, keeps
+// a signed event from being taken in twice.
+const (
+	ReplayPast   = 2 * time.Minute
+	ReplayFuture = time.Minute
+)
+
+// checkRequire refuses levels that nothing could reach on the subject. That the
+// streams of signed events remember them for long enough is a rule for every
+// stream: see MinDuplicateWindow.
+func (m *merged) checkRequire(f *faults) {
+	for _, b := range m.bindings {
+		switch {
+		case b.Require == "" || b.Require == RequireAttested:
+		case isRPC(b.Match):
+			f.add(b.At, "subject rule %s: require: %s is for events, requests are not events", b.Match, b.Require)
+		case b.Require == RequireLogged:
+			m.checkLogged(b, f)
+		}
+	}
+}
+
+// checkLogged refuses require: logged where something that is not in a log matches.
+func (m *merged) checkLogged(b *bindingDecl, f *faults) {
+	for _, s := range m.streams {
+		if logged(s) || !slices.ContainsFunc(s.Subjects, func(subject string) bool { return wire.Overlap(subject, b.Match) }) {
+			continue
+		}
+		f.add(b.At, "subject rule %s: require: logged, and stream %s at %s has no log: true", b.Match, s.Name, s.At)
+	}
+	for _, w := range m.ephemeral {
+		if wire.Overlap(w.text, b.Match) {
+			f.add(b.At, "subject rule %s: require: logged, and ephemeral subject %s at %s is not stored", b.Match, w.text, w.at)
+		}
+	}
+}
+
+// logged reports whether the stream is in the log, which none is before streams can
+// say so.
+func logged(*Stream) bool { return false }
