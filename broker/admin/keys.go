@@ -22,7 +22,7 @@ func (s *Service) keysLs(_ context.Context, r *request) (any, error) {
 	out := adminapi.KeyList{Version: ring.Version(), Issued: ring.Issued(), Expires: ring.Expires()}
 	for _, k := range ring.Keys() {
 		out.Keys = append(out.Keys, adminapi.Key{
-			ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal,
+			ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal, Sources: k.Sources, Subjects: k.Subjects,
 			NotBefore: k.NotBefore, NotAfter: k.NotAfter, RevokedAt: k.RevokedAt,
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -147,9 +148,9 @@ func printKeys(a *app, list *admin.KeyList) error {
 		return a.printJSON(list)
 	}
 	fmt.Fprintf(a.stdout, "keyring version %d, expires %s (in %s)\n\n", list.Version, stamp(list.Expires), span(time.Until(list.Expires)))
-	g := newGrid(a.stdout, "KEY", "ROLE", "PRINCIPAL", "FROM", "TO", "REVOKED")
+	g := newGrid(a.stdout, "KEY", "ROLE", "PRINCIPAL", "FROM", "TO", "REVOKED", "SOURCES", "SUBJECTS")
 	for _, k := range list.Keys {
-		g.row(k.ID, k.Role, k.Principal, stamp(k.NotBefore), stamp(k.NotAfter), stamp(k.RevokedAt))
+		g.row(k.ID, k.Role, k.Principal, stamp(k.NotBefore), stamp(k.NotAfter), stamp(k.RevokedAt), strings.Join(k.Sources, " "), strings.Join(k.Subjects, " "))
 	}
 	g.flush()
 	return nil

@@ -51,8 +51,8 @@ type signed struct {
 	From      time.Time `json:"notBefore"`
 	Until     time.Time `json:"notAfter"`
 	RevokedAt time.Time `json:"revokedAt,omitzero"`
-	Replaces  string    `json:"replaces,omitempty"`    // key that ends
-	Ends      time.Time `json:"replacesAt,omitzero"`   // when it ends
+	Replaces  string    `json:"replaces,omitempty"`  // key that ends
+	Ends      time.Time `json:"replacesAt,omitzero"` // when it ends
 }
 
 func (a *app) printSigned(s *signed, notes ...string) error {
@@ -94,6 +94,7 @@ func keysRootCommand(a *app) *cobra.Command {
 type issueFlags struct {
 	ringEdit
 	out, key, role, principal, from string
+	sources, subjects               []string
 	life                            time.Duration
 }
 
@@ -120,9 +121,11 @@ producer signs its own events; its principal is TENANT/NAME.`,
 	f.StringVar(&p.key, "key", "", "public key whose seed is elsewhere")
 	f.StringVar(&p.role, "role", roleNode, "node or producer")
 	f.StringVar(&p.principal, "principal", "", "who holds it: the name of the node, or TENANT/NAME of the producer")
+	f.StringArrayVar(&p.sources, "source", nil, "ce-source that a producer may sign, exact or ending in * (repeat it; default: all that its policy grants)")
+	f.StringArrayVar(&p.subjects, "subject", nil, "subject that a producer may sign on, NATS wildcards (repeat it; default: as --source)")
 	f.StringVar(&p.from, "from", "", "valid from, RFC 3339 (default: an hour ago, as clocks differ)")
 	f.Var(newSpan(&p.life, defaultKeyLife), "for", "valid for, from then on")
-	_ = cmd.MarkFlagRequired("principal")                                                                   // fails only for an unknown flag
+	_ = cmd.MarkFlagRequired("principal")                                                                         // fails only for an unknown flag
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer}, noFiles)) // as above
 	return cmd
 }
@@ -146,7 +149,7 @@ func issueKey(a *app, p *issueFlags, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	k := keyring.Key{ID: id, Alg: keyring.AlgEd25519, Role: role.role, Principal: p.principal, NotBefore: from, NotAfter: from.Add(p.life)}
+	k := keyring.Key{ID: id, Alg: keyring.AlgEd25519, Role: role.role, Principal: p.principal, NotBefore: from, NotAfter: from.Add(p.life), Sources: p.sources, Subjects: p.subjects}
 	ring, err := p.sign(now, func(_ *keyring.Ring, c *keyring.Change) error { return c.Issue(k) })
 	if err != nil {
 		undo()

@@ -107,6 +107,8 @@ func parseRing(a *app, doc []byte, file, root string, now time.Time) (*keyring.R
 	switch {
 	case errors.Is(err, keyring.ErrBadSignature):
 		return nil, fmt.Errorf("%s cannot be trusted: %w, %s", file, err, public)
+	case errors.Is(err, keyring.ErrMalformed), errors.Is(err, keyring.ErrInvalid):
+		return nil, &usageError{msg: fmt.Sprintf("%s is not a keyring: %v", file, err)}
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -117,7 +119,7 @@ func listOf(ring *keyring.Ring) *admin.KeyList {
 	list := &admin.KeyList{Version: ring.Version(), Issued: ring.Issued(), Expires: ring.Expires()}
 	for _, k := range ring.Keys() {
 		list.Keys = append(list.Keys, admin.Key{
-			ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal,
+			ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal, Sources: k.Sources, Subjects: k.Subjects,
 			NotBefore: k.NotBefore, NotAfter: k.NotAfter, RevokedAt: k.RevokedAt,
 		})
 	}

@@ -56,6 +56,8 @@ type Key struct {
 	Alg       string    `json:"alg"`  // ed25519
 	Role      string    `json:"role"` // broker or producer
 	Principal string    `json:"principal,omitempty"`
+	Sources   []string  `json:"sources,omitempty"`  // that a producer may sign; none: what its policy grants
+	Subjects  []string  `json:"subjects,omitempty"` // the same
 	NotBefore time.Time `json:"notBefore,omitzero"`
 	NotAfter  time.Time `json:"notAfter,omitzero"`
 	RevokedAt time.Time `json:"revokedAt,omitzero"`
