@@ -71,7 +71,8 @@ func takeRing(b *Broker, doc []byte) error {
 		return err
 	}
 	m.ring, m.ringDoc, m.loaded = ring, slices.Clone(doc), now
-	if m.mute = m.chooseSigner(&b.cfg, now); m.sameKeys(old) {
+	m.mute = m.chooseSigner(&b.cfg, now)
+	if m.chooseShown(); m.sameKeys(old) {
 		return nil
 	}
 	chain, err := b.newChain(&m)

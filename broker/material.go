@@ -23,6 +23,7 @@ type material struct {
 	validators map[*policy.SchemaDoc]schema.Validator
 	signer     *signing.Signer
 	signers    []*signing.Signer // of all seeds of this node, signer among them
+	shown      *signing.Signer   // of the token that the routes have; may be that of a key which has ended
 	mute       error             // why nothing is attested; nil: signer attests
 	ring       *keyring.Ring
 	ringDoc    []byte
@@ -73,6 +74,11 @@ func (m *material) same(old *material) bool {
 // sameKeys leaves out the seeds that are not in use.
 func (m *material) sameKeys(old *material) bool {
 	return bytes.Equal(m.ringDoc, old.ringDoc) && sameSigner(m.signer, old.signer) && (m.mute == nil) == (old.mute == nil)
+}
+
+// sameRoutes: the other nodes are judged, and judge this one, as before.
+func (m *material) sameRoutes(old *material) bool {
+	return bytes.Equal(m.ringDoc, old.ringDoc) && sameSigner(m.shown, old.shown)
 }
 
 func sameSigner(a, b *signing.Signer) bool { return a.KeyID() == b.KeyID() }

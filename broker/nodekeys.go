@@ -30,7 +30,9 @@ func (m *material) loadKeys(cfg *Config, now time.Time) error {
 	if err := m.readKeys(cfg, now); err != nil {
 		return err
 	}
-	return m.chooseSigner(cfg, now)
+	err := m.chooseSigner(cfg, now)
+	m.shown = m.signer
+	return err
 }
 
 // reloadKeys reads them for a broker that runs with old. It takes a keyring in which its
@@ -40,8 +42,9 @@ func (m *material) reloadKeys(cfg *Config, old *material, now time.Time) error {
 	if err := m.readKeys(cfg, now); err != nil {
 		return err
 	}
-	m.signer = old.signer
+	m.signer, m.shown = old.signer, old.shown
 	err := m.chooseSigner(cfg, now)
+	m.chooseShown()
 	if k, ok := m.ring.ByID(m.signer.KeyID()); ok && !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt) {
 		m.mute, err = err, nil
 	}
@@ -126,6 +129,14 @@ func (m *material) chooseSigner(cfg *Config, now time.Time) error {
 		m.signer = m.signers[0]
 	}
 	return first
+}
+
+// chooseShown keeps the token of the routes while nobody refuses it: another one makes
+// the routes anew, which loses what is on its way over them.
+func (m *material) chooseShown() {
+	if k, ok := m.ring.ByID(m.shown.KeyID()); !ok || !k.RevokedAt.IsZero() {
+		m.shown = m.signer
+	}
 }
 
 func (m *material) holds(id string) bool {

@@ -132,7 +132,7 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 			admin.RingChanged(b.admin)
 		}
 	}
-	if m.policyChanged(old) || b.nodes != nil && !m.sameKeys(old) {
+	if m.policyChanged(old) || b.nodes != nil && !m.sameRoutes(old) {
 		// The gate has given the new permissions to its tickets; this makes the server
 		// ask for them again. Nodes show tokens of their keys and are judged by the
 		// keyring: it asks for those again, too.
