@@ -89,3 +89,6 @@ func AnsweredFirst(b *Broker, asker string) (string, error) {
 	}
 	return order[0], sub.Unsubscribe()
 }
+
+// RingVersion is the version of the keyring in force.
+func RingVersion(b *Broker) uint64 { return b.material.Load().ring.Version() }
