@@ -13,8 +13,8 @@ import (
 // Limits of the readers that wait for a newer keyring. One beyond them is answered at
 // once with what there is, and asks again later.
 const (
-	maxRingWaiters  = 20_000 // of all callers together
-	maxRingWaitersA = maxRingWaiters / 2
+	maxRingWaiters   = 20_000 // of all callers together
+	maxRingWaitsEach = maxRingWaiters / 2
 )
 
 // errWaits is what a handler returns when the answer comes later.
@@ -39,7 +39,7 @@ type ringWaiter struct {
 func (w *ringWaiters) add(c *call, wait time.Duration, late func(*ringWaiter)) (*ringWaiter, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || len(w.all) >= maxRingWaiters || w.of[c.Principal] >= maxRingWaitersA {
+	if w.closed || len(w.all) >= maxRingWaiters || w.of[c.Principal] >= maxRingWaitsEach {
 		return nil, false
 	}
 	if w.all == nil {
