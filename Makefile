@@ -44,15 +44,15 @@ bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 bench-curve: ## clusters of three, Signet and raw: throughput against the number of streams; writes bench/CURVE.txt; about 4 minutes
 	$(GO) run ./bench/cmd/bench -curve -out bench/CURVE.txt
 
-test-cluster: ## drills of an operator on real clusters, then three nodes as processes: killed, paused, cut off, damaged, wiped, restarted, with wrong clocks under load; about 8 minutes
+test-cluster: ## drills of an operator on real clusters, then three nodes as processes: killed, paused, cut off, damaged, wiped, replaced, restarted, with wrong clocks under load; about 8 minutes
 	$(GO) test -timeout 9m -count=1 ./broker/clustertest
-	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 12m
+	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 15m
 
 test-faults: ## the long suite, about an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes, damage, wrong clocks, an upgrade (UPGRADE_FROM=rev; default the last tag) under load (volumes need root on Linux)
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt
 	@(status=0; $(GO) run ./bench/cmd/faults -kills 20 -cuts 5 -disk 6 || status=$$?; echo; \
 	  $(GO) run ./bench/cmd/faults -encrypted -kills 10 -cuts 3 -keychange 15 || status=$$?; echo; \
-	  $(GO) run ./bench/cmd/faults -cluster -kills 100 -cuts 20 -upgrade-from '$(UPGRADE_FROM)' -limit 90m || status=$$?; exit $$status) \
+	  $(GO) run ./bench/cmd/faults -cluster -kills 100 -cuts 20 -disk 4 -upgrade-from '$(UPGRADE_FROM)' -limit 90m || status=$$?; exit $$status) \
 	  >> bench/FAULTS.txt; status=$$?; cat bench/FAULTS.txt; exit $$status
 
 clean: ## remove what was built

@@ -92,6 +92,7 @@ type storage struct {
 	store   *store.Store
 	nodes   *nodes // nil without a cluster
 	held    holds  // nothing without a cluster
+	own     *ownStreams
 }
 
 // inForce is what changes while the broker runs: what a reload replaces, and how
@@ -173,6 +174,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"filling", func(context.Context, *material) error { startFilling(up); return nil }},
 		{"quorum", up.awaitQuorum},
 		{"streams", up.patient(up.makeStreams)},
+		{"own streams", up.patient(func(ctx context.Context, _ *material) error { return startOwnStreams(ctx, up) })},
 		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/broker/store"
 )
@@ -95,7 +96,7 @@ func TestStreamsWithoutLeader(t *testing.T) {
 				}
 			}
 			unled(ctx, t, n, tc.stream)
-			began := time.Now()
+			began, before := time.Now(), n.Policy().Digest()
 			put(strings.Replace(string(old), tc.from, tc.to, 1))
 			soon, cancel := context.WithTimeout(ctx, time.Minute)
 			err := n.Reload(soon)
@@ -110,6 +111,11 @@ func TestStreamsWithoutLeader(t *testing.T) {
 			}
 			wg.Wait()
 			holders(ctx, t, c, tc.stream)
+			// Nobody touches a file or sends a signal: the node has to think of it.
+			broker.ReloadAgain(ctx, n.Broker)
+			if changed := n.Policy().Digest() != before; changed != (tc.refused == nil) {
+				t.Errorf("by itself, with all nodes: changed %t, want %t", changed, tc.refused == nil)
+			}
 			if err := n.Reload(ctx); !errors.Is(err, tc.refused) {
 				t.Errorf("reload with all nodes: %v, want %v", err, tc.refused)
 			}

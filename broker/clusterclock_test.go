@@ -78,3 +78,50 @@ func TestWrongClock(t *testing.T) {
 		}
 	}
 }
+
+// TestClockWasSet: a clock that is set is noticed, by how much, and one that goes on is not.
+func TestClockWasSet(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	c := clockSet{wall: at}
+	for i, tc := range []struct{ wall, steady, want time.Duration }{
+		{0, 0, 0},
+		{2 * time.Second, 2 * time.Second, 0},
+		{time.Hour, time.Hour, 0},              // both stood still, or both went on
+		{time.Hour + clockLimit, time.Hour, 0}, // within what a time service slews
+		{time.Hour + 10*time.Minute + clockLimit, time.Hour, 10 * time.Minute},  // ahead
+		{time.Hour + 2*time.Second, time.Hour + time.Second, -10 * time.Minute}, // and back
+		{time.Hour + 3*time.Second, time.Hour + 2*time.Second, 0},               // goes on
+	} {
+		if d := c.look(at.Add(tc.wall), tc.steady); d.Round(2*time.Second) != tc.want {
+			t.Errorf("look %d: %v, want %v", i, d, tc.want)
+		}
+	}
+}
+
+// TestClockHealth: a node whose clock is far from that of most is not well until a comparison
+// finds it right; where nobody can tell who is wrong, nobody is.
+func TestClockHealth(t *testing.T) {
+	const far = clockBound + time.Second
+	b := &Broker{storage: storage{nodes: &nodes{}}}
+	if err := clockHealth(&Broker{}); err != nil {
+		t.Errorf("a broker by itself: %v", err)
+	}
+	if err := clockHealth(b); err != nil {
+		t.Errorf("before the first comparison: %v", err)
+	}
+	for _, tc := range []struct {
+		name  string
+		ahead map[string]time.Duration
+		want  bool
+	}{
+		{"right", map[string]time.Duration{"n2": 0, "n3": time.Minute}, false},
+		{"wrong", map[string]time.Duration{"n2": far, "n3": far}, true},
+		{"the other one is", map[string]time.Duration{"n2": 0, "n3": -far}, false},
+		{"nobody can tell", map[string]time.Duration{"n2": far}, false},
+	} {
+		b.nodes.clocks.Store(&tc.ahead)
+		if err := clockHealth(b); errors.Is(err, ErrClock) != tc.want {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}

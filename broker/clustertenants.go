@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 const (
@@ -64,7 +65,7 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 		}
 		waits := wrongClock(infos)
 		if errors.Is(waits, ErrClock) {
-			return nil, waits
+			return nil, fmt.Errorf("%w, then start again: nothing was opened", waits)
 		}
 		// A damaged copy may be thrown away only where the others have it all: who is
 		// ready has looked, and one no outweighs.
@@ -104,10 +105,13 @@ func hearTenants(ctx context.Context, b startup, cfg embed.Config) (_ []embed.Te
 // same there.
 func (n *nodes) learn(all []embed.TenantAccount, info *nodeInfo) []embed.TenantAccount {
 	for _, t := range info.Tenants {
-		if !hasAccount(all, t.Name) {
-			n.b.log.Warn().Str("tenant", t.Name).Str("node", info.Node).Msg("another node has a tenant that the policy here does not have")
-			all = append(all, t)
+		at := slices.IndexFunc(all, func(o embed.TenantAccount) bool { return o.Name == t.Name })
+		if at >= 0 {
+			all[at].MaxBytes = max(all[at].MaxBytes, t.MaxBytes)
+			continue
 		}
+		n.b.log.Warn().Str("tenant", t.Name).Str("node", info.Node).Msg("another node has a tenant that the policy here does not have")
+		all = append(all, t)
 	}
 	n.compare(info)
 	warnClock(n.b, info)
@@ -159,12 +163,13 @@ func (n *nodes) awaitTenants(ctx context.Context, want []embed.TenantAccount) er
 	}
 }
 
-// lacking lists which node lacks which tenant, as "node: tenant".
+// lacking lists which node lacks which tenant, as "node: tenant". The broker's own account
+// is no tenant: see ownStreams.
 func lacking(infos []nodeInfo, want []embed.TenantAccount) []string {
 	var out []string
 	for _, info := range infos {
 		for _, t := range want {
-			if !hasAccount(info.Tenants, t.Name) {
+			if t.Name != wire.BrokerAccount && !hasAccount(info.Tenants, t.Name) {
 				out = append(out, info.Node+": "+t.Name)
 			}
 		}

@@ -280,7 +280,7 @@ func (m *model) work(s modelState, i int, leads bool) {
 	case x.store == holdsFilling && leads && !x.has && m.streamsLed(&s, i):
 		m.with(s, i, modelNode{store: holdsFilling, runs: "ready", joins: true, has: true})
 	}
-	if x.store == holdsFilling && m.view(&s, i).fills(whole{}) {
+	if x.store == holdsFilling && len(m.view(&s, i).lacks(whole{})) == 0 {
 		if !x.has || !leads {
 			m.t.Errorf("node %d counts as filled: %+v", i, s)
 		}

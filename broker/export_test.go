@@ -45,6 +45,9 @@ func Missing(b *Broker) []string { return b.server.Cluster().Missing }
 // RecheckNodes is the check of the nodes' keys that runs once a minute.
 func RecheckNodes(b *Broker) { recheckNodes(b) }
 
+// ReloadAgain is what runs once a minute after a reload that failed while nodes were away.
+func ReloadAgain(ctx context.Context, b *Broker) { reloadAgain(ctx, b) }
+
 // SetFilled makes a broker of c ask filled before it calls its store filled.
 func SetFilled(c *Config, filled func() bool) { c.Storage.testOnlyFilled = filled }
 

@@ -2,14 +2,17 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/signetbus/signet/broker/internal/embed"
 )
 
-// fillLook is between two looks whether a store is filled.
-const fillLook = time.Second
+const (
+	fillLook = time.Second      // between two looks whether a store is filled
+	fillTell = 15 * time.Second // between two lines that say what it lacks
+)
 
 // startFilling looks until the others have filled the store, and writes that down: from
 // then on the node counts as one that has forgotten nothing. It begins before the streams
@@ -22,7 +25,7 @@ func startFilling(b startup) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		look, done := time.NewTicker(fillLook), whole{}
+		look, done, told := time.NewTicker(fillLook), whole{}, time.Now()
 		defer look.Stop()
 		for b.held.get() == holdsFilling {
 			select {
@@ -31,7 +34,15 @@ func startFilling(b startup) {
 			case <-look.C:
 			}
 			view := b.nodes.gather(life)
-			if !view.fills(done) || embed.Stored(b.server) != nil || !mayFill(b) {
+			lacks := view.lacks(done)
+			if err := embed.Stored(b.server); err != nil {
+				lacks = append(lacks, err.Error())
+			}
+			if len(lacks) > 0 || !mayFill(b) {
+				if time.Since(told) > fillTell {
+					told = time.Now()
+					b.log.Info().Strs("lacks", lacks).Msg("the store is being filled")
+				}
 				giveLead(life, b, view)
 				continue
 			}
@@ -91,16 +102,18 @@ type streamKey struct {
 	consumers       bool // those of the stream, and not the stream itself
 }
 
-// fills reports whether this node has all that belongs on it: its copies of the log, of
+// lacks lists what this node has not got of what belongs on it: its copies of the log, of
 // the streams and of their consumers, each by what the leader says. Copies on other nodes are no
 // matter: they may be away for good, and wait for this very node.
-func (c *clusterView) fills(done whole) bool {
+func (c *clusterView) lacks(done whole) []string {
 	lead := c.views[c.state.Leader]
 	if lead == nil || lead.Cluster.Leader != lead.Node {
-		return false
+		return []string{"nobody leads the cluster"}
 	}
-	p, member := c.member(c.self)
-	all := member && p.Whole()
+	var out []string
+	if p, member := c.member(c.self); !member || !p.Whole() {
+		out = append(out, "the log of the cluster")
+	}
 	for i := range c.groups {
 		g := &c.groups[i]
 		at := slices.IndexFunc(g.members, func(m embed.ClusterPeer) bool { return m.Name == c.self })
@@ -111,14 +124,18 @@ func (c *clusterView) fills(done whole) bool {
 		if g.leader != "" && at >= 0 && g.members[at].Whole() {
 			done[k] = true
 		}
-		all = all && done[k]
+		if !done[k] {
+			out = append(out, fmt.Sprintf("stream %s of %s, led by %q", g.stream, g.account, g.leader))
+		}
 		k.consumers = true
 		if g.leader != "" && g.lacking[c.self] == 0 {
 			done[k] = true
 		}
-		all = all && done[k]
+		if !done[k] {
+			out = append(out, fmt.Sprintf("%d consumers of stream %s of %s, led by %q", g.lacking[c.self], g.stream, g.account, g.leader))
+		}
 	}
-	return all
+	return out
 }
 
 // owe enters, into the stream s, what the node that tells of g says of the copies.

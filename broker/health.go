@@ -47,7 +47,7 @@ func (b view) ready() error {
 	if p := phase(b.phase.Load()); p != phaseReady {
 		return errors.New(phaseNames[p])
 	}
-	return errors.Join(b.storage(), b.server.Health(), b.keyringHealth(), b.guards.ready())
+	return errors.Join(b.storage(), b.server.Health(), b.keyringHealth(), b.guards.ready(), clockHealth(b.Broker))
 }
 
 func (b view) keyringHealth() error {
@@ -103,7 +103,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "memory": b.guards.memory.Over,
+		"volume": b.guards.volumeHealth, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {

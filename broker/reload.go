@@ -13,10 +13,14 @@ import (
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // declaredAccounts sizes one account per tenant by what its policy declares, and
-// refuses a policy that promises more than the store has.
+// refuses a policy that promises more than the store has. In a cluster each account may
+// have the whole store: a node whose policy is older than that of the others, and whose account
+// were smaller, would refuse its copy of a stream that they have enlarged or made, and not
+// ask again (nats-server 2.15.2, error 10047).
 func declaredAccounts(set *policy.Set, cfg *Config) ([]embed.TenantAccount, error) {
 	var out []embed.TenantAccount
 	var faults []error
@@ -26,11 +30,18 @@ func declaredAccounts(set *policy.Set, cfg *Config) ([]embed.TenantAccount, erro
 		out = append(out, embed.TenantAccount{Name: t.Name, MaxBytes: store.AccountBytes(t, cfg.size())})
 		sum += store.NodeBytes(t)
 	}
+	out = append(out, embed.TenantAccount{Name: wire.BrokerAccount, MaxBytes: store.OwnAccountBytes(set, cfg.size())})
+	own := store.OwnNodeBytes(set)
+	if cfg.Cluster != nil {
+		for i := range out {
+			out[i].MaxBytes = max(out[i].MaxBytes, int64(cfg.Storage.MaxBytes)*int64(cfg.size()))
+		}
+	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	if most := int64(cfg.Storage.MaxBytes); sum > most {
-		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters), storage.maxBytes is %d", sum, most)
+	if most := int64(cfg.Storage.MaxBytes); sum+own > most {
+		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters) and the broker %d for its own (audit trail, logs, keys), storage.maxBytes is %d", sum, own, most)
 	}
 	return out, nil
 }
@@ -52,7 +63,13 @@ func (b *Broker) reservedAccounts(ctx context.Context, set *policy.Set) ([]embed
 		}
 		out[i].MaxBytes = max(out[i].MaxBytes, n)
 	}
-	return out, nil
+	own := &out[len(out)-1]
+	if !b.server.HasAccount(own.Name) {
+		return out, nil
+	}
+	n, err := store.OwnReservation(ctx, b.store, set)
+	own.MaxBytes = max(own.MaxBytes, n)
+	return out, err
 }
 
 // reloadLimit bounds a reload. In a cluster it waits for a leader, and for the other
@@ -189,6 +206,11 @@ func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
 	}
 	if err := b.store.ApplyPolicy(ctx, m.policy); err != nil {
 		return err
+	}
+	if b.own.done() {
+		if err := store.ApplyOwn(ctx, b.store, m.policy); err != nil {
+			return err
+		}
 	}
 	if err := b.admin.Serve(m.policy); err != nil {
 		return err

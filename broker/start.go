@@ -266,9 +266,10 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 	return nil
 }
 
-// startWatch reloads when a file changes, and once a minute sweeps idle token buckets,
-// checks the consumers and the nodes' keys, compares the nodes' clocks, and says which limits turned
-// connections away.
+// startWatch reloads when a file changes, and once a minute sweeps idle token buckets and old signed events,
+// checks the consumers and the nodes' keys, reloads again what failed for want of other
+// nodes, compares the nodes' clocks (at once when the one here was set), and says which limits
+// turned connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -284,16 +285,23 @@ func (b startup) startWatch(context.Context, *material) error {
 		defer close(swept)
 		t, door := time.NewTicker(time.Minute), doorLog{}
 		defer t.Stop()
+		clock, began := time.NewTicker(clockEvery), time.Now()
+		defer clock.Stop()
+		set := clockSet{wall: began.Round(0)}
 		for {
 			select {
 			case <-life.Done():
 				return
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
+				b.seen.Sweep(now)
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
+				reloadAgain(life, b.Broker)
 				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)
+			case <-clock.C:
+				watchClock(life, b.Broker, &set, began)
 			}
 		}
 	}()

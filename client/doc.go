@@ -35,6 +35,10 @@
 // broker without making two events of one. Set [Event.ID] to make your own
 // retries idempotent too.
 //
+// With [WithEventKeyFile] the SDK signs what it publishes, with a key that is not
+// the one of the connection. A reader that needs such signatures says so with
+// [RequireProducer]; [Delivery] has what was verified.
+//
 // # Errors
 //
 // Every refusal is an [*Error] with code, class, rule and ref. Test the class

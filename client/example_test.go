@@ -127,3 +127,25 @@ func ExampleRetryable() {
 	fmt.Println(client.Retryable(limited), client.Retryable(denied), errors.Is(denied, client.ErrDenied))
 	// Output: true false true
 }
+
+// Sign what is published with an event key, and read only what that producer signed.
+func ExampleWithEventKeyFile() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("dev-app"), client.WithEventKeyFile("checkout-events.seed"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ev := &client.Event{Type: "com.example.order.paid", DataContentType: client.ContentTypeJSON, Data: []byte(`{"id":7}`)}
+	if _, err := c.Publish(ctx, "orders.7.paid", ev); err != nil {
+		log.Fatal(err)
+	}
+	sub, err := c.Subscribe(ctx, "orders.*.paid", func(_ context.Context, d *client.Delivery) error {
+		fmt.Println(d.Producer.Principal, d.Producer.KeyID)
+		return nil
+	}, client.RequireProducer("shop/checkout"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-sub.Closed()
+}

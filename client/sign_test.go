@@ -329,3 +329,17 @@ func TestCloseEndsEventsThatWaitForTheirSignature(t *testing.T) {
 		}
 	}
 }
+
+// A reader that was there before the event key fetches the keyring anew, and then has
+// the event.
+func TestReaderLearnsOfANewEventKey(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: signPolicy})
+	got := subscribe(t, b, "orders.>", client.RequireProducer("shop/checkout"))
+	file, id := b.EventKey("shop/checkout")
+	if _, err := b.Client("checkout", client.WithEventKeyFile(file)).Publish(within(t, time.Minute), "orders.signed.x", client.NewEvent("t", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if d := next(t, got); d.Producer.KeyID != id {
+		t.Errorf("signed by %q, want %s", d.Producer.KeyID, id)
+	}
+}

@@ -99,8 +99,8 @@ func TestStockVerifierAccepts(t *testing.T) {
 				t.Errorf("%s, batch of %d: body %s has not the names %s", tc.name, n, body, tc.names)
 			}
 			// The same library refuses another key, and another algorithm of the same key.
-			stranger := key
-			if stranger, ok = ring.ByID(testProducer(t, fillOther).KeyID()); !ok {
+			stranger, ok := ring.ByID(testProducer(t, fillOther).KeyID())
+			if !ok {
 				t.Fatal("no key")
 			}
 			if _, _, err := stockVerify(t, tc.material, stockKey{stranger, n > 1}); err == nil {

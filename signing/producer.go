@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/nats-io/nkeys"
 
@@ -54,7 +55,9 @@ func (p *Producer) GoString() string { return p.signer.id }
 //
 // Errors: ErrMalformed.
 func (p *Producer) Sign(e *cloudevent.Event, natsSubject string) error {
-	var b ProducerBatch
+	b := producerBatches.Get().(*ProducerBatch)
+	defer producerBatches.Put(b)
+	b.Reset()
 	if _, err := b.Add(e, []byte(natsSubject)); err != nil {
 		return err
 	}
@@ -62,6 +65,8 @@ func (p *Producer) Sign(e *cloudevent.Event, natsSubject string) error {
 	e.SetExt([]byte(wire.AttrDSSE), b.AppendMaterial(nil, 0))
 	return nil
 }
+
+var producerBatches = sync.Pool{New: func() any { return new(ProducerBatch) }}
 
 // ProducerBatch signs up to MaxProducerBatch events with one signature. Use: Reset,
 // Add for each event, Sign once, then AppendMaterial for each. It may be used

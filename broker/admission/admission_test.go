@@ -540,6 +540,11 @@ func FuzzAdmit(f *testing.F) {
 	f.Add("$KV.config.k", "KV-Operation: DEL", "")
 	f.Add("telemetry.cpu", "ce-subject: a%20b", "x")
 	fx := newFixture(f)
+	for _, e := range []*cloudevent.Event{fx.signed("good", "orders.signed"), fx.signed("second", "telemetry.signed"), fx.signed("other", "orders.a")} {
+		for _, subject := range []string{"orders.signed", "telemetry.signed", "orders.a"} {
+			f.Add(subject, strings.TrimSuffix(string(cloudevent.AppendHeaders(nil, e)), "\r\n"), string(e.Data))
+		}
+	}
 	f.Fuzz(func(t *testing.T, subject, lines, payload string) {
 		var header []byte
 		if lines != "" {

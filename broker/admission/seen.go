@@ -92,6 +92,13 @@ func (s *Seen) take(id seenID, principal string, now time.Time) seenVerdict {
 	return seenNew
 }
 
+// Sweep frees what is too old to matter, where no event comes that would.
+func (s *Seen) Sweep(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turnLocked(now)
+}
+
 // turnLocked starts a generation every seenWindow, so each entry stays for one to
 // two of them. A clock that goes back only makes entries stay longer.
 func (s *Seen) turnLocked(now time.Time) {

@@ -50,8 +50,9 @@ func (b *Broker) ChangeKeyring(change func([]keyring.Key) []keyring.Key) {
 	doc, err = next.Sign(root)
 	b.check(err)
 	// In one step: the broker watches the file.
-	b.check(os.WriteFile(b.State.Keyring+".next", doc, 0o600))
-	b.check(os.Rename(b.State.Keyring+".next", b.State.Keyring))
+	file := filepath.Join(b.State.Dir, "keyring.next")
+	b.check(os.WriteFile(file, doc, 0o600)) //nolint:gosec // in the folder of the test
+	b.check(os.Rename(file, b.State.Keyring))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	b.check(b.Reload(ctx))

@@ -107,6 +107,11 @@ func (c *Processes) AwaitReady(ctx context.Context, i int) error {
 	}
 }
 
+// Probe asks a node on its operations port whether it is ready; said is why not.
+func Probe(ctx context.Context, c *Processes, i int) (ready bool, said string) {
+	return probe(ctx, "http://"+c.nodes[i].ops+"/readyz")
+}
+
 func probe(ctx context.Context, url string) (ok bool, said string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

@@ -76,15 +76,18 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 			faults = append(faults, err)
 			continue
 		}
-		more, err := s.plan(ctx, t)
-		if err != nil {
-			faults = append(faults, err)
-		}
+		more, err := s.plan(ctx, t.Name, declared(t, s.cfg.Nodes))
+		faults = append(faults, CheckReplicas(t, s.cfg.Nodes), err)
 		steps = append(steps, more...)
 	}
 	if err := decisive(faults); err != nil {
 		return err
 	}
+	return carryOut(ctx, s, steps)
+}
+
+// carryOut does the steps and waits until that is durable.
+func carryOut(ctx context.Context, s *Store, steps []step) error {
 	if len(steps) == 0 {
 		return nil
 	}
@@ -100,9 +103,13 @@ func (s *Store) ApplyPolicy(ctx context.Context, set *policy.Set) error {
 //
 // Errors: ErrNoLeader where not even the size of a stream is known; ErrServer, ErrClosed, or the connection's.
 func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error) {
-	a, err := s.account(t.Name)
+	return reservation(ctx, s, t.Name, declared(t, s.cfg.Nodes))
+}
+
+func reservation(ctx context.Context, s *Store, name string, wanted []jetstream.StreamConfig) (int64, error) {
+	a, err := s.account(name)
 	if errors.Is(err, ErrNoAccount) {
-		return AccountBytes(t, s.cfg.Nodes), nil
+		return allCopies(wanted), nil
 	}
 	if err != nil {
 		return 0, err
@@ -119,7 +126,7 @@ func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error
 		have[name] = &info.Config
 	}
 	var sum int64
-	for _, cfg := range declared(t, s.cfg.Nodes) {
+	for _, cfg := range wanted {
 		bytes := copies(&cfg)
 		if old, ok := have[cfg.Name]; ok {
 			bytes = max(bytes, copies(old))
@@ -133,9 +140,9 @@ func (s *Store) Reservation(ctx context.Context, t *policy.Tenant) (int64, error
 	return sum, nil
 }
 
-// plan compares what t declares with what is there.
-func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
-	a, err := s.account(t.Name)
+// plan compares what an account should have with what is there.
+func (s *Store) plan(ctx context.Context, name string, wanted []jetstream.StreamConfig) ([]step, error) {
+	a, err := s.account(name)
 	if err != nil {
 		return nil, err
 	}
@@ -144,11 +151,11 @@ func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
 		return nil, err
 	}
 	var steps []step
-	faults := []error{CheckReplicas(t, s.cfg.Nodes)}
-	for _, want := range declared(t, s.cfg.Nodes) {
+	var faults []error
+	for _, want := range wanted {
 		if cfg, silent := l.silent[want.Name]; silent {
 			if cfg == nil || len(differences(cfg, &want)) > 0 && !s.elsewhere(cfg) {
-				faults = append(faults, noLeader(t.Name, want.Name))
+				faults = append(faults, noLeader(name, want.Name))
 			}
 			continue
 		}
@@ -164,7 +171,7 @@ func (s *Store) plan(ctx context.Context, t *policy.Tenant) ([]step, error) {
 		for _, d := range differences(&info.Config, &want) {
 			changed = true
 			if err := d.check(info, time.Now()); err != nil {
-				faults = append(faults, fmt.Errorf("tenant %s: stream %s: %w", t.Name, want.Name, err))
+				faults = append(faults, fmt.Errorf("tenant %s: stream %s: %w", name, want.Name, err))
 			}
 		}
 		if changed {

@@ -63,9 +63,13 @@ func NodeBytes(t *policy.Tenant) int64 {
 // (1: no cluster), where every copy counts. See Store.Reservation for a tenant that
 // has streams already.
 func AccountBytes(t *policy.Tenant, nodes int) int64 {
+	return allCopies(declared(t, nodes))
+}
+
+func allCopies(streams []jetstream.StreamConfig) int64 {
 	var sum int64
-	for _, cfg := range declared(t, nodes) {
-		sum = addSat(sum, copies(&cfg))
+	for i := range streams {
+		sum = addSat(sum, copies(&streams[i]))
 	}
 	return sum
 }
@@ -99,12 +103,17 @@ func declared(t *policy.Tenant, nodes int) []jetstream.StreamConfig {
 	for i := range t.Objects {
 		out = append(out, objectStream(&t.Objects[i]))
 	}
-	for i := range out {
-		if out[i].Replicas == 0 {
-			out[i].Replicas = min(nodes, defaultReplicas)
+	return replicated(out, nodes)
+}
+
+// replicated fills in the copies of streams that do not say how many they want.
+func replicated(streams []jetstream.StreamConfig, nodes int) []jetstream.StreamConfig {
+	for i := range streams {
+		if streams[i].Replicas == 0 {
+			streams[i].Replicas = min(nodes, defaultReplicas)
 		}
 	}
-	return out
+	return streams
 }
 
 // safe is what all streams share. Every field that can lose or redirect messages

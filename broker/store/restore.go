@@ -171,14 +171,11 @@ func (s *Store) Restore(ctx context.Context, t *policy.Tenant, id string, stream
 
 // remake makes the streams that t declares and that are missing.
 func (s *Store) remake(ctx context.Context, t *policy.Tenant) error {
-	steps, err := s.plan(ctx, t)
-	if err != nil {
+	steps, err := s.plan(ctx, t.Name, declared(t, s.cfg.Nodes))
+	if err := decisive([]error{CheckReplicas(t, s.cfg.Nodes), err}); err != nil {
 		return err
 	}
-	if err := run(ctx, steps); err != nil {
-		return err
-	}
-	return s.durable(ctx)
+	return carryOut(ctx, s, steps)
 }
 
 // staged is the configuration of a stream while it is being restored.

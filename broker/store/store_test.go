@@ -201,7 +201,7 @@ func TestApplyPolicy(t *testing.T) {
 	}
 	// A second time changes nothing, and asks for nothing to be changed.
 	set := compile(t, shop)
-	steps, err := r.store.plan(testContext(t), set.Tenant("shop"))
+	steps, err := r.store.plan(testContext(t), "shop", declared(set.Tenant("shop"), 1))
 	if err != nil || len(steps) != 0 {
 		t.Errorf("second plan: %d steps, %v", len(steps), err)
 	}

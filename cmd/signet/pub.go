@@ -33,6 +33,7 @@ type pubVerb struct {
 	ndjson      bool
 	live        bool
 	rate        float64
+	signKey     string
 }
 
 func pubCommand(a *app) *cobra.Command {
@@ -44,11 +45,15 @@ until it is on stable storage. The broker adds what is missing (id, source, type
 time) and its attestation. What is refused is said with code, rule and fix.
 
 Each line of --ndjson is the data of one event; blank lines are skipped. Events go
-out in order with many in flight, so a refused one does not hold the others up.`,
+out in order with many in flight, so a refused one does not hold the others up.
+
+--sign-key signs the events with an event key of this principal, which the keyring
+must have: readers can then check who made them without believing the broker.`,
 		Example: `  signet pub orders.created -d '{"id":1,"total":9.5}'
   signet pub orders.created --file order.json --type com.example.order --id order-1
   cat orders.ndjson | signet pub orders.created --ndjson --rate 500
-  signet pub telemetry.cpu -d '{"load":0.2}' --live`,
+  signet pub telemetry.cpu -d '{"load":0.2}' --live
+  signet pub orders.paid --file order.json --sign-key checkout-events.seed`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return p.run(ctx, args[0]) }),
 	}
 	f := cmd.Flags()
@@ -62,6 +67,7 @@ out in order with many in flight, so a refused one does not hold the others up.`
 	f.IntVar(&p.count, "count", 1, "publish this many times")
 	f.BoolVar(&p.ndjson, "ndjson", false, "each line of the input is the data of one event")
 	f.Float64Var(&p.rate, "rate", 0, "at most this many events a second (default: no bound)")
+	f.StringVar(&p.signKey, "sign-key", "", "file with the seed of an event key (SU... or SA..., mode 0600): sign the events with it")
 	f.BoolVar(&p.live, "live", false, "the subject is ephemeral: attested, not stored, no acknowledgement")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		p.dataGiven = cmd.Flags().Changed("data")
@@ -156,7 +162,14 @@ func (p *pubVerb) run(ctx context.Context, subject string) error {
 		}
 	}
 	live := &liveErrors{got: make(chan error, 64)}
-	c, err := p.connect(ctx, client.WithErrorHandler(live.add))
+	connect := []client.Option{client.WithErrorHandler(live.add)}
+	if p.signKey != "" {
+		if _, err := os.Stat(p.signKey); err != nil {
+			return &usageError{msg: "--sign-key: " + err.Error()}
+		}
+		connect = append(connect, client.WithEventKeyFile(p.signKey))
+	}
+	c, err := p.connect(ctx, connect...)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"rc": cmdRC, "start": cmdStart, "end": cmdEnd, "await": cmdAwait, "reload": cmdReload,
 			"setenv": cmdSetenv, "flip": cmdFlip, "edit": cmdEdit, "lines": cmdLines, "isjson": cmdIsJSON,
+			"eventkeys": cmdEventKeys,
 		},
 	})
 }

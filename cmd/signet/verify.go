@@ -26,9 +26,10 @@ func verifyCommand(a *app) *cobra.Command {
 		Args: exactly("FILE"), DisableFlagsInUseLine: true,
 		Long: `Verifies saved events: one structured CloudEvent as JSON, or one a line, with the
 attributes natssubject and attestation (signet sub -o json writes them; an event
-with dssematerial in place of attestation is read too). It says who published it,
-on which subject and when, by which broker key. Any changed byte of data or
-attributes makes it fail, with exit code 3.
+with dssematerial or attestationmaterial in place of attestation is read too). It
+says who published it, on which subject and when, by which broker key, and which
+producer signed it, if one did. Any changed byte of data or attributes makes it
+fail, with exit code 3.
 
 With --keyring and --root it needs no network and no context. Otherwise both come
 from the context; a context without a keyring file asks its broker.`,
@@ -56,7 +57,8 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string) error 
 	if err != nil {
 		return err
 	}
-	v := &checker{verifier: signing.NewVerifier(func() *keyring.Ring { return ring }), ring: ring}
+	held := func() *keyring.Ring { return ring }
+	v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring}
 	good, bad, one, err := verifyAll(ctx, a, in, v)
 	if err != nil {
 		return err
@@ -165,14 +167,17 @@ type proof struct {
 	Type      string     `json:"type,omitempty"`
 	Key       string     `json:"key,omitempty"`
 	Batch     int        `json:"batch,omitempty"`
+	Producer  string     `json:"producer,omitempty"`    // principal of the key that signed the event
+	EventKey  string     `json:"producerKey,omitempty"` // that key
 	Bytes     int        `json:"bytes"`
 }
 
 // checker verifies events one after the other.
 type checker struct {
-	verifier *signing.Verifier
-	ring     *keyring.Ring
-	scratch  cloudevent.Scratch
+	verifier  *signing.Verifier
+	producers *signing.ProducerVerifier
+	ring      *keyring.Ring
+	scratch   cloudevent.Scratch
 }
 
 func (v *checker) check(n int, raw []byte) *proof {
@@ -189,38 +194,66 @@ func (v *checker) check(n int, raw []byte) *proof {
 		return p
 	}
 	e.DelExt(wire.AttrNATSSubject)
-	if len(e.Get(wire.AttrAttestation)) == 0 && len(e.Get(wire.AttrDSSE)) > 0 {
-		return v.checkDSSE(p, &e)
+	// The broker's word and the producer's are two statements, and what is there must hold.
+	producers := len(e.Get(wire.AttrDSSE)) > 0
+	var err error
+	switch {
+	case len(e.Get(wire.AttrAttestation)) > 0:
+		var att signing.Attestation
+		if att, err = v.verifier.Verify(&e, p.Subject); err == nil {
+			p.Principal, p.AuthType, p.Recorded, p.Key, p.Batch = att.Principal, att.AuthType, &att.RecordedTime, att.KeyID, att.Batch
+		}
+	case len(e.Get(wire.AttrExpanded)) > 0:
+		err = v.checkDSSE(p, &e, e.Get(wire.AttrExpanded))
+	case !producers:
+		err = signing.ErrMissing
+	case !errors.Is(v.producers.Read(new(signing.Claim), &e), signing.ErrKeyNotValid):
+		// It never was on the bus: the producer's is the only one.
+	default:
+		producers, err = false, v.checkDSSE(p, &e, e.Get(wire.AttrDSSE))
 	}
-	att, err := v.verifier.Verify(&e, p.Subject)
+	if err == nil && producers {
+		err = v.checkProducer(p, &e)
+	}
 	if err != nil {
 		p.Reason = reason(err)
 		return p
 	}
-	p.OK, p.Principal, p.AuthType, p.Recorded, p.Key, p.Batch = true, att.Principal, att.AuthType, &att.RecordedTime, att.KeyID, att.Batch
+	p.OK = true
 	return p
 }
 
-// checkDSSE verifies the standard form, as bridges write it.
-func (v *checker) checkDSSE(p *proof, e *cloudevent.Event) *proof {
-	if err := signing.VerifyDSSE(string(e.Get(wire.AttrDSSE)), e, p.Subject, v.ring); err != nil {
-		p.Reason = reason(err)
-		return p
+// checkDSSE verifies the standard form of an attestation, as bridges write it.
+func (v *checker) checkDSSE(p *proof, e *cloudevent.Event, material []byte) error {
+	if err := signing.VerifyDSSE(string(material), e, p.Subject, v.ring); err != nil {
+		return err
 	}
-	p.OK, p.Principal, p.AuthType = true, string(e.Get(wire.AttrAuthID)), string(e.Get(wire.AttrAuthType))
+	p.Principal, p.AuthType = string(e.Get(wire.AttrAuthID)), string(e.Get(wire.AttrAuthType))
 	if t, ok := cloudevent.ParseTime(e.Get(wire.AttrRecordedTime)); ok {
 		p.Recorded = &t
 	}
-	return p
+	return nil
+}
+
+func (v *checker) checkProducer(p *proof, e *cloudevent.Event) error {
+	sig, err := v.producers.Verify(e, p.Subject)
+	if err != nil {
+		return fmt.Errorf("producer signature: %w", err)
+	}
+	p.Producer, p.EventKey = sig.Principal, sig.KeyID
+	if p.Recorded == nil {
+		p.Principal, p.Recorded = sig.Principal, &sig.RecordedTime
+	}
+	return nil
 }
 
 // reason words a failed verification for people.
 func reason(err error) string {
 	switch {
 	case errors.Is(err, signing.ErrBadSignature):
-		return "the signature does not match: data or attributes were changed after the broker signed them"
+		return "the signature does not match: data or attributes were changed after they were signed"
 	case errors.Is(err, signing.ErrMissing):
-		return "it has no attestation"
+		return "it has neither an attestation nor a producer signature"
 	case errors.Is(err, signing.ErrUnknownKey):
 		return "it is signed by a key that is not in the keyring"
 	case errors.Is(err, signing.ErrNoKeyring):
@@ -248,9 +281,13 @@ func printProof(a *app, p *proof, ring *keyring.Ring) {
 		signedWith = plural(p.Batch-1, "other event")
 	}
 	fmt.Fprintf(a.stdout, "VERIFIED: %s published this on %s\n", clean(p.Principal), clean(p.Subject))
+	principal := p.Principal
+	if p.AuthType != "" {
+		principal += " (" + p.AuthType + ")"
+	}
 	facts(a.stdout, "  ", "recorded", p.Recorded.Format(time.RFC3339), "id", p.ID, "source", p.Source, "type", p.Type,
-		"data", plural(p.Bytes, "byte"), "principal", p.Principal+" ("+p.AuthType+")", "broker key", p.Key,
-		"signed with", signedWith, "keyring", fmt.Sprintf("version %d", ring.Version()))
+		"data", plural(p.Bytes, "byte"), "principal", principal, "broker key", p.Key,
+		"signed with", signedWith, "signed by producer", p.Producer, "producer key", p.EventKey, "keyring", fmt.Sprintf("version %d", ring.Version()))
 }
 
 func orDash(s string) string {

@@ -52,6 +52,7 @@ const (
 	PrefixRouted    = "_R_."
 	StreamDLQ       = "DLQ"
 	SystemAccount   = "SYS"             // nats-server's system account
+	BrokerAccount   = "SIGNET"          // the broker's own account, which no client can enter; tenants have lower-case names
 	MetaOwner       = "signet.owner"    // consumer metadata: the owning principal, written by the read guard
 	DefaultAuthType = "service_account" // CloudEvents authcontext extension vocabulary
 	// DefaultContentType is the datacontenttype of data that nobody described (RFC 9110 section 8.3).

@@ -30,7 +30,7 @@ func TestSkewSource(t *testing.T) {
 	if _, err := parser.ParseFile(token.NewFileSet(), "time.go", source, 0); err != nil {
 		t.Error(err)
 	}
-	if strings.Count(source, "sec += clockOffset") != 1 {
+	if strings.Count(source, "sec += *clockOffset") != 1 {
 		t.Error("time.Now does not add the offset")
 	}
 	if _, err := skewSource(strings.ReplaceAll(string(text), "runtimeNow()", "otherNow()")); !errors.Is(err, errToolchain) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -31,16 +32,12 @@ const (
 // clusterChaos is the run without power cuts, other clocks and other builds.
 func clusterChaos(ctx context.Context, o options) (err error) {
 	fmt.Printf("cluster of %d, seed %d\n", clusterNodes, o.seed)
-	r, err := newClusterRun(ctx, o, "chaos", nil)
+	r, err := newClusterRun(ctx, o, "chaos", ground{})
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	p := longPlan(o.kills)
-	if o.quick {
-		p = quickPlan
-	}
-	if err = r.chaos(ctx, p); err == nil {
+	if err = chaos(ctx, r, plan(r, o)); err == nil {
 		err = r.judge(ctx, "cluster")
 	}
 	if err != nil {
@@ -59,6 +56,7 @@ type clusterRun struct {
 	rnd     *rand.Rand
 	begin   time.Time
 	dir     string
+	binary  string   // of signet
 	stores  []string // folders of the nodes' states
 	launch  []launch // how each node starts
 
@@ -67,6 +65,30 @@ type clusterRun struct {
 	slowest map[string]spread // by kind: one publisher had none
 	aside   int               // damaged copies that were set aside
 	ends    int               // copies that had lost their end and got it again
+	freed   int               // publishers whose event id was falsely taken for on its way
+	changes policies
+}
+
+// ground is where a cluster of a run stands.
+type ground struct {
+	stores []string // folders of the nodes' states; empty: in the run's own
+	small  bool     // volumes of diskImage
+	clocks bool     // that can be set while a node runs
+}
+
+// overseer is a principal that may look at nodes and dead letters.
+const overseer = `  - name: overseer
+    identities: [{nkey: {{nkey "overseer"}}}]
+    admin: [cluster, dlq]
+`
+
+// policy is that of all nodes.
+func (g *ground) policy() string {
+	text, letters := policyWith("1GiB"), "96MiB"
+	if g.small {
+		text, letters = policyWith("280MiB"), "16MiB"
+	}
+	return strings.Replace(text, "deadLetter: {maxBytes: 1MiB}", "deadLetter: {maxBytes: "+letters+"}", 1) + overseer
 }
 
 // launch is how a node starts. It changes only while the node does not run.
@@ -76,29 +98,47 @@ type launch struct {
 	off    time.Duration // of its clock
 }
 
-// newClusterRun starts a cluster with its load. stores may be nil.
-func newClusterRun(ctx context.Context, o options, name string, stores []string) (*clusterRun, error) {
+// newClusterRun starts a cluster with its load.
+func newClusterRun(ctx context.Context, o options, name string, g ground) (*clusterRun, error) {
 	dir := filepath.Join(o.dir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	stores := g.stores
 	for i := len(stores); i < clusterNodes; i++ {
 		stores = append(stores, filepath.Join(dir, fmt.Sprintf("store%d", i+1)))
 	}
+	if o.binary == "" {
+		o.binary = filepath.Join(dir, "signet")
+		if err := brokertest.BuildSignet(ctx, o.binary); err != nil {
+			return nil, err
+		}
+	}
 	r := &clusterRun{
-		load: o.load, readers: o.readers, begin: time.Now(), dir: dir, stores: stores, launch: make([]launch, clusterNodes),
+		load: o.load, readers: o.readers, begin: time.Now(), dir: dir, binary: o.binary, stores: stores, launch: make([]launch, clusterNodes),
 		rnd:   rand.New(rand.NewPCG(o.seed, 0)),
 		still: map[string]spread{}, slowest: map[string]spread{},
 	}
 	c, err := brokertest.NewProcesses(ctx, brokertest.ProcessOptions{
-		Nodes: clusterNodes, Dir: dir, Binary: o.binary, Policy: policyWith("1GiB"), Stores: stores,
+		Nodes: clusterNodes, Dir: dir, Binary: o.binary, Policy: g.policy(), Stores: stores,
 		Command: func(i int) (string, []string) { return r.launch[i].binary, r.launch[i].env },
-		Change:  func(_ int, cfg *broker.Config) { cfg.Log.Level = "info" },
+		Change: func(_ int, cfg *broker.Config) {
+			cfg.Log.Level = "info"
+			cfg.Gate.APIRate = 100000 // all dead letters are read one by one
+			if g.small {
+				cfg.Storage.MaxBytes = diskMax
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	r.c = c
+	for i := range c.Len() {
+		if err := setOffset(r, i, 0); g.clocks && err != nil {
+			return nil, err
+		}
+	}
 	st := c.State(0)
 	r.at = bench.Address{URL: c.URLs(), CA: st.CA, Creds: st.Creds, Root: st.Root}
 	start, cancel := context.WithTimeout(ctx, backWait)
@@ -148,7 +188,7 @@ func (r *clusterRun) strike(ctx context.Context, kind, target string, do func(co
 	if err := do(limit); err != nil {
 		return fmt.Errorf("%s of %s: %w", kind, target, err)
 	}
-	if err := r.w.beats.allBeat(limit, r.w.fault); err != nil {
+	if err := goOn(limit, r); err != nil {
 		return fmt.Errorf("%s of %s: %w", kind, target, r.w.stuck(err))
 	}
 	still, slowest := r.w.beats.end()
@@ -204,6 +244,9 @@ func (r *clusterRun) judge(ctx context.Context, what string) error {
 	if err := r.w.seen.complete(ctx, last); err != nil {
 		return err
 	}
+	if err := r.w.seen.beyond(last); err != nil {
+		return err
+	}
 	fmt.Printf("durable consumer: %d events handled, %d of them more than once\n", len(r.w.seen.seen), r.w.seen.again)
 	for i := range r.c.Len() {
 		node := r.at
@@ -223,8 +266,12 @@ func (r *clusterRun) judge(ctx context.Context, what string) error {
 	if err := r.copies(ctx, what, last); err != nil {
 		return err
 	}
+	if err := judgeLetters(ctx, r, what); err != nil {
+		return err
+	}
 	tellDamage(r, what)
-	fmt.Printf("%s: %d tries were repeated under the same event id, %d starts were repeated\n", what, r.w.retries.Load(), r.c.Restarts())
+	fmt.Printf("%s: %d tries were repeated under the same event id, %d starts were repeated, %d publishers waited for an event id that was not on its way\n",
+		what, r.w.retries.Load(), r.c.Restarts(), r.freed)
 	for _, kind := range slices.Sorted(maps.Keys(r.still)) {
 		fmt.Printf("%-16s nobody acknowledged for: %v; slowest publisher: %v\n", kind, r.still[kind], r.slowest[kind])
 	}

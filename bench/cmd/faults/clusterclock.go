@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,14 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/signetbus/signet/broker/brokertest"
 )
 
-// clockEnv has the offset of a node's clock in whole seconds.
+// clockEnv names the file with the offset of a node's clock: whole seconds in 8 bytes, in
+// the order of the machine. The node has it mapped, so that a change is in force at once.
 const clockEnv = "SIGNET_FAULTS_CLOCK"
 
 // skews are the offsets that nodes run with under load, in turn. All nodes together
@@ -42,20 +43,22 @@ const (
 	nowBegins   = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	importBegin = "import (\n\t\"errors\"\n\t\"math/bits\"\n"
 	clockSource = `
-var clockOffset = func() (sec int64) {
-	text, _ := syscall.Getenv("` + clockEnv + `")
-	sign := int64(1)
-	for i, c := range []byte(text) {
-		switch {
-		case i == 0 && c == '-':
-			sign = -1
-		case c < '0' || c > '9':
-			panic("` + clockEnv + `: not whole seconds")
-		default:
-			sec = 10*sec + int64(c-'0')
-		}
+var noOffset int64
+
+var clockOffset = func() *int64 {
+	file, ok := syscall.Getenv("` + clockEnv + `")
+	if !ok {
+		return &noOffset
 	}
-	return sign * sec
+	fd, err := syscall.Open(file, syscall.O_RDONLY, 0)
+	if err != nil {
+		panic("` + clockEnv + `: " + err.Error())
+	}
+	page, err := syscall.Mmap(fd, 0, 8, syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		panic("` + clockEnv + `: " + err.Error())
+	}
+	return (*int64)(unsafe.Pointer(&page[0]))
 }()
 `
 )
@@ -93,17 +96,20 @@ func skewSource(source string) (string, error) {
 	if strings.Count(source, nowBegins) != 1 || strings.Count(source, importBegin) != 1 {
 		return "", errToolchain
 	}
-	source = strings.Replace(source, nowBegins, nowBegins+"\tsec += clockOffset\n", 1)
-	return strings.Replace(source, importBegin, importBegin+"\t\"syscall\"\n", 1) + clockSource, nil
+	source = strings.Replace(source, nowBegins, nowBegins+"\tsec += *clockOffset\n", 1)
+	return strings.Replace(source, importBegin, importBegin+"\t\"syscall\"\n\t\"unsafe\"\n", 1) + clockSource, nil
 }
 
 // clusterClocks sets the clocks of nodes wrong under load.
 func clusterClocks(ctx context.Context, o options) (err error) {
-	fmt.Printf("clocks of a cluster of %d, seed %d\n", clusterNodes, o.seed)
 	if o.binary, err = skewedBinary(ctx, o.dir); err != nil {
 		return err
 	}
-	r, err := newClusterRun(ctx, o, "clocks", nil)
+	if err := clusterJumps(ctx, o); err != nil {
+		return err
+	}
+	fmt.Printf("clocks of a cluster of %d, seed %d\n", clusterNodes, o.seed)
+	r, err := newClusterRun(ctx, o, "clocks", ground{})
 	if err != nil {
 		return err
 	}
@@ -162,7 +168,9 @@ func skewAll(ctx context.Context, r *clusterRun, n int) error {
 func setClock(ctx context.Context, r *clusterRun, i int, off time.Duration) error {
 	return r.strike(ctx, "clock "+signed(off), r.c.Name(i), func(ctx context.Context) error {
 		r.c.Kill(i)
-		setOffset(r, i, off)
+		if err := setOffset(r, i, off); err != nil {
+			return err
+		}
 		before := warned(r, i)
 		if err := r.c.Start(ctx, i); err != nil {
 			return err
@@ -179,9 +187,18 @@ func warned(r *clusterRun, i int) int {
 	return strings.Count(r.c.Log(i, math.MaxInt), "another node's clock differs")
 }
 
-func setOffset(r *clusterRun, i int, off time.Duration) {
-	r.launch[i].env = []string{clockEnv + "=" + strconv.Itoa(int(off/time.Second))}
-	r.launch[i].off = off
+// setOffset sets the clock of a node, whether it runs or not; before its first start.
+func setOffset(r *clusterRun, i int, off time.Duration) error {
+	file := filepath.Join(r.dir, r.c.Name(i)+".clock")
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o600) // what a node has mapped stays the file
+	if err != nil {
+		return err
+	}
+	var b [8]byte
+	binary.NativeEndian.PutUint64(b[:], uint64(off/time.Second))
+	_, err = f.WriteAt(b[:], 0)
+	r.launch[i].env, r.launch[i].off = []string{clockEnv + "=" + file}, off
+	return errors.Join(err, f.Close())
 }
 
 func clock(r *clusterRun, i int) time.Duration { return r.launch[i].off }
@@ -213,7 +230,9 @@ func farAll(ctx context.Context, r *clusterRun, far []time.Duration) error {
 	defer cancel()
 	for i := range r.c.Len() {
 		r.c.Kill(i)
-		setOffset(r, i, 0)
+		if err := setOffset(r, i, 0); err != nil {
+			return err
+		}
 		if err := r.c.Start(ctx, i); err != nil {
 			return err
 		}
@@ -221,8 +240,7 @@ func farAll(ctx context.Context, r *clusterRun, far []time.Duration) error {
 	for _, off := range far {
 		i := r.any()
 		r.c.Kill(i)
-		setOffset(r, i, off)
-		if err := r.c.Launch(i); err != nil {
+		if err := errors.Join(setOffset(r, i, off), r.c.Launch(i)); err != nil {
 			return err
 		}
 		wait, cancel := context.WithTimeout(ctx, farWait)
@@ -233,8 +251,7 @@ func farAll(ctx context.Context, r *clusterRun, far []time.Duration) error {
 		}
 		fmt.Printf("a clock that is %s off: %s does not start: %s\n", signed(off), r.c.Name(i), lastWords(r, i))
 		r.c.Kill(i)
-		setOffset(r, i, 0)
-		if err := r.c.Start(ctx, i); err != nil {
+		if err := errors.Join(setOffset(r, i, 0), r.c.Start(ctx, i)); err != nil {
 			return fmt.Errorf("%s with the right time again: %w", r.c.Name(i), err)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 )
 
@@ -12,21 +11,16 @@ import (
 // one of them. Each node has a volume of its own.
 func clusterCuts(ctx context.Context, o options) (err error) {
 	fmt.Printf("power cuts of a cluster of %d, seed %d\n", clusterNodes, o.seed)
-	var volumes []*volume
-	var stores []string
+	volumes, stores, err := nodeVolumes(o.dir, "disk", cutImage)
 	defer func() {
 		for _, v := range volumes {
 			err = errors.Join(err, v.close())
 		}
 	}()
-	for i := range clusterNodes {
-		v, err := newVolume(filepath.Join(o.dir, fmt.Sprintf("disk%d", i+1)), cutImage)
-		if err != nil {
-			return err
-		}
-		volumes, stores = append(volumes, v), append(stores, v.mount)
+	if err != nil {
+		return err
 	}
-	r, err := newClusterRun(ctx, o, "cuts", stores)
+	r, err := newClusterRun(ctx, o, "cuts", ground{stores: stores})
 	if err != nil {
 		return err
 	}

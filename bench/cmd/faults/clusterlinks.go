@@ -8,6 +8,7 @@ import (
 )
 
 const (
+	fillRate = 4 << 20         // bytes per second of each connection between nodes
 	linkWait = 8 * time.Second // how long a bad link lasts
 	// halfOpenWait is longer than a leader that hears nobody believes in itself: whether
 	// the others go on before the link is mended is in "nobody acked".
@@ -47,6 +48,29 @@ func halfOpen(ctx context.Context, r *clusterRun) error {
 	}
 	return r.strike(ctx, "half open 30 s", r.c.Name(i)+" "+kind, func(ctx context.Context) error {
 		return r.during(ctx, i, brokertest.Link{Cut: true, Only: way}, halfOpenWait)
+	})
+}
+
+// slowFill takes everything that a node has stored from it, and lets it fetch that over
+// slow links: whether a node is taken for gone because its answers wait behind all that.
+func slowFill(ctx context.Context, r *clusterRun) error {
+	i := r.any()
+	if err := awaitStatus(ctx, r, "every stream is whole", allWhole); err != nil {
+		return err
+	}
+	return r.strike(ctx, "wiped, slow link", r.c.Name(i), func(ctx context.Context) error {
+		r.c.Kill(i)
+		if err := r.c.Wipe(i); err != nil {
+			return err
+		}
+		r.c.Isolate(i, brokertest.Link{Delay: 100 * time.Millisecond, BytesPerSecond: fillRate})
+		defer r.c.Mend()
+		// It is ready when it has what there was. Under load it is never quite level there.
+		if err := r.c.Start(ctx, i); err != nil {
+			return err
+		}
+		r.c.Mend()
+		return awaitWhole(ctx, r)
 	})
 }
 

@@ -41,10 +41,11 @@ type workload struct {
 	retries atomic.Int64 // tries after the first
 	why     sync.Map     // by publisher: why its last try failed
 	seen    *attendance
+	broken  *letters
 }
 
 func newWorkload(ctx context.Context, at bench.Address) (*workload, error) {
-	w := &workload{at: at, l: newLedger(), beats: &pulse{}, ending: make(chan struct{}), fault: make(chan error, clusterSDK+clusterPlain+1)}
+	w := &workload{at: at, l: newLedger(), beats: &pulse{}, ending: make(chan struct{}), fault: make(chan error, clusterSDK+clusterPlain+clusterBreakers), broken: newLetters()}
 	w.life, w.stop = context.WithCancel(context.Background())
 	if err := w.open(ctx); err != nil {
 		w.close()
@@ -77,6 +78,11 @@ func (w *workload) open(ctx context.Context) error {
 		}
 		w.closes = append(w.closes, nc.Close)
 		w.publish(func(ctx context.Context, id, number int) (uint64, error) { return plainPublish(ctx, nc, id, number) })
+	}
+	for id := range clusterBreakers {
+		if err := w.broken.open(w, id); err != nil {
+			return err
+		}
 	}
 	var err error
 	w.seen, err = w.attend(ctx)
@@ -221,15 +227,17 @@ func (w *workload) close() {
 // attendance is what a durable consumer has handled.
 type attendance struct {
 	mu      sync.Mutex
-	seen    map[uint64]int // by sequence
-	again   int            // deliveries of what was handled before
+	seen    map[uint64]int    // by sequence
+	what    map[uint64]string // by sequence: the event's id
+	moved   error             // another event at a sequence than before
+	again   int               // deliveries of what was handled before
 	invalid int
 	sub     *client.Subscription
 }
 
 // attend starts a durable consumer that lives through all faults.
 func (w *workload) attend(ctx context.Context) (*attendance, error) {
-	a := &attendance{seen: map[uint64]int{}}
+	a := &attendance{seen: map[uint64]int{}, what: map[uint64]string{}}
 	c, err := w.at.SDK(ctx, "reader", client.WithReconnectWait(50*time.Millisecond), client.WithInvalidHandler(func(client.InvalidEvent) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -245,6 +253,10 @@ func (w *workload) attend(ctx context.Context) (*attendance, error) {
 		if a.seen[d.Sequence]++; a.seen[d.Sequence] > 1 {
 			a.again++
 		}
+		if was := a.what[d.Sequence]; was != "" && was != d.Event.ID && a.moved == nil {
+			a.moved = fmt.Errorf("%w: the durable consumer had %s at sequence %d, and then %s", errBroken, was, d.Sequence, d.Event.ID)
+		}
+		a.what[d.Sequence] = d.Event.ID
 		return nil
 	}, client.Durable("attendant"), client.FromStart(), client.SubMaxInFlight(512), client.AckWait(10*time.Second))
 	return a, err
@@ -273,6 +285,18 @@ func (a *attendance) complete(ctx context.Context, last uint64) error {
 				errBroken, have, last, a.missing(last), a.sub.Stats(), ctx.Err())
 		}
 	}
+}
+
+// beyond looks for what was handled and is not stored: nothing up to last is missing then.
+func (a *attendance) beyond(last uint64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for s := range a.seen {
+		if s > last {
+			return fmt.Errorf("%w: the durable consumer has handled sequence %d, the last one stored is %d", errBroken, s, last)
+		}
+	}
+	return a.moved
 }
 
 // missing names the first few sequences that were not handled.

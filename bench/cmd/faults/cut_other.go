@@ -18,3 +18,5 @@ func powerCuts(context.Context, options) error { return canCut() }
 func clusterCuts(context.Context, options) error { return canCut() }
 
 func fullDisks(context.Context, int, options) error { return canCut() }
+
+func clusterDisks(context.Context, int, options) error { return canCut() }

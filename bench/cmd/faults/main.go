@@ -13,9 +13,10 @@
 // be started anew (exit code 75) the command does what a service manager would.
 //
 // With -cluster three nodes run as processes, and more happens to them: pauses,
-// partitions, half-open and lossy links, damage on disk, wiped volumes, rolling
-// restarts, clocks that are wrong (a binary whose time.Now is replaced), an upgrade from an
-// earlier build and the way back.
+// partitions, half-open and lossy links, damage on disk, wiped volumes, nodes replaced, rolling
+// restarts, policies that change in the middle of it, clocks that are wrong or are set while a node
+// runs (a binary whose time.Now is replaced), a full disk of one node, an upgrade from an
+// earlier build and the way back. What is refused meanwhile must be, and its dead letters exact.
 //
 // Power cuts are Linux only and need root: the store lies on an ext4 image behind
 // a loop device that commits every 300 s; after SIGKILL the image file is copied,
@@ -55,13 +56,14 @@ type options struct {
 	quick     bool
 	dir       string
 	encrypted bool
-	keyFile   string        // of encryption at rest; empty: none
-	load      time.Duration // under load before a fault, plus up to as much again
-	readers   time.Duration // bound of reading everything back
-	seed      uint64        // of all choices in a cluster
-	binary    string        // of signet, for a cluster
-	skews     int           // changes of a clock in a cluster
-	upgrade   string        // revision, noUpgrade, or empty: the last release
+	keyFile   string         // of encryption at rest; empty: none
+	load      time.Duration  // under load before a fault, plus up to as much again
+	readers   time.Duration  // bound of reading everything back
+	seed      uint64         // of all choices in a cluster
+	binary    string         // of signet, for a cluster
+	skews     int            // changes of a clock in a cluster
+	upgrade   string         // revision, noUpgrade, or empty: the last release
+	plan      map[string]int // of the faults of a cluster; nil: the usual
 }
 
 func run() int {
@@ -76,6 +78,10 @@ func run() int {
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "with -cluster: of which node is hurt when; printed")
 	flag.IntVar(&o.skews, "skews", 6, "with -cluster: changes of a node's clock under load, at most 2 with -quick; 0 for none")
 	flag.StringVar(&o.upgrade, "upgrade-from", "", "with -cluster: git revision from which nodes are upgraded under load; none leaves it out (default: the newest tag before HEAD)")
+	flag.Func("plan", "with -cluster: only these faults, as in kill=2,half-open=4, instead of -kills and -quick", func(text string) (err error) {
+		o.plan, err = chosen(text)
+		return err
+	})
 	flag.StringVar(&o.binary, "signet", "", "with -cluster: the signet binary (default: built with the go command)")
 	flag.StringVar(&o.dir, "dir", "", "folder for state and disk images (default: the system's for temporary files)")
 	flag.DurationVar(&o.load, "load", 400*time.Millisecond, "load before a fault, plus a random time up to as much again")
@@ -177,10 +183,13 @@ func volumeFaults(ctx context.Context, o options) error {
 			return err
 		}
 	}
-	if o.disk > 0 {
-		return fullDisks(ctx, o.disk, o)
+	if o.disk == 0 {
+		return nil
 	}
-	return nil
+	if o.cluster {
+		return clusterDisks(ctx, o.disk, o)
+	}
+	return fullDisks(ctx, o.disk, o)
 }
 
 // killCycles kills the broker under load again and again and then reads all back.

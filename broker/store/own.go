@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// The broker's own streams, in the account wire.BrokerAccount.
+const (
+	// StreamAudit has the audit records and the checkpoints of the logs. What is full
+	// takes nothing more: nothing in it makes way for newer records.
+	StreamAudit   = "AUDIT"
+	SubjectsAudit = "audit.>"
+	// StreamLog has the tiles of the logs, of each subject the latest message only.
+	StreamLog   = "LOG"
+	SubjectsLog = "log.>"
+	// StreamKeys has the keyrings that were pushed, the latest few of each subject.
+	StreamKeys   = "KEYS"
+	SubjectsKeys = "keys.>"
+)
+
+// Sizes of the broker's own streams in bytes. Those that grow with the policy only ever
+// grow: nodes that have different policies for a while would else undo each other's work.
+const (
+	auditBase      = 16 << 20
+	auditPerTenant = 32 << 20
+	logBase        = 16 << 20
+	keysBytes      = 16 << 20
+	keysHistory    = 4
+)
+
+// ownStreams are the streams that the broker keeps for itself.
+func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
+	records := safe(StreamAudit, auditBase+auditPerTenant*policy.ByteSize(len(set.Tenants())), SubjectsAudit)
+	records.Duplicates = deadLetterWindow
+	records.DenyPurge = true
+	tiles := safe(StreamLog, logBase, SubjectsLog)
+	tiles.Duplicates = bucketWindow
+	tiles.MaxMsgsPerSubject = 1
+	rings := safe(StreamKeys, keysBytes, SubjectsKeys)
+	rings.Duplicates = bucketWindow
+	rings.MaxMsgsPerSubject = keysHistory
+	return replicated([]jetstream.StreamConfig{records, tiles, rings}, nodes)
+}
+
+// OwnNodeBytes is NodeBytes of the broker's own account.
+func OwnNodeBytes(set *policy.Set) int64 {
+	return allCopies(ownStreams(set, 1))
+}
+
+// OwnAccountBytes is AccountBytes of the broker's own account.
+func OwnAccountBytes(set *policy.Set, nodes int) int64 {
+	return allCopies(ownStreams(set, nodes))
+}
+
+// OwnReservation is Reservation of the broker's own account.
+//
+// Errors: those of Reservation.
+func OwnReservation(ctx context.Context, s *Store, set *policy.Set) (int64, error) {
+	return reservation(ctx, s, wire.BrokerAccount, ownStreams(set, s.cfg.Nodes))
+}
+
+// ApplyOwn makes the broker's own streams, or enlarges them to what set needs, and waits
+// until that is durable. Every node of a cluster must have the account by then.
+//
+// Errors: those of ApplyPolicy.
+func ApplyOwn(ctx context.Context, s *Store, set *policy.Set) error {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	a, err := s.account(wire.BrokerAccount)
+	if err != nil {
+		return err
+	}
+	l, err := a.list(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := ownStreams(set, s.cfg.Nodes)
+	for i := range wanted {
+		have := l.silent[wanted[i].Name]
+		if info, ok := l.infos[wanted[i].Name]; ok {
+			have = &info.Config
+		}
+		if have != nil {
+			wanted[i].MaxBytes = max(wanted[i].MaxBytes, have.MaxBytes)
+		}
+	}
+	steps, err := s.plan(ctx, wire.BrokerAccount, wanted)
+	if err != nil {
+		return err
+	}
+	return carryOut(ctx, s, steps)
+}
