@@ -95,3 +95,9 @@ func AnsweredFirst(b *Broker, asker string) (string, error) {
 
 // RingVersion is the version of the keyring in force.
 func RingVersion(b *Broker) uint64 { return b.material.Load().ring.Version() }
+
+// KeptRing is the keyring in the broker's own stream.
+func KeptRing(ctx context.Context, b *Broker) ([]byte, error) {
+	_, kept, err := keptRing(ctx, b)
+	return kept.doc, err
+}

@@ -31,6 +31,12 @@ func putKeys(ctx context.Context, b *Broker, doc []byte, cutOff []string) (admin
 	if err != nil {
 		return out, refuseRing(err)
 	}
+	switch err := keepRing(ctx, b, ring, doc); {
+	case errors.Is(err, errRingTaken):
+		return out, refuseRing(err)
+	case err != nil: // a revocation must not wait for a quorum
+		b.log.Warn().Err(err).Uint64("keyring", ring.Version()).Msg("the keyring is not kept in the stream KEYS yet")
+	}
 	inForce, faults := spreadRing(ctx, b.nodes, doc)
 	if err := takeRing(b, doc); err != nil {
 		return out, refuseRing(err)

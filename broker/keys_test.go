@@ -117,6 +117,9 @@ func TestKeysPush(t *testing.T) {
 	if !onDisk() {
 		t.Error("it is not on disk")
 	}
+	if kept, err := broker.KeptRing(ctx, b.Broker); err != nil || !bytes.Equal(kept, doc) {
+		t.Errorf("the stream does not have it: %v", err)
+	}
 	if again := must(api.PutKeys(ctx, doc))(t); again.Version != put.Version {
 		t.Errorf("pushed once more: %+v", again)
 	}
@@ -230,6 +233,39 @@ func TestRevocationOnTheBus(t *testing.T) {
 
 func nextSeed(st *broker.State) string {
 	return filepath.Join(filepath.Dir(st.NodeSeed), "node.next.seed")
+}
+
+// TestPushesAtTheSameTime: of two keyrings of one version one is kept, and the other is
+// refused for what it is.
+func TestPushesAtTheSameTime(t *testing.T) {
+	b := newBroker(t)
+	ctx := within(t)
+	r := newRootHolder(t, b.State.RootSeed, b.State)
+	issue := func(c *keyring.Change) error { return c.Issue(producerKey(t, time.Hour)) }
+	now := time.Now()
+	var docs [2][]byte
+	for i := range docs {
+		c := r.ring.Change(now)
+		check(t, issue(c))
+		docs[i] = must(must(c.Ring(now.Add(time.Hour)))(t).Sign(r.seed))(t)
+	}
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i := range docs {
+		api := admin.New(b.Client("root"))
+		wg.Go(func() { _, errs[i] = api.PutKeys(ctx, docs[i]) })
+	}
+	wg.Wait()
+	winner := 0
+	if errs[0] != nil {
+		winner = 1
+	}
+	if errs[winner] != nil || !errors.Is(errs[1-winner], client.ErrConflict) {
+		t.Fatalf("%v, %v: want one of them refused", errs[0], errs[1])
+	}
+	if kept := must(broker.KeptRing(ctx, b.Broker))(t); !bytes.Equal(kept, docs[winner]) || !bytes.Equal(must(os.ReadFile(b.State.Keyring))(t), docs[winner]) {
+		t.Error("the one that was refused is kept")
+	}
 }
 
 // load publishes and reads at the same time, until stop; every event is verified.

@@ -17,7 +17,8 @@ import (
 
 // How a keyring comes to all nodes. Whoever has a newer one tells the others, and every
 // node asks for one that is newer than its own: one that was down gets it when it is
-// back. Nothing of it needs a quorum, and no node believes another: each verifies the
+// back. The stream KEYS keeps the last one, and decides between two that are pushed at
+// the same time, where it can be reached. Nothing of the rest needs a quorum, and no node believes another: each verifies the
 // document against its own pinned root key and takes no older one.
 
 const (
@@ -186,7 +187,7 @@ func startKeys(b startup) error {
 		defer close(done)
 		t := time.NewTicker(keyTick)
 		defer t.Stop()
-		var asked time.Time
+		var asked, kept time.Time
 		for {
 			select {
 			case <-life.Done():
@@ -195,6 +196,10 @@ func startKeys(b startup) error {
 				if now.Sub(asked) >= ringPoll {
 					asked = now
 					fetchRing(life, b.Broker)
+				}
+				if now.Sub(kept) >= ringKeep && b.own.done() {
+					kept = now
+					syncRing(life, b.Broker)
 				}
 				turnKey(life, b.Broker)
 			}
