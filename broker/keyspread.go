@@ -200,6 +200,7 @@ func startKeys(b startup) error {
 				if now.Sub(kept) >= ringKeep && b.own.done() {
 					kept = now
 					syncRing(life, b.Broker)
+					warnOfSeed(b.Broker, now)
 				}
 				turnKey(life, b.Broker)
 			}

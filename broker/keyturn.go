@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"time"
+
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 // turnKey goes over to the next key of this node when that is good, and every node has
@@ -76,5 +78,17 @@ func promoteSeed(b *Broker, m *material, now time.Time) {
 	}
 	if err := os.Rename(nextSeed(&b.cfg), b.cfg.Keys.Node); err == nil {
 		b.log.Info().Str("file", b.cfg.Keys.Node).Msg("the old key of this node has ended, and its seed is gone")
+	}
+}
+
+// warnOfSeed says that this node has a key to go over to, and not its seed.
+func warnOfSeed(b *Broker, now time.Time) {
+	m := b.material.Load()
+	used, _ := m.ring.ByID(m.signer.KeyID())
+	for _, k := range m.ring.Keys() {
+		if k.Role == keyring.RoleBroker && k.Principal == b.cfg.Name && k.ValidAt(now) && k.NotBefore.After(used.NotBefore) && !m.holds(k.ID) {
+			b.log.Warn().Str("key", k.ID).Str("file", nextSeed(&b.cfg)).Time("the key in use ends", used.NotAfter).
+				Msg("this node has a next key, and its seed is not here: put it into the file")
+		}
 	}
 }

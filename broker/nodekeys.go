@@ -86,15 +86,24 @@ func readRing(cfg *Config, now time.Time) (*keyring.Ring, []byte, error) {
 	if err != nil {
 		err = fmt.Errorf("broker: keyring %s: %w", cfg.Keys.Keyring, err)
 	}
-	held, heldErr := os.ReadFile(heldKeyring(cfg))
-	if heldErr != nil {
-		return ring, doc, err
-	}
-	newer, heldErr := parseRing(cfg, held, now)
-	if heldErr == nil && (err != nil || newer.Version() > ring.Version()) {
-		return newer, held, nil
+	if held, newer := keptAside(cfg, now); newer != nil && (err != nil || newer.Version() > ring.Version()) {
+		return newer, held, nil //nolint:nilerr // the file is not what counts then
 	}
 	return ring, doc, err
+}
+
+// keptAside reads the keyring that is held in place of the file; nil if there is none
+// that is good.
+func keptAside(cfg *Config, now time.Time) ([]byte, *keyring.Ring) {
+	doc, err := os.ReadFile(heldKeyring(cfg))
+	if err != nil {
+		return nil, nil
+	}
+	ring, err := parseRing(cfg, doc, now)
+	if err != nil {
+		return nil, nil
+	}
+	return doc, ring
 }
 
 // parseRing verifies a keyring against this node's own pinned root key.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nkeys"
+	"github.com/rs/zerolog"
 
 	"github.com/signetbus/signet/signing/keyring"
 )
@@ -169,6 +170,24 @@ func TestSignerIsChosen(t *testing.T) {
 		if m.signer.KeyID() != tt.start || then != tt.then {
 			t.Errorf("after %s: %s, then %q; want %s, then %q", tt.at, m.signer.KeyID(), then, tt.start, tt.then)
 		}
+	}
+	// Somebody forgot to bring the seed.
+	if err := os.Rename(nextSeed(&cfg), nextSeed(&cfg)+".away"); err != nil {
+		t.Fatal(err)
+	}
+	without := new(material)
+	if err := without.loadKeys(&cfg, now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	b := &Broker{cfg: cfg, log: zerolog.New(&log)}
+	b.cfg.Name = "n1"
+	b.material.Store(without)
+	if warnOfSeed(b, now); log.Len() != 0 {
+		t.Errorf("before the next key is good: %s", log.String())
+	}
+	if warnOfSeed(b, now.Add(time.Hour)); !strings.Contains(log.String(), next.id) {
+		t.Errorf("without the seed of the next key: %q", log.String())
 	}
 	// A key of which the seed is still there, and which was revoked.
 	m := new(material)

@@ -58,8 +58,8 @@ func (f *ringFollower) ask(ctx context.Context, held uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := f.c.nc.PublishRequest(adminapi.SubjectKeysRing, f.inbox, body); err != nil {
-		return nil //nolint:nilerr // not connected: rejoined says when it is
+	if f.c.nc.PublishRequest(adminapi.SubjectKeysRing, f.inbox, body) != nil {
+		return nil // not connected: rejoined says when it is
 	}
 	late := time.NewTimer(keyringWait + f.c.cfg.timeout)
 	defer late.Stop()
