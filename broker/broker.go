@@ -23,7 +23,6 @@ import (
 
 	"github.com/signetbus/signet/broker/admin"
 	"github.com/signetbus/signet/broker/admission"
-	"github.com/signetbus/signet/broker/audit"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/broker/gate"
@@ -71,10 +70,10 @@ type Broker struct {
 
 	storage
 	inForce
+	auditing
 	reload sync.Mutex // one Reload at a time
 
 	cert    *ca.Reloader
-	trail   *audit.Trail
 	letters *deadletter.Writer
 	admin   *admin.Service
 	gate    *gate.Gate
@@ -164,8 +163,8 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		name string
 		do   func(context.Context, *material) error
 	}{
-		{"audit", up.startAudit},
 		{"guards", up.startGuards},
+		{"audit", up.startAudit},
 		{"server", up.startServer},
 		{"store", up.openStore},
 		{"dead letters", up.startDeadLetters},
@@ -175,6 +174,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"quorum", up.awaitQuorum},
 		{"streams", up.patient(up.makeStreams)},
 		{"own streams", up.patient(func(ctx context.Context, _ *material) error { return startOwnStreams(ctx, up) })},
+		{"audit stream", up.startAuditStream},
 		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},

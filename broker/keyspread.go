@@ -85,6 +85,7 @@ func takeRing(b *Broker, doc []byte) error {
 		b.log.Error().Err(err).Msg("the keyring that came is in force, and could not be kept on disk: it is lost with a restart until another node brings it again")
 	}
 	b.log.Info().Uint64("keyring", ring.Version()).Uint64("before", old.ring.Version()).AnErr("attests nothing", m.mute).Msg("keyring taken over")
+	b.reloaded(old, &m, nil)
 	return putInForce(b, &m, old, chain)
 }
 

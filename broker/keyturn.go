@@ -39,6 +39,7 @@ func turnKey(ctx context.Context, b *Broker) {
 		b.log.Error().Err(err).Str("key", next.KeyID()).Msg("the next key of this node is not in use")
 		return
 	}
+	b.reloaded(old, &turned, nil)
 	b.log.Info().Str("key", next.KeyID()).Str("before", old.signer.KeyID()).Msg("this node attests with its next key")
 }
 

@@ -94,6 +94,7 @@ func (b *Broker) Reload(ctx context.Context) error {
 	}
 	old := b.material.Load()
 	err := b.reloadLocked(ctx, old)
+	b.reloaded(old, b.material.Load(), err)
 	b.fault.Store(nil)
 	if err != nil {
 		b.fault.Store(&err)

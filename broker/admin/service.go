@@ -43,6 +43,8 @@ type Config struct {
 	// Consumers returns the consumers of a tenant, in any order.
 	Consumers func(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error)
 	Trail     *audit.Trail
+	// Recording puts calls on record and reads the records; nil: nothing is.
+	Recording *Recording
 	Letters   Letters
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
@@ -93,6 +95,10 @@ var handlers = map[string]handler{
 	adminapi.SubjectDLQLs:           (*Service).dlqLs,
 	adminapi.SubjectDLQShow:         (*Service).dlqShow,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
+
+	adminapi.SubjectAuditLs:   audited(auditVerbs.ls),
+	adminapi.SubjectAuditRead: audited(auditVerbs.read),
+	adminapi.SubjectAuditSeal: audited(auditVerbs.seal),
 
 	adminapi.SubjectBackupOpen:     backup(Backups.Open),
 	adminapi.SubjectBackupRead:     backup(Backups.Read),
@@ -230,31 +236,44 @@ func (s *Service) enter(c *call) (release func()) {
 }
 
 func (s *Service) handle(c *call) (result any, err error) {
+	ctx, cancel := context.WithTimeout(s.life, time.Minute)
+	defer cancel()
+	defer func() { s.cfg.Recording.ended(c, err) }()
 	defer func() {
 		if p := recover(); p != nil {
 			s.cfg.Log.Error().Str("subject", c.Subject).Interface("panic", p).Msg("admin request failed")
 			err = wire.Refuse(wire.CodeInternal, "admin", "")
 		}
 	}()
+	r, h, err := admit(s, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Recording.begun(ctx, c); err != nil {
+		return nil, err
+	}
+	return h(s, ctx, r)
+}
+
+// admit finds the caller and the handler, and judges the grant.
+func admit(s *Service, c *call) (*request, handler, error) {
 	r := &request{call: *c, set: s.cfg.Policy()}
 	name, ok := strings.CutPrefix(c.Principal, c.Tenant+"/")
 	if ok {
 		r.caller = r.set.Principal(c.Tenant, name)
 	}
 	if r.caller == nil || r.caller.Disabled {
-		return nil, wire.Refuse(wire.CodePrincipalRevoked, "admin", "")
+		return nil, nil, wire.Refuse(wire.CodePrincipalRevoked, "admin", "")
 	}
 	area, open, ok := adminapi.Grant(c.Subject)
 	h := handlers[c.Subject]
 	if !ok || h == nil {
-		return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
+		return nil, nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
 	}
 	if !open && !acl.Admin(r.caller, area).Allowed {
-		return nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
+		return nil, nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
 	}
-	ctx, cancel := context.WithTimeout(s.life, time.Minute)
-	defer cancel()
-	return h(s, ctx, r)
+	return r, h, nil
 }
 
 func (s *Service) answer(m *nats.Msg, c *call, result any, err error) {

@@ -37,7 +37,7 @@ func (r *reader) init(c *conn) {
 	r.rates = func(p *policy.Principal) apiRates { return newAPIRates(&g.rates, p, &cfg.Limits) }
 	b.s, b.counters, b.explain, b.refresh = s, &g.counters, cfg.ExplainToCaller, r.refresh
 	r.publish = publisher{s: s, out: b, life: c.life.ctx, waitMax: cfg.Timeouts.WaitMax}
-	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners}
+	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners, who: c.describe}
 	r.subs = subscriber{s: s, out: b, most: cfg.Limits.Subscriptions}
 }
 

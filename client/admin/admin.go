@@ -142,15 +142,19 @@ func (a *API) DLQShow(ctx context.Context, seq uint64) (*StoredLetter, error) {
 // wait (at most MaxWait) for one; to follow, call it again with the Cursor of the
 // answer. q.WaitMs is ignored.
 func (a *API) Refusals(ctx context.Context, q RefusalsQuery, wait time.Duration) (*RefusalList, error) {
+	ctx, wait, cancel := waiting(ctx, wait)
+	defer cancel()
+	q.WaitMs = wait.Milliseconds()
+	return call[RefusalList](ctx, a, adminapi.SubjectRefusalsLs, q)
+}
+
+// waiting bounds a request that the broker may keep waiting, and the wait itself.
+func waiting(ctx context.Context, wait time.Duration) (context.Context, time.Duration, context.CancelFunc) {
 	wait = max(0, min(wait, MaxWait))
 	if d, ok := ctx.Deadline(); ok {
 		// An answer that comes after the deadline is lost to the caller.
-		wait = max(0, min(wait, time.Until(d)-time.Second))
-	} else {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, wait+waitMargin)
-		defer cancel()
+		return ctx, max(0, min(wait, time.Until(d)-time.Second)), func() {}
 	}
-	q.WaitMs = wait.Milliseconds()
-	return call[RefusalList](ctx, a, adminapi.SubjectRefusalsLs, q)
+	ctx, cancel := context.WithTimeout(ctx, wait+waitMargin)
+	return ctx, wait, cancel
 }

@@ -49,7 +49,7 @@ var groups = []struct {
 	{"Use", []string{"pub", "sub"}},
 	{"Govern", []string{"policy", "keys"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
-	{"Prove", []string{"verify"}},
+	{"Prove", []string{"verify", "audit"}},
 	{"Operate", []string{"status", "doctor", "cluster", "support-bundle", "context", "completion", "version"}},
 }
 
@@ -94,7 +94,7 @@ func (a *app) rootCommand() *cobra.Command {
 		pubCommand(a), subCommand(a),
 		policyCommand(a), keysCommand(a),
 		dlqCommand(a), refusalsCommand(a), explainCommand(a),
-		verifyCommand(a),
+		verifyCommand(a), auditCommand(a),
 		statusCommand(a), doctorCommand(a), clusterCommand(a), supportBundleCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
 		exitCodesTopic(),
 	)
@@ -219,7 +219,7 @@ func (a *app) help(cmd *cobra.Command) {
 			title = ""
 		}
 	}
-	fmt.Fprint(w, "\nFlags of every command: --context NAME  --timeout 5s  -o table|json\n"+
+	fmt.Fprint(w, "Flags of every command: --context NAME  --timeout 5s  -o table|json\n"+
 		"New here: signet dev. Examples: signet COMMAND --help, signet help exit-codes.\n")
 }
 

@@ -8,6 +8,7 @@ import (
 
 // Areas of the admin API, the words of an admin grant in the policy.
 const (
+	AreaAudit    = "audit"
 	AreaKeys     = "keys"
 	AreaStatus   = "status"
 	AreaPolicy   = "policy"
@@ -32,6 +33,10 @@ const (
 	SubjectDLQShow         = wire.PrefixAdmin + AreaDLQ + ".show"
 	SubjectRefusalsLs      = wire.PrefixAdmin + AreaRefusals + ".ls"
 
+	SubjectAuditLs   = wire.PrefixAdmin + AreaAudit + ".ls"
+	SubjectAuditRead = wire.PrefixAdmin + AreaAudit + ".read"
+	SubjectAuditSeal = wire.PrefixAdmin + AreaAudit + ".seal"
+
 	SubjectBackupOpen     = wire.PrefixAdmin + AreaBackup + ".open"
 	SubjectBackupRead     = wire.PrefixAdmin + AreaBackup + ".read"
 	SubjectBackupRestore  = wire.PrefixAdmin + AreaBackup + ".restore"
@@ -50,12 +55,13 @@ const (
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
 func Subjects() []string {
 	return []string{
+		SubjectAuditLs, SubjectAuditRead, SubjectAuditSeal,
 		SubjectBackupApply, SubjectBackupClose, SubjectBackupOpen, SubjectBackupProgress,
 		SubjectBackupRead, SubjectBackupRestore, SubjectBackupWrite,
 		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
