@@ -23,6 +23,7 @@ const (
 const (
 	SubjectKeysRing        = wire.PrefixAdmin + AreaKeys + ".ring"
 	SubjectKeysLs          = wire.PrefixAdmin + AreaKeys + ".ls"
+	SubjectKeysPut         = wire.PrefixAdmin + AreaKeys + ".put"
 	SubjectStatusGet       = wire.PrefixAdmin + AreaStatus + ".get"
 	SubjectStatusConsumers = wire.PrefixAdmin + AreaStatus + ".consumers"
 	SubjectPolicyCheck     = wire.PrefixAdmin + AreaPolicy + ".check"
@@ -66,7 +67,7 @@ func Subjects() []string {
 		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
 		SubjectClusterStatus, SubjectClusterStepDown,
 		SubjectDLQLs, SubjectDLQShow,
-		SubjectKeysLs, SubjectKeysRing,
+		SubjectKeysLs, SubjectKeysPut, SubjectKeysRing,
 		SubjectLogCheckpoint, SubjectLogConsistency, SubjectLogFind, SubjectLogLs,
 		SubjectLogPart, SubjectLogProve, SubjectLogRestart, SubjectLogVerify,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
