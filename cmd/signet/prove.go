@@ -205,7 +205,7 @@ func printProven(a *app, v *tlog.Verified) {
 	} else {
 		fmt.Fprintf(a.stdout, "PROVEN: sequences %d to %d of %s, none missing, stand in the log since %s\n", first.Sequence, last.Sequence, v.Checkpoint.Origin.Stream, stamp(v.Checkpoint.Time))
 	}
-	facts(a.stdout, "  ", "log", v.Checkpoint.Origin.String(), "log size", plural(int(v.Checkpoint.Size), "leaf"), "signed by", v.Key.Principal+" "+v.Key.ID,
+	facts(a.stdout, "  ", "log", v.Checkpoint.Origin.String(), "leaves", strconv.FormatInt(v.Checkpoint.Size, 10), "signed by", v.Key.Principal+" "+v.Key.ID,
 		"keyring", fmt.Sprintf("version %d%s", v.Ring.Version(), expired))
 	for i := range v.Leaves {
 		l := leafOf(&v.Leaves[i])
