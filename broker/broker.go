@@ -23,7 +23,6 @@ import (
 
 	"github.com/signetbus/signet/broker/admin"
 	"github.com/signetbus/signet/broker/admission"
-	"github.com/signetbus/signet/broker/audit"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/broker/gate"
@@ -31,6 +30,7 @@ import (
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/broker/translog"
 	"github.com/signetbus/signet/ratelimit"
 )
 
@@ -71,10 +71,10 @@ type Broker struct {
 
 	storage
 	inForce
+	auditing
 	reload sync.Mutex // one Reload at a time
 
 	cert    *ca.Reloader
-	trail   *audit.Trail
 	letters *deadletter.Writer
 	admin   *admin.Service
 	gate    *gate.Gate
@@ -93,6 +93,7 @@ type storage struct {
 	nodes   *nodes // nil without a cluster
 	held    holds  // nothing without a cluster
 	own     *ownStreams
+	logs    *translog.Service
 }
 
 // inForce is what changes while the broker runs: what a reload replaces, and how
@@ -164,8 +165,8 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		name string
 		do   func(context.Context, *material) error
 	}{
-		{"audit", up.startAudit},
 		{"guards", up.startGuards},
+		{"audit", up.startAudit},
 		{"server", up.startServer},
 		{"store", up.openStore},
 		{"dead letters", up.startDeadLetters},
@@ -175,11 +176,14 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"quorum", up.awaitQuorum},
 		{"streams", up.patient(up.makeStreams)},
 		{"own streams", up.patient(func(ctx context.Context, _ *material) error { return startOwnStreams(ctx, up) })},
+		{"audit stream", up.startAuditStream},
 		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
+		{"logs", func(_ context.Context, m *material) error { return startLogs(up, m) }},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
+		{"keys", func(context.Context, *material) error { return startKeys(up) }},
 		{"scrubber", up.startScrub},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {

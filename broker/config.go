@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signetbus/signet/broker/audit"
 	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/internal/strictyaml"
 )
@@ -69,8 +70,12 @@ type Config struct {
 	Ops OpsConfig `yaml:"ops"`
 	// Cluster makes the broker one node of several. Default: a broker by itself.
 	Cluster *ClusterConfig `yaml:"cluster,omitempty"`
+	// Audit is the audit trail of this node.
+	Audit AuditConfig `yaml:"audit"`
 	// Log of the process.
 	Log LogConfig `yaml:"log"`
+	// Checkpoints of the logs.
+	Checkpoints CheckpointsConfig `yaml:"checkpoints"`
 	// Drain bounds the orderly shutdown after SIGTERM. Default DefaultDrain.
 	Drain time.Duration `yaml:"drain"`
 
@@ -198,6 +203,7 @@ func DefaultConfig() Config {
 		},
 		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability, SoftWatermark: diskguard.DefaultSoft, HardWatermark: diskguard.DefaultHard, Scrub: defaultScrub},
 		Ops:     OpsConfig{Listen: DefaultOpsListen},
+		Audit:   AuditConfig{Spool: audit.DefaultSpoolBytes},
 		Log:     LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -241,8 +247,11 @@ func (c *Config) resolve() {
 	if c.Gate.MaxConnectionsPerPrincipal == 0 {
 		c.Gate.MaxConnectionsPerPrincipal = max(c.Gate.MaxConnections/2, 1)
 	}
-	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring}
+	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring, &c.Checkpoints.Sink}
 	fields = append(fields, c.Storage.Encryption.files()...)
+	for i := range c.Audit.Sinks {
+		fields = append(fields, &c.Audit.Sinks[i].File)
+	}
 	for i := range c.Policy {
 		fields = append(fields, &c.Policy[i])
 	}
@@ -323,6 +332,7 @@ func (c *Config) Validate() error {
 	}
 	faults = append(faults, c.guardFaults()...)
 	c.validateIntegrity(fail)
+	c.Audit.validate(fail)
 	between("drain (ms)", c.Drain.Milliseconds(), 100, 600_000)
 	return errors.Join(faults...)
 }

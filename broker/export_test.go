@@ -10,6 +10,7 @@ import (
 
 	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/internal/auditlog"
 )
 
 // Inside returns the broker's own connection to a tenant's account, which sees and
@@ -92,3 +93,27 @@ func AnsweredFirst(b *Broker, asker string) (string, error) {
 	}
 	return order[0], sub.Unsubscribe()
 }
+
+// RingVersion is the version of the keyring in force.
+func RingVersion(b *Broker) uint64 { return b.material.Load().ring.Version() }
+
+// KeptRing is the keyring in the broker's own stream.
+func KeptRing(ctx context.Context, b *Broker) ([]byte, error) {
+	_, kept, err := keptRing(ctx, b)
+	return kept.doc, err
+}
+
+// FillSpool puts records into the spool of the audit trail until it takes no more, and
+// returns what a login is told then.
+func FillSpool(b *Broker) error {
+	for b.journal.Room() == nil {
+		for range 100 {
+			b.journal.Note(auditlog.Entry{Kind: auditlog.KindLogin, Outcome: auditlog.OutcomeOK, Detail: strings.Repeat("x", 500)})
+		}
+		<-time.After(time.Millisecond)
+	}
+	return b.journal.Room()
+}
+
+// AuditPending is how many batches of the audit trail are on their way.
+func AuditPending(b *Broker) int { return b.journal.Left() }

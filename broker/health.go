@@ -47,7 +47,7 @@ func (b view) ready() error {
 	if p := phase(b.phase.Load()); p != phaseReady {
 		return errors.New(phaseNames[p])
 	}
-	return errors.Join(b.storage(), b.server.Health(), b.keyringHealth(), b.guards.ready(), clockHealth(b.Broker))
+	return errors.Join(b.storage(), b.server.Health(), b.keyringHealth(), b.guards.ready(), clockHealth(b.Broker), b.recordable())
 }
 
 func (b view) keyringHealth() error {
@@ -103,7 +103,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
+		"volume": b.guards.volumeHealth, "audit": b.journal.Health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
@@ -111,7 +111,10 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		out.Health = append(out.Health, h)
 	}
-	out.Health = append(out.Health, b.integrityHealth(tenant))
+	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant))
+	if b.cfg.Audit.UnsafeContinueUnaudited {
+		out.Health = append(out.Health, adminapi.HealthPart{Part: "audit", Detail: "unsafeContinueUnaudited: when the spool is full, logins and changes leave no record"})
+	}
 	if b.Durability() == DurabilityUnsafeLazy {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "durability", Detail: "unsafe-lazy-sync: a power cut loses acknowledged events"})
 	}
@@ -213,8 +216,10 @@ func (b view) metrics() []ops.Source {
 		one("signet_server_slow_consumers_total", "Connections cut because they read too slowly.", ops.Counter, func() float64 { return float64(b.server.Stats().SlowConsumers) }),
 	}
 	out = append(out, b.guards.metrics()...)
+	out = append(out, auditMetrics(b.Broker)...)
 	out = append(out, b.integrityMetrics()...)
 	out = append(out, clockMetrics(b.Broker)...)
+	out = append(out, logMetrics(b.Broker)...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

@@ -23,7 +23,7 @@ import (
 // in the goroutines of the connections and never blocks.
 type sink struct {
 	log     zerolog.Logger
-	trail   *audit.Trail
+	rec     *auditing
 	letters *deadletter.Writer
 	policy  func() *policy.Set
 }
@@ -37,7 +37,7 @@ func (s *sink) Refused(r *wire.Refusal, rej *gate.Rejected) {
 	}
 	told := *r
 	told.Subject, told.Detail = visible(r.Subject), visible(r.Detail)
-	s.trail.Refused(&told, audit.Origin{Tenant: rej.Tenant, Class: class.String(), Verb: rej.Verb, Remote: rej.Remote})
+	s.rec.trail.Refused(&told, audit.Origin{Tenant: rej.Tenant, Class: class.String(), Verb: rej.Verb, Remote: rej.Remote})
 	r.Ref = told.Ref
 	if !rej.Store || rej.Tenant == "" {
 		return
@@ -50,6 +50,7 @@ func (s *sink) Refused(r *wire.Refusal, rej *gate.Rejected) {
 
 // Connected implements gate.Sink.
 func (s *sink) Connected(c *gate.Connection) {
+	s.rec.connected(c)
 	s.log.Debug().Uint64("connection", c.ID).Str("principal", c.Tenant+"/"+c.Principal).Str("remote", c.Remote).
 		Str("client", visible(c.Lang+" "+c.Version)).Msg("connected")
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/signetbus/signet/broker/admin"
 	"github.com/signetbus/signet/broker/admission"
-	"github.com/signetbus/signet/broker/audit"
 	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/broker/gate"
 	"github.com/signetbus/signet/broker/identity"
@@ -19,6 +18,7 @@ import (
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
 )
@@ -33,15 +33,6 @@ type startup struct{ *Broker }
 
 func (b *Broker) component(name string) zerolog.Logger {
 	return b.log.With().Str("component", name).Logger()
-}
-
-func (b startup) startAudit(ctx context.Context, _ *material) error {
-	b.trail = audit.New(audit.Config{Log: b.component("audit")})
-	if err := b.trail.Start(ctx); err != nil {
-		return err
-	}
-	b.running("audit", b.trail.Shutdown)
-	return nil
 }
 
 func (b startup) startServer(ctx context.Context, m *material) error {
@@ -172,8 +163,12 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 		return err
 	}
 	b.admin, err = admin.New(admin.Config{
-		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store, Status: view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
-		Nodes: b.adminNodes(),
+		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store,
+		Recording: &admin.Recording{Journal: b.journal, Minute: b.minute, Records: b.records, Unaudited: b.cfg.Audit.UnsafeContinueUnaudited},
+		Status:    view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
+		Nodes: b.adminNodes(), Logs: logs{b.logs}, PutKeys: func(ctx context.Context, doc []byte, cutOff []string) (adminapi.KeysPut, error) {
+			return putKeys(ctx, b.Broker, doc, cutOff)
+		},
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
@@ -231,9 +226,10 @@ func makeGate(b *Broker, m *material) error {
 	b.chain.Store(chain)
 	deps := gate.Deps{
 		Upstream: b.server, Owners: b.store, Authenticate: identity.Nkey, Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
-		Admission: func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
-		Memory:    b.guards.memory.Over,
-		Sink:      &sink{log: b.component("gate"), trail: b.trail, letters: b.letters, policy: b.Policy},
+		Admission:  func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
+		Memory:     b.guards.memory.Over,
+		Recordable: b.recordable,
+		Sink:       &sink{log: b.component("gate"), rec: &b.auditing, letters: b.letters, policy: b.Policy},
 	}
 	if b.barrier != nil {
 		deps.Barrier = b.barrier
@@ -267,10 +263,10 @@ func (b startup) startGate(ctx context.Context, _ *material) error {
 	return nil
 }
 
-// startWatch reloads when a file changes, and once a minute sweeps idle token buckets
-// and old signed events, checks the consumers and the nodes' keys, reloads again what
-// failed for want of other nodes, compares the nodes' clocks (at once when the one here
-// was set), and says which limits turned connections away.
+// startWatch reloads when a file changes, and once a minute sweeps idle token buckets and old signed events,
+// checks the consumers and the nodes' keys, reloads again what failed for want of other
+// nodes, compares the nodes' clocks (at once when the one here was set), and says which limits
+// turned connections away.
 func (b startup) startWatch(context.Context, *material) error {
 	life, stop := context.WithCancel(context.Background())
 	w, err := watch(watchedFiles(&b.cfg, b.Policy()), func() {
@@ -296,6 +292,8 @@ func (b startup) startWatch(context.Context, *material) error {
 			case now := <-t.C:
 				b.buckets.Sweep(now.UnixNano())
 				b.seen.Sweep(now)
+				b.gate.Tally()
+				flushMinute(life, b.Broker)
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
 				reloadAgain(life, b.Broker)

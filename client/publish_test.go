@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +30,7 @@ func TestPublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.look(func() {})
-	if *ack != (Ack{Stream: "ORDERS", Sequence: 7, Duplicate: true, EventID: "1"}) {
+	if want := (Ack{Stream: "ORDERS", Sequence: 7, Duplicate: true, EventID: "1"}); !reflect.DeepEqual(*ack, want) {
 		t.Errorf("ack = %+v", ack)
 	}
 	for _, want := range []string{"ce-id: 1\r\n", "ce-specversion: 1.0\r\n", "ce-time: 1970-01-01T00:00:00Z\r\n", "ce-region: north%20%22sea%22%C3%A9\r\n", "ce-datacontenttype: application/json\r\n"} {

@@ -47,7 +47,7 @@ func asksReceipt(msg *nats.Msg) bool {
 //
 // Errors: *Error that is ErrReceipt.
 func checkReceipt(ctx context.Context, c *Client, msg *nats.Msg, ack *Ack) error {
-	_, err := freshly(ctx, c, time.Time{}, func() (struct{}, error) { return struct{}{}, c.holdsReceipt(msg, ack) })
+	_, err := freshly(ctx, c, time.Time{}, func() (struct{}, error) { return struct{}{}, holdsReceipt(c, msg, ack) })
 	return receiptError(msg, ack, err)
 }
 
@@ -55,7 +55,7 @@ func checkReceipt(ctx context.Context, c *Client, msg *nats.Msg, ack *Ack) error
 // a keyring: where a new one is needed, finish is called later, from a goroutine that
 // ends with the request for it.
 func settleReceipt(c *Client, msg *nats.Msg, ack *Ack, finish func(error)) {
-	err := c.holdsReceipt(msg, ack)
+	err := holdsReceipt(c, msg, ack)
 	if !errors.Is(err, signing.ErrUnknownKey) && !errors.Is(err, signing.ErrNoKeyring) {
 		finish(receiptError(msg, ack, err))
 		return
@@ -76,7 +76,7 @@ func receiptError(msg *nats.Msg, ack *Ack, err error) error {
 
 // holdsReceipt verifies the receipt in ack: that a broker signed it, that it says what
 // ack says, and that it is of the event that was sent as msg.
-func (c *Client) holdsReceipt(msg *nats.Msg, ack *Ack) error {
+func holdsReceipt(c *Client, msg *nats.Msg, ack *Ack) error {
 	if len(ack.Receipt) == 0 {
 		return errors.New("the acknowledgement is not signed")
 	}

@@ -36,13 +36,20 @@ type Config struct {
 	Node    string
 	Policy  func() *policy.Set
 	Keyring func() (ring *keyring.Ring, document []byte)
+	// PutKeys judges a keyring and brings it to all nodes; nil: it is brought as a file
+	// only. What it refuses is a *wire.Refusal.
+	PutKeys func(ctx context.Context, document []byte, cutOff []string) (adminapi.KeysPut, error)
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
 	// Consumers returns the consumers of a tenant, in any order.
 	Consumers func(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error)
 	Trail     *audit.Trail
+	// Recording puts calls on record and reads the records; nil: nothing is.
+	Recording *Recording
 	Letters   Letters
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
+	// Logs serves the area log; nil: it is not served.
+	Logs Logs
 	// Conn returns the broker's own connection into a tenant's account.
 	Conn func(tenant string) (*nats.Conn, error)
 	// Nodes are the other nodes; nil on a broker by itself.
@@ -65,6 +72,7 @@ type Service struct {
 	subs map[string]*nats.Subscription // by tenant
 	busy map[string]int                // requests at work by principal
 
+	waiting  ringWaiters
 	changing sync.Mutex // one change of the cluster at a time; held without mu
 }
 
@@ -80,6 +88,7 @@ type handler func(*Service, context.Context, *request) (any, error)
 var handlers = map[string]handler{
 	adminapi.SubjectKeysRing:        (*Service).keysRing,
 	adminapi.SubjectKeysLs:          (*Service).keysLs,
+	adminapi.SubjectKeysPut:         keysPut,
 	adminapi.SubjectStatusGet:       (*Service).status,
 	adminapi.SubjectStatusConsumers: (*Service).consumers,
 	adminapi.SubjectPolicyCheck:     (*Service).policyCheck,
@@ -89,6 +98,10 @@ var handlers = map[string]handler{
 	adminapi.SubjectDLQShow:         (*Service).dlqShow,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
 
+	adminapi.SubjectAuditLs:   audited(auditVerbs.ls),
+	adminapi.SubjectAuditRead: audited(auditVerbs.read),
+	adminapi.SubjectAuditSeal: audited(auditVerbs.seal),
+
 	adminapi.SubjectBackupOpen:     backup(Backups.Open),
 	adminapi.SubjectBackupRead:     backup(Backups.Read),
 	adminapi.SubjectBackupRestore:  backup(Backups.Restore),
@@ -96,6 +109,15 @@ var handlers = map[string]handler{
 	adminapi.SubjectBackupApply:    backup(Backups.Apply),
 	adminapi.SubjectBackupProgress: backup(Backups.Progress),
 	adminapi.SubjectBackupClose:    backup(closeBackup),
+
+	adminapi.SubjectLogLs:          logs(Logs.List),
+	adminapi.SubjectLogCheckpoint:  logs(Logs.Checkpoint),
+	adminapi.SubjectLogVerify:      logs(Logs.Verify),
+	adminapi.SubjectLogConsistency: logs(Logs.Consistency),
+	adminapi.SubjectLogFind:        logs(Logs.Find),
+	adminapi.SubjectLogProve:       logs(Logs.Prove),
+	adminapi.SubjectLogPart:        logs(Logs.Part),
+	adminapi.SubjectLogRestart:     logs(Logs.Restart),
 
 	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
 	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),
@@ -157,6 +179,7 @@ func (s *Service) Shutdown(ctx context.Context) error {
 	clear(s.subs)
 	s.mu.Unlock()
 	s.stop()
+	s.waiting.takeAll(true) // their connections end, too
 	done := make(chan struct{})
 	go func() {
 		s.work.Wait()
@@ -175,7 +198,7 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	if m.Reply == "" {
 		return
 	}
-	c := call{Tenant: tenant, Subject: strings.TrimSuffix(m.Subject, wire.AtNode("", s.cfg.Node)), Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data}
+	c := call{Tenant: tenant, Subject: strings.TrimSuffix(m.Subject, wire.AtNode("", s.cfg.Node)), Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data, msg: m}
 	release := s.enter(&c)
 	if release == nil {
 		s.answer(m, &c, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
@@ -185,8 +208,9 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	go func() {
 		defer s.work.Done()
 		defer release()
-		result, err := s.handle(&c)
-		s.answer(m, &c, result, err)
+		if result, err := s.handle(&c); !errors.Is(err, errWaits) {
+			s.answer(m, &c, result, err)
+		}
 	}()
 }
 
@@ -223,31 +247,44 @@ func (s *Service) enter(c *call) (release func()) {
 }
 
 func (s *Service) handle(c *call) (result any, err error) {
+	ctx, cancel := context.WithTimeout(s.life, time.Minute)
+	defer cancel()
+	defer func() { s.cfg.Recording.ended(c, err) }()
 	defer func() {
 		if p := recover(); p != nil {
 			s.cfg.Log.Error().Str("subject", c.Subject).Interface("panic", p).Msg("admin request failed")
 			err = wire.Refuse(wire.CodeInternal, "admin", "")
 		}
 	}()
+	r, h, err := admit(s, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Recording.begun(ctx, c); err != nil {
+		return nil, err
+	}
+	return h(s, ctx, r)
+}
+
+// admit finds the caller and the handler, and judges the grant.
+func admit(s *Service, c *call) (*request, handler, error) {
 	r := &request{call: *c, set: s.cfg.Policy()}
 	name, ok := strings.CutPrefix(c.Principal, c.Tenant+"/")
 	if ok {
 		r.caller = r.set.Principal(c.Tenant, name)
 	}
 	if r.caller == nil || r.caller.Disabled {
-		return nil, wire.Refuse(wire.CodePrincipalRevoked, "admin", "")
+		return nil, nil, wire.Refuse(wire.CodePrincipalRevoked, "admin", "")
 	}
 	area, open, ok := adminapi.Grant(c.Subject)
 	h := handlers[c.Subject]
 	if !ok || h == nil {
-		return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
+		return nil, nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
 	}
 	if !open && !acl.Admin(r.caller, area).Allowed {
-		return nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
+		return nil, nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
 	}
-	ctx, cancel := context.WithTimeout(s.life, time.Minute)
-	defer cancel()
-	return h(s, ctx, r)
+	return r, h, nil
 }
 
 func (s *Service) answer(m *nats.Msg, c *call, result any, err error) {

@@ -581,3 +581,52 @@ func TestSeenFullIsARefusal(t *testing.T) {
 	}
 	f.accepted("stored events do not need it", "orders.created", f.signed("good", "orders.created"))
 }
+
+// Every byte of what a client sends of a signed event, header block, data and subject:
+// changed, it is not let in, but where the event stays the same: digits of a percent
+// escape in the other case, and ce-specversion left out.
+func TestEveryByteOfASignedPublishCounts(t *testing.T) {
+	tried, same, accepted := 0, 0, 0
+	for _, subject := range []string{"orders.signed", "orders.created", "telemetry.cpu"} {
+		f := newFixture(t)
+		e := f.signed("good", subject, setExt("mood", "50% ö"))
+		header := []byte(wire.HeaderLine)
+		header = append(cloudevent.AppendHeaders(header, e), '\r', '\n')
+		payload := bytes.Clone(e.Data)
+		on := []byte(subject)
+		for part, b := range map[string][]byte{"header": header, "data": payload, "subject": on} {
+			for i := range b {
+				for _, mask := range []byte{0x01, 0x02, 0x10, 0x20, 0x80} {
+					b[i] ^= mask
+					f.session.Begin(start)
+					r := f.session.Publish(&Publish{Subject: on, Header: header, Payload: payload})
+					out := f.session.Flush(nil)
+					if r == nil && f.sameEvent(frames(t, out)[0], e) {
+						same++
+						f.seen.young = generation{}
+					} else if r == nil {
+						accepted++
+						t.Errorf("%s, %s byte %d xor %#x: let in as another event", subject, part, i, mask)
+					}
+					b[i] ^= mask
+					tried++
+				}
+			}
+		}
+		f.accepted("unchanged", subject, e)
+	}
+	t.Logf("%d mutations, %d let in as another event, %d as the same", tried, accepted, same)
+	if same > 40 {
+		t.Errorf("%d mutations make the same event", same)
+	}
+}
+
+// sameEvent reports whether a frame holds the event that was signed, with what the
+// broker adds, and both signatures of it.
+func (f *fixture) sameEvent(fr frame, signed *cloudevent.Event) bool {
+	stored := f.verify(fr)
+	for _, name := range []string{wire.AttrAttestation, wire.AttrAuthID, wire.AttrAuthType} {
+		stored.DelExt(name)
+	}
+	return stored.Equal(signed)
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -33,9 +34,11 @@ var ErrStarted = errors.New("audit: already started")
 
 // Config configures a Trail. Zero members have the defaults.
 type Config struct {
-	Log  zerolog.Logger   // lines go here at level info
-	Now  func() time.Time // default time.Now
-	Ring int              // refusals kept for Lookup and Tail; default 4096
+	Log zerolog.Logger   // lines go here at level info
+	Now func() time.Time // default time.Now
+	// Record gets a record of each line and event; it must not block. nil: none does.
+	Record func(auditlog.Entry)
+	Ring   int // refusals kept for Lookup and Tail; default 4096
 
 	// SamplePerMinute is how many refusals of one principal and rule enter the ring
 	// in a minute; the others are counted on the last of them. Default 10.
@@ -111,6 +114,7 @@ type line struct {
 	ref, subject, detail string
 	origin               Origin
 	count                uint64
+	first                time.Time
 }
 
 // New returns a Trail. It starts nothing.
@@ -207,7 +211,7 @@ func (t *Trail) Refused(r *wire.Refusal, o Origin) {
 			r.Ref += "." + strconv.FormatUint(e.Count, 36)
 		}
 	}
-	t.lineLocked(r, &o)
+	t.lineLocked(r, &o, now)
 }
 
 // countLocked counts for one tenant. Tenants are the policy's, so there are few.
@@ -303,7 +307,7 @@ func (t *Trail) entryLocked(cursor uint64) *Entry {
 	return &t.ring[int((cursor-1)%uint64(t.cfg.Ring))]
 }
 
-func (t *Trail) lineLocked(r *wire.Refusal, o *Origin) {
+func (t *Trail) lineLocked(r *wire.Refusal, o *Origin, now time.Time) {
 	key := lineKey{r.Principal, r.Rule, o.Class, r.Code}
 	l := t.window[key]
 	if l == nil {
@@ -312,7 +316,7 @@ func (t *Trail) lineLocked(r *wire.Refusal, o *Origin) {
 			l = t.window[key]
 		}
 		if l == nil {
-			l = &line{lineKey: key, ref: r.Ref, subject: clip(r.Subject), detail: clip(r.Detail), origin: *o}
+			l = &line{lineKey: key, ref: r.Ref, subject: clip(r.Subject), detail: clip(r.Detail), origin: *o, first: now}
 			t.window[key] = l
 			t.order = append(t.order, l)
 		}
@@ -333,7 +337,29 @@ func (t *Trail) Flush() {
 			Str("subject", l.subject).Str("class", l.origin.Class).Str("verb", l.origin.Verb).Str("tenant", l.origin.Tenant).
 			Str("remote", l.origin.Remote).Str("detail", l.detail).Str("ref", l.ref).Uint64("count", l.count).
 			Msg(l.code.Entry().Title)
+		t.record(l)
 	}
+}
+
+// verbConnect is Origin.Verb of a login that failed.
+const verbConnect = "connect"
+
+// record puts a line on record.
+func (t *Trail) record(l *line) {
+	if t.cfg.Record == nil {
+		return
+	}
+	e := auditlog.Entry{
+		Time: l.first, Tenant: l.origin.Tenant, Kind: auditlog.KindRefusal, Outcome: auditlog.OutcomeRefused, Who: l.principal, Remote: l.origin.Remote,
+		Subject: l.subject, Code: l.code, Rule: l.rule, Ref: l.ref, Detail: l.detail,
+	}
+	if l.origin.Verb == verbConnect {
+		e.Kind = auditlog.KindLogin
+	}
+	if l.count > 1 {
+		e.Count = l.count
+	}
+	t.cfg.Record(e)
 }
 
 // Event writes one line at once about something that was done: a connection, an
@@ -341,4 +367,7 @@ func (t *Trail) Flush() {
 func (t *Trail) Event(name, tenant, principal, remote, detail string) {
 	t.cfg.Log.Info().Str("event", name).Str("tenant", tenant).
 		Str("principal", principal).Str("remote", remote).Str("detail", detail).Msg(name)
+	if t.cfg.Record != nil {
+		t.cfg.Record(auditlog.Entry{Tenant: tenant, Kind: auditlog.KindNotice, Outcome: auditlog.OutcomeOK, Who: principal, Remote: remote, Subject: name, Detail: detail})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,12 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		keepUntilKilled(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func refusal(principal, rule, subject string) *wire.Refusal {
 	return &wire.Refusal{

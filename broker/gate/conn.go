@@ -89,6 +89,7 @@ func (c *conn) serve() {
 		c.relay.run()
 	}()
 	reason := c.finish(c.contain(c.reader.run))
+	c.tallied()
 	g.sink.Disconnected(who, reason)
 }
 

@@ -18,6 +18,7 @@ var (
 	errAuthTimeout   = errors.New("Authentication Timeout")
 	errUnavailable   = errors.New("Service Unavailable")
 	errMemory        = errors.New("Service Unavailable: memory is short (gate.maxMemory)")
+	errAudit         = errors.New("Service Unavailable: the audit trail takes no records (audit)")
 	// Its text is that of nats-server, which client libraries compare as a whole.
 	errConnections = errors.New("maximum connections exceeded")
 	errRevoked     = errors.New("User Authentication Revoked")

@@ -53,6 +53,15 @@ type Sink interface {
 	// Connected and Disconnected frame the life of an authenticated connection.
 	Connected(c *Connection)
 	Disconnected(c *Connection, reason string)
+	// Requested is told of a JetStream API request of c that was let in and that changes
+	// something or reads stored events. The slices of the verdict end with the call.
+	Requested(c *Connection, access jsapi.Access, v *jsapi.Verdict)
+	// Delivered is told of one event on a subject that the policy audits fully, before
+	// it is written to the client. d ends with the call.
+	Delivered(c *Connection, d *Delivery)
+	// Tallied is told what a connection got of consumers, at its end and when Tally is
+	// called. The sink may keep the slice.
+	Tallied(c *Connection, ranges []Range)
 	// Panicked is told once of a connection that a fault of the broker has ended.
 	// what is the text of a runtime error, else only the type of the value; like
 	// stack it holds no payload. Tenant and Principal are empty before authentication.
@@ -68,6 +77,22 @@ type Connection struct {
 	Name      string // what the client calls itself; untrusted
 	Lang      string // client library, untrusted
 	Version   string // of the library, untrusted
+}
+
+// Range is what one connection got of one consumer since it was last told.
+type Range struct {
+	Stream, Consumer string
+	First, Last      uint64 // lowest and highest sequence of the stream
+	Count            uint64 // deliveries, repeated ones too
+}
+
+// Delivery is one event on its way to a client. Stream, Consumer and Sequence are
+// empty where it does not come from a consumer.
+type Delivery struct {
+	Subject          string
+	Stream, Consumer string
+	Sequence         uint64 // in Stream
+	Attempt          uint64 // from 1
 }
 
 // Rejected is what was refused.
@@ -98,7 +123,10 @@ type Deps struct {
 	// Memory says why no new connection may be let in, nil while there is memory. It
 	// must not block. No function: there always is.
 	Memory func() error
-	Sink   Sink // nil: nobody is told
+	// Recordable says why a login cannot be put on record, so that it must not be let
+	// in, or nil. It must not block. No function: it always can.
+	Recordable func() error
+	Sink       Sink // nil: nobody is told
 }
 
 func (d *Deps) validate() error {
@@ -111,7 +139,10 @@ func (d *Deps) validate() error {
 // nobody is the Sink where none is given.
 type nobody struct{}
 
-func (nobody) Refused(*wire.Refusal, *Rejected)     {}
-func (nobody) Connected(*Connection)                {}
-func (nobody) Disconnected(*Connection, string)     {}
-func (nobody) Panicked(*Connection, string, []byte) {}
+func (nobody) Refused(*wire.Refusal, *Rejected)                    {}
+func (nobody) Connected(*Connection)                               {}
+func (nobody) Disconnected(*Connection, string)                    {}
+func (nobody) Requested(*Connection, jsapi.Access, *jsapi.Verdict) {}
+func (nobody) Delivered(*Connection, *Delivery)                    {}
+func (nobody) Tallied(*Connection, []Range)                        {}
+func (nobody) Panicked(*Connection, string, []byte)                {}

@@ -25,6 +25,7 @@ type apiCaller struct {
 	owners *ownerCache
 	rates  apiRates                    // of the principal
 	mapper func(string) (string, bool) // s.box.mapReply, made once
+	who    func() *Connection          // says whose requests they are
 }
 
 // call judges one request to the JetStream API, an ack or a flow control answer.
@@ -76,6 +77,9 @@ func (a *apiCaller) call(cmd *command) error {
 		return nil
 	case v.Effect != jsapi.EffectNone:
 		a.owners.forget(ownerKey{tenant, v.Stream, v.Consumer}, b.now)
+	}
+	if access := v.Access(); access != jsapi.AccessOther {
+		a.s.audit.sink.Requested(a.who(), access, &v)
 	}
 	b.forward([]byte(v.Subject), []byte(v.Reply), v.Header, v.Body)
 	return nil

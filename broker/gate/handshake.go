@@ -83,6 +83,12 @@ func (h *handshake) enroll() error {
 			return &fatal{err: errMemory, refusal: wire.Refuse(wire.CodeUnavailable, awayNames[awayMemory], err.Error())}
 		}
 	}
+	if recordable := g.deps.Recordable; recordable != nil {
+		if err := recordable(); err != nil {
+			g.counters.turnedAway[awayAudit].Add(1)
+			return &fatal{err: errAudit, refusal: wire.Refuse(wire.CodeUnavailable, awayNames[awayAudit], err.Error())}
+		}
+	}
 	if !g.enroll(c, c.access.principal.Load().FullName()) {
 		g.counters.turnedAway[awayShare].Add(1)
 		detail := fmt.Sprintf("the principal has its %d connections", g.cfg.Limits.PrincipalConnections)

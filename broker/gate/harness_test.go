@@ -265,6 +265,7 @@ type recorder struct {
 	refused []string // code and verb
 	gone    []string
 	panics  []string // what and stack
+	told    []string // of requests and deliveries
 }
 
 func (r *recorder) Refused(f *wire.Refusal, j *Rejected) {
@@ -280,11 +281,32 @@ func (r *recorder) Panicked(_ *Connection, what string, stack []byte) {
 	r.panics = append(r.panics, what+"\n"+string(stack))
 }
 func (r *recorder) Connected(*Connection) {}
+
+func (r *recorder) Requested(_ *Connection, access jsapi.Access, v *jsapi.Verdict) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, fmt.Sprint("requested ", access, " ", v.Subject, " ", v.Stream, " ", v.Consumer))
+}
+
+func (r *recorder) Delivered(c *Connection, d *Delivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, fmt.Sprintf("delivered %s %+v", c.Principal, *d))
+}
+
+func (r *recorder) Tallied(c *Connection, ranges []Range) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, fmt.Sprintf("tallied %s %+v", c.Principal, ranges))
+}
+
 func (r *recorder) Disconnected(_ *Connection, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = append(r.gone, reason)
 }
+
+func creds() *identity.Credentials { return &identity.Credentials{RemoteAddr: "192.0.2.1:1"} }
 
 func check(t testing.TB, err error) {
 	t.Helper()

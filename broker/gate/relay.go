@@ -20,6 +20,7 @@ type relay struct {
 	max      int           // largest payload of a frame from the server
 	done     chan struct{} // closed when run has ended
 
+	tally  tally
 	in     window // starts with what the handshake read too much
 	need   int    // bytes of the pending frame, once known
 	out    []byte // rewritten frames of this chunk; empty: the chunk goes as it is
@@ -35,6 +36,7 @@ func (r *relay) init(c *conn) {
 	// message in base64 inside JSON (STREAM.MSG.GET), or one page of a list.
 	r.max = 4*(g.cfg.Limits.Payload+g.cfg.Limits.HeaderBudget) + largeBuffer
 	r.done = make(chan struct{})
+	r.tally.c = c
 }
 
 // awaitPong reads INFO and the PONG of the gate's own PING. What follows stays in
@@ -99,12 +101,26 @@ func (r *relay) chunk() error {
 	}
 	r.from, r.need = 0, 0
 	r.out = r.out[:0]
+	at, frames, err := r.frames(buf)
+	if err != nil {
+		return err
+	}
+	r.counters.frames.Add(frames)
+	err = r.emit(buf[:at])
+	r.in.r += at
+	return err
+}
+
+// frames handles the whole frames at the start of buf and returns where they end.
+func (r *relay) frames(buf []byte) (end int, count uint64, _ error) {
+	r.tally.begin()
+	defer r.tally.end()
 	var f frame
 	at, frames, now := 0, uint64(0), time.Time{}
 	for at < len(buf) {
 		n, need, err := nextFrame(buf[at:], r.max, &f)
 		if err != nil {
-			return err
+			return at, frames, err
 		}
 		if n == 0 {
 			r.need = need
@@ -121,10 +137,7 @@ func (r *relay) chunk() error {
 		}
 		at += n
 	}
-	r.counters.frames.Add(frames)
-	err := r.emit(buf[:at])
-	r.in.r += at
-	return err
+	return at, frames, nil
 }
 
 // emit writes the chunk: the rewritten frames and what follows them, or, if none
@@ -173,6 +186,9 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	}
 	s.subs.delivered(f.sid)
 	ownSubject := s.box.own(f.subject)
+	if !ownSubject {
+		r.tally.message(f)
+	}
 	change := ownSubject || f.kind == frameHMsg && !s.opts.Headers
 	if len(f.reply) > 0 {
 		if s.box.own(f.reply) {

@@ -23,11 +23,12 @@ const (
 	awayDrain              // the gate is closing
 	awayShare              // the principal has its share
 	awayMemory             // memory is short
+	awayAudit              // it could not be put on record
 	aways
 )
 
 // awayNames are the limits, as the configuration calls them.
-var awayNames = [aways]string{"gate.connectionRate", "gate.maxConnections", "draining", "gate.maxConnectionsPerPrincipal", "gate.maxMemory"}
+var awayNames = [aways]string{"gate.connectionRate", "gate.maxConnections", "draining", "gate.maxConnectionsPerPrincipal", "gate.maxMemory", "audit"}
 
 // counters are the live numbers behind Stats.
 type counters struct {

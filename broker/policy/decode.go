@@ -112,6 +112,7 @@ func (r *docReader) stream(_ int, n ast.Node) {
 			}
 		},
 		"unsafeSingleReplica": func(n ast.Node) { s.UnsafeSingleReplica = r.bool(n, "unsafeSingleReplica") },
+		"log":                 func(n ast.Node) { s.Log = r.bool(n, "log") },
 		"retention": func(n ast.Node) {
 			if v, ok := r.text(n, "retention"); ok && v != "limits" {
 				r.fault(n, "retention: %q is not in this release, only limits is", v)
@@ -284,6 +285,15 @@ func (r *docReader) binding(i int, n ast.Node) {
 		"contentType": func(n ast.Node) { b.ContentType = parsed(&r.reader, n, "contentType", checkMediaType) },
 		"onFailure":   func(n ast.Node) { b.OnFailure = r.onFailure(n) },
 		"maxPayload":  func(n ast.Node) { b.MaxPayload = r.size(n, "maxPayload", 1) },
+		"audit": func(n ast.Node) {
+			switch v, ok := r.text(n, "audit"); {
+			case !ok:
+			case v != "full":
+				r.fault(n, "audit: full is wanted, not %q; leave it out for the record of each minute", v)
+			default:
+				b.AuditFull = true
+			}
+		},
 	})
 	r.need(n, "subject rule", seen, "match")
 	if seen["version"] && !seen["schema"] {

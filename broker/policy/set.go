@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -111,6 +112,11 @@ func (t *Tenant) Binding(subject string) *Binding {
 	return nil
 }
 
+// AuditsFully reports whether a rule of the tenant has audit: full.
+func (t *Tenant) AuditsFully() bool {
+	return slices.ContainsFunc(t.Bindings, func(b Binding) bool { return b.AuditFull })
+}
+
 // KVBucket returns the declared key-value bucket of that name, or nil.
 func (t *Tenant) KVBucket(name string) *Bucket { return findBucket(t.KV, name) }
 
@@ -138,7 +144,10 @@ type Stream struct {
 	// node. Without it one copy is refused there.
 	UnsafeSingleReplica bool
 	DuplicateWindow     time.Duration // default and least 3 minutes
-	At                  Position
+	// Log keeps a transparency log of the stream (docs/spec/log.md). Default: none; it
+	// costs work and storage for every event.
+	Log bool
+	At  Position
 }
 
 // Bucket is one declared key-value or object bucket.
@@ -189,6 +198,7 @@ type Binding struct {
 	ContentType string     // media type that is demanded; empty: application/json when there is a schema
 	OnFailure   Failure
 	MaxPayload  ByteSize // 0: the stream's or the gate's limit
+	AuditFull   bool     // every delivery is put on record
 	Rule        string   // "subject orders.*.created"
 	At          Position
 }
@@ -299,4 +309,4 @@ const (
 )
 
 // AdminAreas are the areas that an admin grant may name.
-var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "policy", "refusals", "services", "status", "streams"}
+var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "log", "policy", "refusals", "services", "status", "streams"}

@@ -29,16 +29,30 @@ const (
 	auditBase      = 16 << 20
 	auditPerTenant = 32 << 20
 	logBase        = 16 << 20
-	keysBytes      = 16 << 20
-	keysHistory    = 4
+	// A logged stream has 33 bytes of tiles for each event, also for those that have aged
+	// out, and in AUDIT a checkpoint of some 700 bytes for each minute with events.
+	auditPerLog = 16 << 20
+	logPerLog   = 16 << 20
+	logShare    = 8 // of maxBytes, beside it
+	keysBytes   = 16 << 20
+	keysHistory = 4
 )
 
 // ownStreams are the streams that the broker keeps for itself.
 func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
-	records := safe(StreamAudit, auditBase+auditPerTenant*policy.ByteSize(len(set.Tenants())), SubjectsAudit)
+	audit, log := policy.ByteSize(auditBase)+auditPerTenant*policy.ByteSize(len(set.Tenants())), policy.ByteSize(logBase)
+	for _, t := range set.Tenants() {
+		for i := range t.Streams {
+			if t.Streams[i].Log {
+				audit += auditPerLog
+				log += logPerLog + t.Streams[i].MaxBytes/logShare
+			}
+		}
+	}
+	records := safe(StreamAudit, audit, SubjectsAudit)
 	records.Duplicates = deadLetterWindow
 	records.DenyPurge = true
-	tiles := safe(StreamLog, logBase, SubjectsLog)
+	tiles := safe(StreamLog, log, SubjectsLog)
 	tiles.Duplicates = bucketWindow
 	tiles.MaxMsgsPerSubject = 1
 	rings := safe(StreamKeys, keysBytes, SubjectsKeys)

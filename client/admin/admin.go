@@ -53,6 +53,18 @@ func (a *API) Keys(ctx context.Context) (*KeyList, error) {
 	return call[KeyList](ctx, a, adminapi.SubjectKeysLs, nil)
 }
 
+// PutKeys brings a new version of the keyring, signed by the root key of the broker, to
+// all nodes and to the readers that are connected. cutOff names the nodes that are meant
+// to lose their last valid key. A keyring of some thousand keys is larger than a message
+// may be; it is brought as a file.
+//
+// Errors: client.ErrConflict says what is wrong with it: another root key, an old
+// version, an expiry that is over, keys that must not go; client.ErrUnavailable while
+// the cluster can keep nothing.
+func (a *API) PutKeys(ctx context.Context, document []byte, cutOff ...string) (*KeysPut, error) {
+	return call[KeysPut](ctx, a, adminapi.SubjectKeysPut, adminapi.KeysPutRequest{Document: document, CutOff: cutOff})
+}
+
 // Status returns one page on the broker.
 func (a *API) Status(ctx context.Context) (*Status, error) {
 	return call[Status](ctx, a, adminapi.SubjectStatusGet, nil)
@@ -130,15 +142,19 @@ func (a *API) DLQShow(ctx context.Context, seq uint64) (*StoredLetter, error) {
 // wait (at most MaxWait) for one; to follow, call it again with the Cursor of the
 // answer. q.WaitMs is ignored.
 func (a *API) Refusals(ctx context.Context, q RefusalsQuery, wait time.Duration) (*RefusalList, error) {
+	ctx, wait, cancel := waiting(ctx, wait)
+	defer cancel()
+	q.WaitMs = wait.Milliseconds()
+	return call[RefusalList](ctx, a, adminapi.SubjectRefusalsLs, q)
+}
+
+// waiting bounds a request that the broker may keep waiting, and the wait itself.
+func waiting(ctx context.Context, wait time.Duration) (context.Context, time.Duration, context.CancelFunc) {
 	wait = max(0, min(wait, MaxWait))
 	if d, ok := ctx.Deadline(); ok {
 		// An answer that comes after the deadline is lost to the caller.
-		wait = max(0, min(wait, time.Until(d)-time.Second))
-	} else {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, wait+waitMargin)
-		defer cancel()
+		return ctx, max(0, min(wait, time.Until(d)-time.Second)), func() {}
 	}
-	q.WaitMs = wait.Milliseconds()
-	return call[RefusalList](ctx, a, adminapi.SubjectRefusalsLs, q)
+	ctx, cancel := context.WithTimeout(ctx, wait+waitMargin)
+	return ctx, wait, cancel
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
+	"github.com/signetbus/signet/signing/tlog"
 )
 
 func verifyCommand(a *app) *cobra.Command {
@@ -36,6 +37,9 @@ says who published it, on which subject and when, by which broker key, and which
 producer signed it, if one did. Any changed byte of data or attributes makes it
 fail, with exit code 3.
 
+A proof of signet prove is verified too: that what it holds stands in the log of its
+stream, and in a range that none is missing. It has its own keyring; --root is enough.
+
 --receipt verifies signed acknowledgements instead (signet pub --signed-ack writes
 them): that the broker had stored an event, where and when. With --event each must be
 of an event in that file, byte for byte.
@@ -44,6 +48,7 @@ With --keyring and --root it needs no network and no context. Otherwise both com
 from the context; a context without a keyring file asks its broker.`,
 		Example: `  signet verify evidence.ndjson
   signet verify event.json --keyring keyring.json --root OBQ7...
+  signet verify proof.json --root OBQ7...
   signet sub 'orders.>' --since start --count 1 -o json | signet verify -
   signet verify --receipt receipt.json --event event.json --keyring keyring.json --root OBQ7...`,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
@@ -73,6 +78,15 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string) error 
 		defer f.Close()
 		in = f
 	}
+	head := bufio.NewReader(in)
+	if start, _ := head.Peek(len(tlog.ProofFormat) + 64); tlog.IsProof(start) {
+		doc, err := io.ReadAll(io.LimitReader(head, tlog.MaxProofBytes+1))
+		if err != nil {
+			return err
+		}
+		return verifyProofFile(ctx, a, doc, ringFile, root)
+	}
+	in = head
 	ring, err := loadRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 // Areas of the admin API, the words of an admin grant in the policy.
 const (
+	AreaAudit    = "audit"
 	AreaKeys     = "keys"
 	AreaStatus   = "status"
 	AreaPolicy   = "policy"
@@ -22,6 +23,7 @@ const (
 const (
 	SubjectKeysRing        = wire.PrefixAdmin + AreaKeys + ".ring"
 	SubjectKeysLs          = wire.PrefixAdmin + AreaKeys + ".ls"
+	SubjectKeysPut         = wire.PrefixAdmin + AreaKeys + ".put"
 	SubjectStatusGet       = wire.PrefixAdmin + AreaStatus + ".get"
 	SubjectStatusConsumers = wire.PrefixAdmin + AreaStatus + ".consumers"
 	SubjectPolicyCheck     = wire.PrefixAdmin + AreaPolicy + ".check"
@@ -30,6 +32,10 @@ const (
 	SubjectDLQLs           = wire.PrefixAdmin + AreaDLQ + ".ls"
 	SubjectDLQShow         = wire.PrefixAdmin + AreaDLQ + ".show"
 	SubjectRefusalsLs      = wire.PrefixAdmin + AreaRefusals + ".ls"
+
+	SubjectAuditLs   = wire.PrefixAdmin + AreaAudit + ".ls"
+	SubjectAuditRead = wire.PrefixAdmin + AreaAudit + ".read"
+	SubjectAuditSeal = wire.PrefixAdmin + AreaAudit + ".seal"
 
 	SubjectBackupOpen     = wire.PrefixAdmin + AreaBackup + ".open"
 	SubjectBackupRead     = wire.PrefixAdmin + AreaBackup + ".read"
@@ -49,18 +55,21 @@ const (
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaLog, AreaPolicy, AreaRefusals, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
 func Subjects() []string {
 	return []string{
+		SubjectAuditLs, SubjectAuditRead, SubjectAuditSeal,
 		SubjectBackupApply, SubjectBackupClose, SubjectBackupOpen, SubjectBackupProgress,
 		SubjectBackupRead, SubjectBackupRestore, SubjectBackupWrite,
 		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
 		SubjectClusterStatus, SubjectClusterStepDown,
 		SubjectDLQLs, SubjectDLQShow,
-		SubjectKeysLs, SubjectKeysRing,
+		SubjectKeysLs, SubjectKeysPut, SubjectKeysRing,
+		SubjectLogCheckpoint, SubjectLogConsistency, SubjectLogFind, SubjectLogLs,
+		SubjectLogPart, SubjectLogProve, SubjectLogRestart, SubjectLogVerify,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
 		SubjectRefusalsLs,
 		SubjectStatusConsumers, SubjectStatusGet,

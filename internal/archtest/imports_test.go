@@ -56,9 +56,11 @@ var allowed = map[string][]string{
 	"internal/cloudevent/sdkevent": {"internal/wire", "internal/cloudevent", "github.com/cloudevents/sdk-go/v2"},
 	"internal/adminapi":            {"internal/wire"},
 	"internal/backupfile":          {"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "github.com/klauspost/compress"},
+	"internal/auditlog":            {"internal/wire", "signing", "signing/keyring"},
 	"internal/strictyaml":          {"github.com/goccy/go-yaml"},
 	"signing/internal/dsse":        {"internal/wire"},
 	"signing":                      {"internal/wire", "internal/cloudevent", "signing/keyring", "signing/internal/dsse", "github.com/nats-io/nkeys", "golang.org/x/mod"},
+	"signing/tlog":                 {"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "golang.org/x/mod"},
 	"signing/keyring":              {"internal/wire", "internal/cloudevent", "signing/internal/dsse", "github.com/nats-io/nkeys"},
 	"schema":                       {"internal/wire"},
 	"schema/jsonschema":            {"internal/wire", "schema", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/text"},
@@ -80,11 +82,14 @@ var allowed = map[string][]string{
 	"broker/internal/integrity": {"github.com/minio/highwayhash", "github.com/klauspost/compress", "golang.org/x/crypto"},
 	"broker/internal/embed":     {"internal/wire", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go"},
 	"broker/store":              {"internal/wire", "broker/policy", "dlq", "github.com/nats-io/nats.go", "golang.org/x/sys"},
-	"broker/audit":              {"internal/wire", "broker/policy", "dlq", "github.com/rs/zerolog"},
+	"broker/audit":              {"internal/wire", "internal/auditlog", "signing", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
 	"broker/deadletter":         {"internal/wire", "broker/policy", "dlq", "ratelimit", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
 	"broker/admin": {
-		"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit",
+		"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit", "internal/auditlog",
 		"broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
+	},
+	"broker/translog": {
+		"internal/wire", "signing", "signing/keyring", "signing/tlog", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
 	},
 	"broker/backup": {
 		"internal/wire", "internal/adminapi", "internal/backupfile", "signing", "signing/keyring", "broker/policy", "broker/store",
@@ -96,7 +101,7 @@ var allowed = map[string][]string{
 	"broker": {
 		"internal/wire", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
 		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/ca", "broker/admission", "broker/jsapi",
-		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard",
+		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
 		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang",
 	},

@@ -18,7 +18,7 @@ const (
 	clusterBreakers = 3
 	// breakEvery keeps all breakers together below the rate within which a node writes
 	// dead letters (50/s), also when all of them are at one.
-	breakEvery = 150 * time.Millisecond
+	breakEvery = 400 * time.Millisecond
 	// calmFor is how long nothing is wrong when nothing may be missing.
 	calmFor = 2 * time.Second
 	// lettersWait bounds the time after which a refusal has its dead letter when nothing
@@ -149,6 +149,10 @@ func calmly(ctx context.Context, r *clusterRun) error {
 	l := r.w.broken
 	if err := awaitStatus(ctx, r, "every stream is whole", allWhole); err != nil {
 		return err
+	}
+	// Those of the time before are many, and not what is waited for.
+	if err := l.read(ctx, r); err != nil {
+		return fmt.Errorf("dead letters: %w", err)
 	}
 	set := func(calm bool) {
 		l.mu.Lock()

@@ -1,0 +1,575 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/signetbus/signet/internal/auditlog"
+	"github.com/signetbus/signet/signing"
+)
+
+// Defaults and limits of a Journal.
+const (
+	DefaultSpoolBytes = 64 << 20
+	MinSpoolBytes     = 4 << 20
+	// gatherFor is how long records wait for others before they are chained, signed and
+	// synced together.
+	gatherFor = 100 * time.Millisecond
+	// maxQueue bounds the records that wait in memory; what comes beyond is counted.
+	maxQueue = 8192
+	// refuseFor is how long logins and changes are refused after the spool could not be
+	// written; then it is tried again.
+	refuseFor = time.Second
+	// reserve is the part of the spool, in percent, that only changes and logins may
+	// fill: a flood of refusals must not keep them out.
+	reserve = 25
+)
+
+// Errors of the journal.
+var (
+	// ErrFull: the spool is full, so what must be on record cannot be.
+	ErrFull = errors.New("audit: the spool is full")
+	// ErrClosed: the journal was shut down.
+	ErrClosed = errors.New("audit: closed")
+)
+
+// JournalConfig configures a Journal.
+type JournalConfig struct {
+	Node   string                 // as the keyring names the node; required
+	Dir    string                 // of the spool; required
+	Signer func() *signing.Signer // the attestation key in force; required
+	Now    func() time.Time       // default time.Now
+	Spool  int64                  // bytes; default DefaultSpoolBytes
+	Log    zerolog.Logger         // for those who look after the broker
+	Sinks  []Sink                 // beside the stream; the journal closes them
+	Random func() (chain [8]byte) // default crypto/rand; the name of a new chain
+}
+
+// Journal writes the records of one node: it gathers, chains, signs and keeps them in
+// a spool on disk, and brings them to the stream and to the sinks. Its methods are
+// safe for concurrent use; Note never blocks on I/O.
+type Journal struct {
+	cfg   JournalConfig
+	sinks []*sinkRunner
+
+	mu      sync.Mutex
+	queue   []queued            // what happened since the last batch
+	waiting map[string][]queued // by tenant: its chain is not known yet
+	lines   map[string]*chain   // by tenant
+	moving  int                 // how many of worker and publisher have records in hand
+	lost    map[string]uint64   // by tenant, records that were not kept and not yet told of
+	closed  bool
+
+	spool      *spool        // the worker's; done under mu by the publisher
+	wake       chan struct{} // 1 buffered: somebody waits for a record to be kept
+	work       chan struct{} // 1 buffered: there is something to publish
+	stop       chan struct{}
+	done       sync.WaitGroup
+	publishing context.CancelFunc // nil while nothing is attached
+	published  chan struct{}
+
+	held    atomic.Int64 // entries in waiting
+	refused atomic.Int64 // until this Unix time in ns the spool could not be written
+	counted journalCounts
+	trouble atomic.Pointer[error] // why the stream takes nothing; nil: it does
+}
+
+// queued is a record on its way.
+type queued struct {
+	entry auditlog.Entry
+	kept  chan<- error // told once it is in the spool, or why not; nil: nobody waits
+}
+
+// chain is the chain of one tenant.
+type chain struct {
+	writer  *auditlog.Writer
+	stored  auditlog.Position // that the stream has
+	pending []frame           // that it has not, oldest first
+	tail    uint64            // sequence of the last message on the subject, as far as known
+	checked bool              // tail is known
+	cut     string            // what the stream should have and has not; alarm
+	dead    bool              // another chain has taken its place
+}
+
+type journalCounts struct{ records, batches, stored, lost, repeats atomic.Uint64 }
+
+// JournalStats are counters since the start, and the state of now.
+type JournalStats struct {
+	Records, Batches uint64            // kept
+	Stored           uint64            // batches that the stream has taken
+	Lost             uint64            // records that were not kept
+	SpoolBytes       int64             // on disk now
+	SpoolLimit       int64             //
+	Pending          int               // batches that the stream does not have
+	SinkErrors       map[string]uint64 // batches that a sink did not take, by its name; with the zeros
+}
+
+// OpenJournal opens the spool and starts the worker. Nothing goes to the stream before
+// Attach.
+//
+// Errors: ErrSpool.
+func OpenJournal(cfg JournalConfig) (*Journal, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Spool <= 0 {
+		cfg.Spool = DefaultSpoolBytes
+	}
+	if cfg.Random == nil {
+		cfg.Random = randomChain
+	}
+	s, chains, frames, torn, err := openSpool(cfg.Dir, cfg.Node, cfg.Spool)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{
+		cfg: cfg, spool: s, waiting: map[string][]queued{}, lines: map[string]*chain{}, lost: map[string]uint64{},
+		wake: make(chan struct{}, 1), work: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	for tenant, at := range chains {
+		j.lines[tenant] = &chain{writer: auditlog.ResumeWriter(tenant, at), stored: at}
+	}
+	for _, f := range frames {
+		l := j.lines[f.tenant]
+		switch {
+		case f.to.Node != cfg.Node: // the node has another name now; its old frames still go to their stream
+			l = lineOf(j, f.tenant+"\x00"+f.to.Node, f.tenant)
+		case l == nil:
+			l = lineOf(j, f.tenant, f.tenant)
+		}
+		l.pending = append(l.pending, f)
+		l.writer = auditlog.ResumeWriter(f.tenant, f.to)
+	}
+	if torn != "" {
+		cfg.Log.Warn().Str("what", torn).Msg("the spool of the audit trail was cut off where it was not whole")
+		j.Note(auditlog.Entry{Kind: auditlog.KindNotice, Outcome: auditlog.OutcomeFailed, Subject: "spool", Detail: "not whole, set aside: " + torn})
+	}
+	for _, sink := range cfg.Sinks {
+		j.sinks = append(j.sinks, newSinkRunner(sink, cfg.Log))
+	}
+	j.done.Go(j.gather)
+	return j, nil
+}
+
+// lineOf returns the chain of a key, made if it is not there, while nobody else has j.
+func lineOf(j *Journal, key, tenant string) *chain {
+	l := j.lines[key]
+	if l == nil {
+		l = &chain{writer: auditlog.NewWriter(tenant, auditlog.ChainID{Node: j.cfg.Node})}
+		j.lines[key] = l
+	}
+	return l
+}
+
+// Note puts an entry on record, in a moment. It never blocks; where there is no room
+// the entry is counted, and a record says so later. A zero Time is now.
+func (j *Journal) Note(e auditlog.Entry) { j.put(e, nil) }
+
+// Keep puts an entry on record and returns when it is in the spool, synced.
+//
+// Errors: ErrFull, ErrClosed, ErrSpool, or ctx's, after which it may be kept or not.
+func (j *Journal) Keep(ctx context.Context, e auditlog.Entry) error {
+	if err := j.Room(); err != nil {
+		return err
+	}
+	kept := make(chan error, 1)
+	j.put(e, kept)
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case err := <-kept:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Room says whether what must be on record can be: nil, or an error that says what
+// to do. It does not block.
+//
+// Errors: ErrFull, ErrSpool.
+func (j *Journal) Room() error {
+	if j.cfg.Now().UnixNano() < j.refused.Load() {
+		return fmt.Errorf("%w: %s cannot be written; see the log of the broker", ErrSpool, j.cfg.Dir)
+	}
+	if j.held.Load() >= maxQueue {
+		return fmt.Errorf("%w: the stream AUDIT does not answer, and the chain of a tenant cannot be begun", ErrFull)
+	}
+	if used := j.spool.bytes.Load(); used >= j.cfg.Spool {
+		why := ""
+		if t := j.trouble.Load(); t != nil {
+			why = ": " + (*t).Error()
+		}
+		return fmt.Errorf("%w (%d bytes, audit.spool is %d): the stream AUDIT takes nothing%s", ErrFull, used, j.cfg.Spool, why)
+	}
+	return nil
+}
+
+func (j *Journal) put(e auditlog.Entry, kept chan<- error) {
+	if e.Time.IsZero() {
+		e.Time = j.cfg.Now()
+	}
+	if e.Tenant == "" {
+		e.Tenant = auditlog.SystemTenant
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.closed:
+		if kept != nil {
+			kept <- ErrClosed
+		}
+	case kept == nil && (len(j.queue) >= maxQueue || j.fullFor(e.Kind)):
+		j.loseLocked(e.Tenant, 1)
+	default:
+		j.queue = append(j.queue, queued{e, kept})
+	}
+}
+
+// fullFor says whether the spool has no room for a kind.
+func (j *Journal) fullFor(k auditlog.Kind) bool {
+	limit := j.cfg.Spool
+	switch k {
+	case auditlog.KindRefusal, auditlog.KindDelivered, auditlog.KindDelivery, auditlog.KindRead:
+		limit -= limit * reserve / 100
+	case auditlog.KindPolicy, auditlog.KindSchema, auditlog.KindKeys, auditlog.KindBroker, auditlog.KindChain:
+		// Few, and a revocation must get through whatever the trail is like.
+		limit += limit * reserve / 100
+	}
+	return j.spool.bytes.Load() >= limit
+}
+
+func (j *Journal) loseLocked(tenant string, n uint64) {
+	j.lost[tenant] += n
+	j.counted.lost.Add(n)
+}
+
+// loseEntryLocked counts an entry; one that tells of others was counted with them.
+func (j *Journal) loseEntryLocked(tenant string, e *auditlog.Entry) {
+	if e.Kind == auditlog.KindLost {
+		j.lost[tenant] += e.Count
+		return
+	}
+	j.loseLocked(tenant, 1)
+}
+
+// gather is the worker: it makes batches of what has come.
+func (j *Journal) gather() {
+	tick := time.NewTicker(gatherFor)
+	defer tick.Stop()
+	for {
+		select {
+		case <-j.stop:
+			j.flush()
+			return
+		case <-tick.C:
+		case <-j.wake:
+		}
+		j.flush()
+	}
+}
+
+// job is what is to be put on one chain.
+type job struct {
+	tenant  string
+	line    *chain
+	entries []queued
+}
+
+// flush chains, signs and keeps what is queued: one sync for a batch of each tenant.
+func (j *Journal) flush() {
+	j.mu.Lock()
+	jobs := j.takeLocked()
+	j.moving++
+	j.mu.Unlock()
+	defer j.moved()
+	for len(jobs) > 0 {
+		var batches [][]byte
+		var parts []part
+		var rest []*job
+		for _, w := range jobs {
+			if j.shed(w); len(w.entries) == 0 {
+				continue
+			}
+			p, data, err := j.batch(w)
+			if err != nil {
+				j.fail(w.tenant, w.entries, err)
+				continue
+			}
+			batches, parts = append(batches, data), append(parts, p)
+			if w.entries = w.entries[len(p.entries):]; len(w.entries) > 0 {
+				rest = append(rest, w)
+			}
+		}
+		j.keep(batches, parts)
+		jobs = rest
+	}
+}
+
+func (j *Journal) moved() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.moving--
+}
+
+// Left is how much is on its way to the stream; 0: the stream has everything that was
+// noted before the call.
+func (j *Journal) Left() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.leftLocked()
+}
+
+// leftLocked is how much is on its way to the stream; 0: nothing.
+func (j *Journal) leftLocked() int {
+	left := len(j.queue) + j.moving
+	for _, l := range j.lines {
+		left += len(l.pending)
+	}
+	for _, w := range j.waiting {
+		left += len(w)
+	}
+	return left
+}
+
+// shed counts what there is no room for any more, where nobody waits for it.
+func (j *Journal) shed(w *job) {
+	if !j.fullFor(auditlog.KindRefusal) {
+		return
+	}
+	rest := w.entries[:0]
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, q := range w.entries {
+		if q.kept == nil && j.fullFor(q.entry.Kind) {
+			j.loseEntryLocked(w.tenant, &q.entry)
+			continue
+		}
+		rest = append(rest, q)
+	}
+	w.entries = rest
+}
+
+// part is one batch on its way to the spool.
+type part struct {
+	tenant  string
+	entries []queued
+	next    auditlog.Position
+	line    *chain
+}
+
+// takeLocked takes what is queued, by tenant; entries of tenants whose chain is not
+// known yet are put by.
+func (j *Journal) takeLocked() []*job {
+	var jobs []*job
+	by := map[string]*job{}
+	add := func(tenant string, q queued) {
+		w := by[tenant]
+		if w == nil {
+			w = &job{tenant: tenant, line: j.lines[tenant]}
+			by[tenant] = w
+			jobs = append(jobs, w)
+		}
+		w.entries = append(w.entries, q)
+	}
+	for tenant, n := range j.lost {
+		if j.lines[tenant] != nil && !j.fullFor(auditlog.KindLost) {
+			add(tenant, queued{entry: auditlog.Entry{Time: j.cfg.Now(), Kind: auditlog.KindLost, Outcome: auditlog.OutcomeFailed, Count: n, Detail: "records that could not be kept"}})
+			delete(j.lost, tenant)
+		}
+	}
+	for _, q := range j.queue {
+		tenant := q.entry.Tenant
+		switch {
+		case j.lines[tenant] != nil:
+			add(tenant, q)
+		case len(j.waiting[tenant]) < maxQueue:
+			j.waiting[tenant] = append(j.waiting[tenant], q)
+			j.held.Add(1)
+			j.poke()
+		default:
+			j.loseLocked(tenant, 1)
+			if q.kept != nil {
+				q.kept <- ErrFull
+			}
+		}
+	}
+	j.queue = nil
+	return jobs
+}
+
+// batch makes the next batch of a chain.
+func (j *Journal) batch(w *job) (part, []byte, error) {
+	plain := make([]auditlog.Entry, min(len(w.entries), auditlog.MaxBatchRecords))
+	for i := range plain {
+		plain[i] = w.entries[i].entry
+	}
+	data, taken, next, err := w.line.writer.Batch(plain, j.cfg.Now(), j.cfg.Signer())
+	return part{w.tenant, w.entries[:taken], next, w.line}, data, err
+}
+
+// keep brings batches to the spool and says so to who waits.
+func (j *Journal) keep(batches [][]byte, parts []part) {
+	if len(batches) == 0 {
+		return
+	}
+	frames, err := j.spool.append(batches)
+	if err != nil {
+		j.cfg.Log.Error().Err(err).Msg("the spool of the audit trail cannot be written")
+		j.refused.Store(j.cfg.Now().Add(refuseFor).UnixNano())
+		for _, p := range parts {
+			j.fail(p.tenant, p.entries, err)
+		}
+		return
+	}
+	j.mu.Lock()
+	for i, p := range parts {
+		f := frames[i]
+		f.tenant, f.to = p.tenant, p.next
+		if p.line.dead { // given up meanwhile: its records go to the chain that follows
+			f.seg.pending.Add(-1)
+			for _, q := range p.entries {
+				j.queue = append(j.queue, queued{entry: q.entry})
+			}
+			continue
+		}
+		p.line.writer.Advance(p.next)
+		p.line.pending = append(p.line.pending, f)
+		j.counted.records.Add(uint64(len(p.entries)))
+	}
+	j.mu.Unlock()
+	j.counted.batches.Add(uint64(len(parts)))
+	for _, p := range parts {
+		for _, q := range p.entries {
+			if q.kept != nil {
+				q.kept <- nil
+			}
+		}
+	}
+	for _, s := range j.sinks {
+		for _, b := range batches {
+			s.offer(b)
+		}
+	}
+	j.poke()
+}
+
+// fail tells who waits, and counts the others.
+func (j *Journal) fail(tenant string, entries []queued, err error) {
+	j.cfg.Log.Error().Err(err).Str("tenant", tenant).Int("records", len(entries)).Msg("records of the audit trail were not kept")
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, q := range entries {
+		if q.kept != nil {
+			q.kept <- err
+			continue
+		}
+		j.loseEntryLocked(tenant, &q.entry)
+	}
+}
+
+func (j *Journal) poke() {
+	select {
+	case j.work <- struct{}{}:
+	default:
+	}
+}
+
+// Shutdown keeps what is gathered, stops the worker and closes sinks and spool. Detach
+// comes before it.
+func (j *Journal) Shutdown(ctx context.Context) error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	j.mu.Unlock()
+	close(j.stop)
+	j.done.Wait()
+	var faults []error
+	for _, s := range j.sinks {
+		faults = append(faults, s.shutdown(ctx))
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for tenant, left := range j.waiting {
+		for _, q := range left {
+			if q.kept != nil {
+				q.kept <- ErrClosed
+			}
+		}
+		j.cfg.Log.Warn().Str("tenant", tenant).Int("records", len(left)).Msg("records of the audit trail are lost: the stream never said how far the chain was")
+	}
+	clear(j.waiting)
+	j.held.Store(0)
+	return errors.Join(append(faults, j.spool.close())...)
+}
+
+// Stats returns counters and the state of now.
+func (j *Journal) Stats() JournalStats {
+	c := &j.counted
+	out := JournalStats{
+		Records: c.records.Load(), Batches: c.batches.Load(), Stored: c.stored.Load(), Lost: c.lost.Load(),
+		SpoolBytes: j.spool.bytes.Load(), SpoolLimit: j.cfg.Spool, SinkErrors: map[string]uint64{},
+	}
+	for _, s := range j.sinks {
+		out.SinkErrors[s.sink.Name()] = s.failed.Load()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, l := range j.lines {
+		out.Pending += len(l.pending)
+	}
+	return out
+}
+
+// Health says what somebody must look at, or nil: the stream takes nothing or has lost
+// what it had, the spool is full, a sink fails.
+func (j *Journal) Health() error {
+	faults := []error{j.Room()}
+	if t := j.trouble.Load(); t != nil {
+		faults = append(faults, fmt.Errorf("the stream AUDIT takes no records, which wait in the spool: %w", *t))
+	}
+	j.mu.Lock()
+	for _, l := range j.lines {
+		if l.cut != "" {
+			faults = append(faults, errors.New(l.cut))
+		}
+	}
+	j.mu.Unlock()
+	for _, s := range j.sinks {
+		faults = append(faults, s.health())
+	}
+	return errors.Join(faults...)
+}
+
+// Position returns how far the stream has the chain of this node for a tenant.
+func (j *Journal) Position(tenant string) (auditlog.Position, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l := j.lines[tenant]
+	if l == nil || l.stored.Seq == 0 {
+		return auditlog.Position{}, false
+	}
+	return l.stored, true
+}
+
+// storedLocked is what chains.json is to say.
+func (j *Journal) storedLocked() map[string]auditlog.Position {
+	out := make(map[string]auditlog.Position, len(j.lines))
+	for tenant, l := range j.lines {
+		if l.stored.Seq > 0 && l.stored.Node == j.cfg.Node {
+			out[tenant] = l.stored
+		}
+	}
+	return out
+}

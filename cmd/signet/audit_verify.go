@@ -1,0 +1,302 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/auditlog"
+)
+
+func auditHeadCommand(a *app) *cobra.Command {
+	var system bool
+	cmd := &cobra.Command{
+		Use: "head", Short: "print signed heads, to be kept off the cluster (grant: admin audit)", Args: cobra.NoArgs,
+		Long: `Prints, one a line, what each node signs about how far its chain is now. Keep them where
+whoever holds the cluster cannot write: with them signet audit verify --head finds
+everything that was changed or cut off before they were made.`,
+		Example: "  signet audit head >> /mnt/elsewhere/shop.heads\n  signet audit verify --head /mnt/elsewhere/shop.heads",
+		RunE: a.verb(func(ctx context.Context, _ []string) error {
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				seals, err := api.AuditSeals(ctx, system)
+				if err != nil {
+					return err
+				}
+				warnSilent(a, seals)
+				for _, doc := range append([]string{seals.Seal}, seals.Nodes...) {
+					if _, err := fmt.Fprintln(a.stdout, doc); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&system, "system", false, "of the broker's own trail (needs admin cluster too)")
+	return cmd
+}
+
+func warnSilent(a *app, seals *admin.AuditSeals) {
+	for node, why := range seals.Silent {
+		a.note("warning: node %s did not say how far its chain is: %s", node, why)
+	}
+}
+
+func auditVerifyCommand(a *app) *cobra.Command {
+	var heads []string
+	var system bool
+	var root string
+	cmd := &cobra.Command{
+		Use: "verify [FILE] [--head FILE] [--root O...]", Short: "prove that the trail is whole, or name the first record that is not", DisableFlagsInUseLine: true,
+		Args: cobra.MaximumNArgs(1),
+		Long: `Walks the trail: every record must hold the hash of the one before it, and every batch
+be signed by its node. It names the first record that was edited, deleted, inserted,
+reordered or cut off, and ends with exit code 3.
+
+Without FILE it reads the trail of the caller's tenant from the broker, and asks every
+node how far its chain is. With FILE, an export, it needs no network: only the root key.
+--head takes what signet audit head printed earlier, or a file that a sink wrote; lines
+that are no heads are passed over.`,
+		Example: `  signet audit verify
+  signet audit verify --head /mnt/elsewhere/shop.heads
+  signet audit verify shop.audit --root OBQ7...`,
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			kept, err := readHeads(heads)
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				return verifyExport(ctx, a, args[0], root, kept)
+			}
+			return verifyLive(ctx, a, root, system, kept)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&heads, "head", nil, "file with signed heads that was kept elsewhere; may be given several times")
+	f.BoolVar(&system, "system", false, "the broker's own trail (needs admin cluster too)")
+	f.StringVar(&root, "root", "", "public root key (O...) of the cluster, or a file with it (default: of the context)")
+	return cmd
+}
+
+// readHeads returns the lines of files that look like signed heads.
+func readHeads(files []string) (heads [][]byte, err error) {
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		found := false
+		for line := range bytes.Lines(data) {
+			line = bytes.TrimSpace(line)
+			// syslog puts a text of its own before the line
+			if at := bytes.Index(line, []byte(`{"payloadType":"`+auditlog.HeadType)); at >= 0 {
+				heads, found = append(heads, bytes.Clone(line[at:])), true
+			}
+		}
+		if !found {
+			return nil, &usageError{msg: file + " holds no signed head", fix: "signet audit head prints them"}
+		}
+	}
+	return heads, nil
+}
+
+func verifyLive(ctx context.Context, a *app, root string, system bool, kept [][]byte) error {
+	ring, err := loadRing(ctx, a, "", root)
+	if err != nil {
+		return err
+	}
+	return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+		seals, err := api.AuditSeals(ctx, system)
+		if err != nil {
+			return err
+		}
+		warnSilent(a, seals)
+		v := auditlog.NewVerifier(seals.Tenant, ring)
+		for _, doc := range append([]string{seals.Seal}, seals.Nodes...) {
+			if err := v.Expect([]byte(doc)); err != nil {
+				return &exitError{code: exitRefused, err: fmt.Errorf("what a node says of its chain does not verify: %w", err)}
+			}
+		}
+		for i, doc := range kept {
+			if err := v.Expect(doc); err != nil {
+				return &exitError{code: exitRefused, err: fmt.Errorf("head %d of --head: %w", i+1, err)}
+			}
+		}
+		if err := eachBatch(ctx, api, system, func(b *admin.AuditBatch) error { v.Batch(b.Seq, b.Data); return nil }); err != nil {
+			return err
+		}
+		return printAuditReport(a, v.Finish(), "")
+	})
+}
+
+func eachBatch(ctx context.Context, api *admin.API, system bool, do func(*admin.AuditBatch) error) error {
+	for after := uint64(0); ; {
+		page, err := api.AuditBatches(ctx, system, after)
+		if err != nil || len(page.Batches) == 0 {
+			return err
+		}
+		for i := range page.Batches {
+			if err := do(&page.Batches[i]); err != nil {
+				return err
+			}
+			after = page.Batches[i].Seq
+		}
+	}
+}
+
+func verifyExport(ctx context.Context, a *app, file, root string, kept [][]byte) error {
+	trusted, err := backupRoot(a, root)
+	if err != nil {
+		return err
+	}
+	x, err := openExport(ctx, file, trusted, kept)
+	if err != nil {
+		return err
+	}
+	return printAuditReport(a, x.Report, fmt.Sprintf("closed %s, keyring version %d", x.Closed.Format(time.RFC3339), x.Keyring))
+}
+
+func openExport(ctx context.Context, file, root string, kept [][]byte) (*auditlog.Export, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	x, err := auditlog.VerifyExport(&interruptible{ctx, f}, root, kept, nil)
+	if err != nil && ctx.Err() == nil {
+		return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s does not verify: %w", file, err)}
+	}
+	return x, err
+}
+
+func printAuditReport(a *app, r *auditlog.Report, extra string) error {
+	if a.jsonOut() {
+		if err := a.printJSON(r); err != nil {
+			return err
+		}
+	} else {
+		for i := range r.Faults {
+			fmt.Fprintln(a.stdout, clean(r.Faults[i].String()))
+		}
+		if r.More > 0 {
+			fmt.Fprintf(a.stdout, "and %d more\n", r.More)
+		}
+		verdict := "whole"
+		if !r.OK {
+			verdict = "NOT what was written: the first fault is the first line; docs/operations.md says what to do"
+		}
+		fmt.Fprintf(a.stdout, "the trail of %s is %s\n", clean(r.Tenant), verdict)
+		facts(a.stdout, "  ", "records", count(r.Records), "heads from outside", count(uint64(r.Heads)), "export", extra)
+		for i := range r.Chains {
+			c := &r.Chains[i]
+			fmt.Fprintf(a.stdout, "  node %s, chain %s: %d records, %s to %s", clean(c.Node), c.Chain, c.Seq, stamp(c.First), stamp(c.Last))
+			if c.After != "" {
+				fmt.Fprintf(a.stdout, ", goes on from %s", clean(c.After))
+			}
+			fmt.Fprintln(a.stdout)
+		}
+	}
+	if !r.OK {
+		return &exitError{code: exitRefused}
+	}
+	return nil
+}
+
+func auditExportCommand(a *app) *cobra.Command {
+	var out string
+	var system bool
+	cmd := &cobra.Command{
+		Use: "export --out FILE", Short: "save the trail for an auditor, to be verified offline (grant: admin audit)", Args: cobra.NoArgs,
+		Long: `Writes the whole trail of the caller's tenant, the keyring and a signed head to one file,
+and verifies it. It overwrites nothing. Whoever has the file and the root key can verify
+it without us: signet audit verify FILE --root O...`,
+		Example: "  signet audit export --out shop.audit\n  signet audit verify shop.audit --root OBQ7...",
+		RunE: a.verb(func(ctx context.Context, _ []string) error {
+			if out == "" {
+				return &usageError{msg: "--out is missing"}
+			}
+			return exportAudit(ctx, a, out, system)
+		}),
+	}
+	cmd.Flags().StringVar(&out, "out", "", "file to write")
+	cmd.Flags().BoolVar(&system, "system", false, "the broker's own trail (needs admin cluster too)")
+	return cmd
+}
+
+func exportAudit(ctx context.Context, a *app, out string, system bool) (err error) {
+	if _, err := os.Lstat(out); err == nil {
+		return &usageError{msg: out + " exists", fix: "choose another name; an export overwrites nothing"}
+	}
+	saved, err := a.loadContext()
+	if err != nil {
+		return err
+	}
+	doc, ring, err := fetchRing(ctx, a, saved.RootKey)
+	if err != nil {
+		return err
+	}
+	part, err := os.CreateTemp(filepath.Dir(out), ".signet-audit-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(part.Name()) }() // gone once it has its name
+	w := bufio.NewWriterSize(part, 1<<20)
+	err = a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+		seals, err := api.AuditSeals(ctx, system)
+		if err != nil {
+			return err
+		}
+		head, err := auditlog.OpenHead([]byte(seals.Seal), ring)
+		if err != nil {
+			return &exitError{code: exitRefused, err: fmt.Errorf("the head that closes the export does not verify: %w", err)}
+		}
+		return writeExport(ctx, api, w, seals, head, saved.RootKey, doc, system)
+	})
+	if err := errors.Join(err, w.Flush(), part.Sync(), part.Close()); err != nil {
+		return err
+	}
+	x, err := openExport(ctx, part.Name(), saved.RootKey, nil)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(part.Name(), out); err != nil {
+		return err
+	}
+	a.note("%s: the trail of %s", out, clean(x.Tenant))
+	return printAuditReport(a, x.Report, fmt.Sprintf("closed %s, keyring version %d", x.Closed.Format(time.RFC3339), x.Keyring))
+}
+
+// writeExport writes what the head knows: records that came after it would have nothing
+// that closes them.
+func writeExport(ctx context.Context, api *admin.API, w io.Writer, seals *admin.AuditSeals, head *auditlog.Head, root string, ring []byte, system bool) error {
+	x, err := auditlog.NewExport(w, seals.Tenant, root, ring)
+	if err != nil {
+		return err
+	}
+	err = eachBatch(ctx, api, system, func(m *admin.AuditBatch) error {
+		b, err := auditlog.ParseBatch(m.Data)
+		if err != nil {
+			return &exitError{code: exitRefused, err: fmt.Errorf("message %d of the trail is not a batch (%w): signet audit verify says more", m.Seq, err)}
+		}
+		first := &b.Records[0]
+		at := slices.IndexFunc(head.Chains, func(p auditlog.Position) bool { return p.Node == first.Node })
+		if at < 0 || head.Chains[at].Chain == first.Chain && first.Seq > head.Chains[at].Seq || head.Chains[at].Chain != first.Chain && first.Time.After(head.Time) {
+			return nil
+		}
+		return x.Batch(m.Data)
+	})
+	if err != nil {
+		return err
+	}
+	return x.Close([]byte(seals.Seal))
+}

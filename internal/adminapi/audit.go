@@ -1,0 +1,58 @@
+package adminapi
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// AuditLsRequest is the request of audit.ls. A zero member selects everything.
+type AuditLsRequest struct {
+	System    bool      `json:"system,omitempty"`    // the broker's own trail; needs the grant of the area cluster too
+	Principal string    `json:"principal,omitempty"` // name within the tenant; with System tenant/name
+	Kind      string    `json:"kind,omitempty"`
+	Outcome   string    `json:"outcome,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
+	Until     time.Time `json:"until,omitzero"`
+	After     uint64    `json:"after,omitempty"`  // AuditList.Cursor of the page before
+	Newest    bool      `json:"newest,omitempty"` // nothing that is there: only the cursor after it
+	Limit     int       `json:"limit,omitempty"`  // default DefaultListLimit, at most MaxListLimit; a page may be longer by a batch
+	WaitMs    int64     `json:"waitMs,omitempty"` // wait for at least one record, at most MaxWaitMs
+}
+
+// AuditList is the result of audit.ls: records of docs/spec/audit.md, oldest first.
+type AuditList struct {
+	Records []json.RawMessage `json:"records"`
+	Cursor  uint64            `json:"cursor"`
+	More    bool              `json:"more,omitempty"`
+}
+
+// AuditReadRequest is the request of audit.read.
+type AuditReadRequest struct {
+	System bool   `json:"system,omitempty"`
+	After  uint64 `json:"after,omitempty"` // sequence of the last batch that the caller has
+}
+
+// AuditBatches is the result of audit.read; none: that was the end.
+type AuditBatches struct {
+	Tenant  string       `json:"tenant"`
+	Batches []AuditBatch `json:"batches"`
+}
+
+// AuditBatch is one message of the trail as it is stored.
+type AuditBatch struct {
+	Seq  uint64 `json:"seq"`
+	Data []byte `json:"data"`
+}
+
+// AuditSealRequest is the request of audit.seal.
+type AuditSealRequest struct {
+	System bool `json:"system,omitempty"`
+}
+
+// AuditSeals is the result of audit.seal: signed heads, to be kept elsewhere.
+type AuditSeals struct {
+	Tenant string            `json:"tenant"`
+	Seal   string            `json:"seal"`             // of the node that answers, with the chains of all nodes
+	Nodes  []string          `json:"nodes,omitempty"`  // of each other node, with its own chain
+	Silent map[string]string `json:"silent,omitempty"` // nodes that did not say how far they are, and why
+}

@@ -1,0 +1,252 @@
+package auditlog
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// exportMark is the first member of an export.
+const exportMark = "signet-export"
+
+// maxExportLine bounds one line: the keyring is the longest.
+const maxExportLine = keyring.MaxDocumentBytes + 1
+
+// exportHeader is the first line.
+type exportHeader struct {
+	Audit  string `json:"audit"`
+	V      int    `json:"v"`
+	Tenant string `json:"tenant"`
+	Root   string `json:"root"` // public key that signed the keyring
+}
+
+// ExportWriter writes an export: header, keyring, batches in the order of the stream,
+// and the head that closes it.
+type ExportWriter struct {
+	w   io.Writer
+	err error
+}
+
+// NewExport begins an export. ring is the signed keyring document.
+//
+// Errors: those of w.
+func NewExport(w io.Writer, tenant, root string, ring []byte) (*ExportWriter, error) {
+	line, err := compact(exportHeader{exportMark, Version, tenant, root})
+	if err != nil {
+		return nil, err
+	}
+	e := &ExportWriter{w: w}
+	e.line(line)
+	e.line(bytes.TrimSpace(ring))
+	return e, e.err
+}
+
+func (e *ExportWriter) line(b []byte) {
+	if e.err == nil {
+		_, e.err = e.w.Write(append(bytes.Clone(b), '\n'))
+	}
+}
+
+// Batch adds a message of the trail as it is stored.
+func (e *ExportWriter) Batch(data []byte) error {
+	if e.err == nil {
+		_, e.err = e.w.Write(data)
+	}
+	return e.err
+}
+
+// Close adds the signed head that closes the export, a seal. It must name every chain
+// that is in the export as the newest of its node, and say where it ends.
+func (e *ExportWriter) Close(seal []byte) error {
+	e.line(seal)
+	return e.err
+}
+
+// Export is what VerifyExport read.
+type Export struct {
+	Tenant  string
+	Root    string
+	Keyring uint64    // version
+	Closed  time.Time // when the head that closes it was made
+	Report  *Report
+}
+
+// VerifyExport reads an export to its end and checks everything: that the keyring in it
+// is signed by root, every chain from its first record, every signed head, and that
+// each chain ends where the head that closes the export says. more are heads that were
+// kept elsewhere. each, if it is not nil, sees every record in order. A trail that is
+// not whole is no error: the report says so.
+//
+// Errors: ErrForeign, ErrExport, ErrHead for one of more; those of r and of each.
+func VerifyExport(r io.Reader, root string, more [][]byte, each func(*Record) error) (*Export, error) {
+	in := bufio.NewReaderSize(r, 64<<10)
+	x, ring, err := openExport(in, root)
+	if err != nil {
+		return nil, err
+	}
+	v := NewVerifier(x.Tenant, ring)
+	for i, doc := range more {
+		if err := v.Expect(doc); err != nil {
+			return nil, fmt.Errorf("head %d of those that were kept elsewhere: %w", i+1, err)
+		}
+	}
+	c := closing{v: v, ring: ring, ends: map[ChainID]Position{}, out: x}
+	var batch []byte
+	for n := uint64(1); ; {
+		line, err := readLine(in)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if c.closed {
+			return nil, fmt.Errorf("%w: something follows the head that closes it", ErrExport)
+		}
+		if len(batch) == 0 && isEnvelope(line) {
+			if err := c.head(line); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		batch = append(append(batch, line...), '\n')
+		if len(batch) > MaxBatchBytes {
+			return nil, fmt.Errorf("%w: batch %d has no head", ErrExport, n)
+		}
+		if !isEnvelope(line) {
+			continue
+		}
+		if err := c.batch(n, batch, each); err != nil {
+			return nil, err
+		}
+		n, batch = n+1, batch[:0]
+	}
+	if len(batch) > 0 || !c.closed {
+		return nil, fmt.Errorf("%w: it is cut off: no head closes it", ErrExport)
+	}
+	x.Report = c.finish()
+	return x, nil
+}
+
+func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
+	line, err := readLine(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: it is empty or cut off", ErrExport)
+	}
+	var h exportHeader
+	if err := strict(line, &h); err != nil || h.Audit != exportMark {
+		return nil, nil, fmt.Errorf("%w: the first line is not that of an export of the audit trail", ErrExport)
+	}
+	if again, err := compact(h); err != nil || !bytes.Equal(again, line) || h.Tenant == "" {
+		return nil, nil, fmt.Errorf("%w: the first line is not in the one encoding", ErrExport)
+	}
+	if h.V != Version {
+		return nil, nil, fmt.Errorf("%w: version %d; this program reads %d", ErrExport, h.V, Version)
+	}
+	if h.Root != root {
+		return nil, nil, fmt.Errorf("%w: its root key is %.60q, the trusted one is %s", ErrForeign, h.Root, root)
+	}
+	doc, err := readLine(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: the keyring is missing", ErrExport)
+	}
+	// The keyring may have expired since, and an old trail is needed all the same.
+	ring, err := keyring.Parse(doc, root, time.Time{})
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: its keyring: %w", ErrForeign, err)
+	}
+	return &Export{Tenant: h.Tenant, Root: root, Keyring: ring.Version()}, ring, nil
+}
+
+// readLine reads one line without its end; io.EOF only where nothing is left.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		if len(line)+len(part) > maxExportLine {
+			return nil, fmt.Errorf("%w: a line has more than %d bytes", ErrExport, maxExportLine)
+		}
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line[:len(line)-1], nil
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return nil, fmt.Errorf("%w: it is cut off within a line", ErrExport)
+		default:
+			return nil, err
+		}
+	}
+}
+
+// closing checks an export against the head that closes it.
+type closing struct {
+	v      *Verifier
+	ring   *keyring.Ring
+	out    *Export
+	ends   map[ChainID]Position
+	closed bool
+}
+
+func (c *closing) batch(n uint64, data []byte, each func(*Record) error) error {
+	b, err := ParseBatch(data)
+	if err != nil {
+		return fmt.Errorf("%w: batch %d: %w", ErrExport, n, err)
+	}
+	c.v.take(n, b)
+	for i := range b.Records {
+		if each == nil {
+			break
+		}
+		if err := each(&b.Records[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *closing) head(doc []byte) error {
+	h, err := OpenHead(doc, c.ring)
+	if err != nil {
+		return fmt.Errorf("%w: the head that closes it: %w", ErrExport, err)
+	}
+	if h.Tenant != c.out.Tenant || !h.Seal {
+		return fmt.Errorf("%w: the head that closes it is of tenant %q or no seal", ErrExport, h.Tenant)
+	}
+	c.closed, c.out.Closed = true, h.Time
+	for _, p := range h.Chains {
+		c.ends[p.ChainID] = p
+	}
+	return nil
+}
+
+// finish compares the end of each node's newest chain with the head.
+func (c *closing) finish() *Report {
+	for _, id := range c.v.latest {
+		w := c.v.chains[id]
+		end, ok := c.ends[id]
+		f := Fault{Node: id.Node, Chain: id.Chain, Seq: w.Seq}
+		switch {
+		case !ok:
+			f.What, f.Detail = FaultForged, "no head that closes the export names this chain"
+		case end.Seq > w.Seq:
+			f.What, f.Seq, f.Last, f.Detail = FaultTruncated, w.Seq+1, end.Seq, "the head that closes the export says that the chain went on"
+		case end != w.Position:
+			f.What, f.Detail = FaultEdited, fmt.Sprintf("the head that closes the export ends the chain with record %d and another hash", end.Seq)
+		default:
+			continue
+		}
+		c.v.fault(f)
+	}
+	for id, end := range c.ends {
+		if w := c.v.chains[id]; w == nil || !w.seen {
+			c.v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: 1, Last: end.Seq, Detail: "the head that closes the export names this chain, and it is not there"})
+		}
+	}
+	return c.v.Finish()
+}

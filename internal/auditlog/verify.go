@@ -1,0 +1,302 @@
+package auditlog
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// What a fault says has happened to a record.
+const (
+	FaultEdited    = "edited"
+	FaultDeleted   = "deleted"
+	FaultInserted  = "inserted"
+	FaultReordered = "reordered"
+	FaultTruncated = "truncated"
+	FaultForged    = "forged"    // no valid signature of the node
+	FaultMalformed = "malformed" // unreadable
+)
+
+// maxFaults bounds Report.Faults; the rest is counted.
+const maxFaults = 100
+
+// Fault is one place where the trail is not what its writer wrote.
+type Fault struct {
+	What   string `json:"what"`
+	Node   string `json:"node,omitempty"`
+	Chain  string `json:"chain,omitempty"`
+	Seq    uint64 `json:"seq,omitempty"`  // first record that is concerned
+	Last   uint64 `json:"last,omitempty"` // last one, where there are several
+	At     uint64 `json:"at,omitempty"`   // sequence of the message in the stream, or number of the batch in a file
+	Detail string `json:"detail,omitempty"`
+}
+
+// String names the record.
+func (f *Fault) String() string {
+	var b strings.Builder
+	b.WriteString(f.What + ": ")
+	switch {
+	case f.Seq > 0 && f.Last > f.Seq:
+		fmt.Fprintf(&b, "records %d to %d of chain %s of node %s", f.Seq, f.Last, f.Chain, f.Node)
+	case f.Seq > 0:
+		fmt.Fprintf(&b, "record %d of chain %s of node %s", f.Seq, f.Chain, f.Node)
+	case f.Node != "":
+		fmt.Fprintf(&b, "chain %s of node %s", f.Chain, f.Node)
+	default:
+		b.WriteString("a batch")
+	}
+	if f.At > 0 {
+		fmt.Fprintf(&b, " (message %d)", f.At)
+	}
+	if f.Detail != "" {
+		b.WriteString(": " + f.Detail)
+	}
+	return b.String()
+}
+
+// ChainReport is what is known of one chain.
+type ChainReport struct {
+	Position
+	First time.Time `json:"first"` // time of its first record
+	Last  time.Time `json:"last"`
+	After string    `json:"after,omitempty"` // the chain of the node that it says it goes on from, and its last record
+}
+
+// Report is the result of a verification.
+type Report struct {
+	Tenant  string        `json:"tenant"`
+	OK      bool          `json:"ok"`
+	Records uint64        `json:"records"`
+	Batches uint64        `json:"batches"`
+	Heads   int           `json:"heads"` // from outside, that were checked
+	Chains  []ChainReport `json:"chains"`
+	Faults  []Fault       `json:"faults"` // in the order in which they were met
+	More    int           `json:"more,omitempty"`
+}
+
+// Verifier walks the trail of one tenant in the order of the stream. It is not safe
+// for concurrent use.
+type Verifier struct {
+	tenant string
+	ring   *keyring.Ring
+	chains map[ChainID]*walked
+	latest map[string]ChainID // by node, the chain that it last began
+	heads  int
+	out    Report
+}
+
+// walked is the state of one chain.
+type walked struct {
+	ChainReport
+	gaps   []gap             // what has not come, so far
+	expect map[uint64]string // from outside heads: sequence to hash
+	most   uint64            // highest in expect
+	seen   bool
+}
+
+type gap struct{ first, last, at uint64 }
+
+// NewVerifier returns a verifier of the trail of a tenant whose nodes' keys are in
+// ring. The expiry of the ring is not looked at.
+func NewVerifier(tenant string, ring *keyring.Ring) *Verifier {
+	return &Verifier{tenant: tenant, ring: ring, chains: map[ChainID]*walked{}, latest: map[string]ChainID{}, out: Report{Tenant: tenant}}
+}
+
+// Expect adds a signed head that was kept elsewhere, or that a node has just made: the
+// trail must have every chain of it, at least so far, with these hashes. Heads come
+// before the batches. A head of another tenant is no error and says nothing.
+//
+// Errors: those of OpenHead.
+func (v *Verifier) Expect(doc []byte) error {
+	h, err := OpenHead(doc, v.ring)
+	if err != nil || h.Tenant != v.tenant {
+		return err
+	}
+	v.heads++
+	for _, p := range h.Chains {
+		c := v.chain(p.ChainID)
+		if c.expect == nil {
+			c.expect = map[uint64]string{}
+		}
+		if have, ok := c.expect[p.Seq]; ok && have != p.Hash {
+			v.fault(Fault{What: FaultForged, Node: p.Node, Chain: p.Chain, Seq: p.Seq, Detail: "two signed heads differ about this record: the node has written two histories"})
+			continue
+		}
+		c.expect[p.Seq], c.most = p.Hash, max(c.most, p.Seq)
+	}
+	return nil
+}
+
+func (v *Verifier) chain(id ChainID) *walked {
+	c := v.chains[id]
+	if c == nil {
+		c = &walked{ChainReport: ChainReport{Position: Position{ChainID: id, Hash: NoHash}}}
+		v.chains[id] = c
+	}
+	return c
+}
+
+// Batch takes the next message of the trail; at is its sequence in the stream or its
+// number in the file.
+func (v *Verifier) Batch(at uint64, data []byte) {
+	b, err := ParseBatch(data)
+	if err != nil {
+		v.fault(Fault{What: FaultMalformed, At: at, Detail: strings.TrimPrefix(err.Error(), "auditlog: ")})
+		return
+	}
+	v.take(at, b)
+}
+
+func (v *Verifier) take(at uint64, b *Batch) {
+	v.out.Batches++
+	id := b.ID()
+	if b.Records[0].Tenant != v.tenant {
+		v.fault(Fault{What: FaultInserted, Node: id.Node, Chain: id.Chain, Seq: b.Records[0].Seq, At: at, Detail: "it belongs to the trail of another tenant"})
+		return
+	}
+	c := v.chain(id)
+	for i := range b.Records {
+		v.record(c, &b.Records[i], b.Hashes[i], at)
+	}
+	v.head(b, at)
+}
+
+// record checks one record against the chain so far.
+func (v *Verifier) record(c *walked, r *Record, hash string, at uint64) {
+	v.out.Records++
+	if !c.seen {
+		c.seen, c.First = true, r.Time
+		v.begun(c, r, at)
+	}
+	switch {
+	case r.Seq == c.Seq+1:
+		if r.Prev != c.Hash {
+			v.fault(Fault{What: FaultEdited, Node: r.Node, Chain: r.Chain, Seq: max(c.Seq, 1), At: at, Detail: fmt.Sprintf("record %d holds another hash of the record before it", r.Seq)})
+		}
+	case r.Seq > c.Seq+1:
+		c.gaps = append(c.gaps, gap{c.Seq + 1, r.Seq - 1, at})
+	default:
+		v.late(c, r, at)
+		return
+	}
+	c.Position.Seq, c.Position.Hash, c.Last = r.Seq, hash, r.Time
+	v.outside(c, r.Seq, hash, at)
+}
+
+// begun looks at what the first record of a chain says of the chain before it.
+func (v *Verifier) begun(c *walked, r *Record, at uint64) {
+	before, was := v.latest[r.Node]
+	v.latest[r.Node] = c.ChainID
+	if r.Kind != KindChain {
+		return // the gap before it is a fault of its own
+	}
+	c.After = r.Ref
+	if !was || r.Ref == "" {
+		return
+	}
+	old := v.chains[before]
+	if old.seen && (r.Ref != RefOf(old.Position) || r.Before != old.Hash) {
+		v.fault(Fault{
+			What: FaultEdited, Node: old.Node, Chain: old.Chain, Seq: old.Seq, At: at,
+			Detail: fmt.Sprintf("the next chain of the node, %s, goes on from %s, and this one ends with record %d", c.Chain, r.Ref, old.Seq),
+		})
+	}
+}
+
+// RefOf is how the first record of a chain names the end of the one before it.
+func RefOf(p Position) string { return fmt.Sprintf("%s/%d", p.Chain, p.Seq) }
+
+// late handles a record that does not come after the last one.
+func (v *Verifier) late(c *walked, r *Record, at uint64) {
+	for i, g := range c.gaps {
+		if r.Seq < g.first || r.Seq > g.last {
+			continue
+		}
+		var rest []gap
+		if r.Seq > g.first {
+			rest = append(rest, gap{g.first, r.Seq - 1, g.at})
+		}
+		if r.Seq < g.last {
+			rest = append(rest, gap{r.Seq + 1, g.last, g.at})
+		}
+		c.gaps = slices.Replace(c.gaps, i, i+1, rest...)
+		v.fault(Fault{What: FaultReordered, Node: r.Node, Chain: r.Chain, Seq: r.Seq, At: at, Detail: fmt.Sprintf("it stands behind record %d", c.Seq)})
+		return
+	}
+	v.fault(Fault{What: FaultInserted, Node: r.Node, Chain: r.Chain, Seq: r.Seq, At: at, Detail: fmt.Sprintf("a record with this number was there before; the chain is at %d", c.Seq)})
+}
+
+// outside compares a record with what an outside head says of it.
+func (v *Verifier) outside(c *walked, seq uint64, hash string, at uint64) {
+	if want, ok := c.expect[seq]; ok && want != hash {
+		v.fault(Fault{What: FaultEdited, Node: c.Node, Chain: c.Chain, Seq: seq, At: at, Detail: "a signed head that was kept elsewhere has another hash: this record or one before it is not the one that was written"})
+	}
+}
+
+// head checks the signature at the end of a batch.
+func (v *Verifier) head(b *Batch, at uint64) {
+	h, err := OpenHead(b.Head, v.ring)
+	first, last := b.Records[0].Seq, b.Last()
+	f := Fault{What: FaultForged, Node: last.Node, Chain: last.Chain, Seq: first, Last: last.Seq, At: at}
+	switch {
+	case err != nil:
+		f.Detail = "the head of this batch: " + strings.TrimPrefix(err.Error(), "auditlog: ")
+	case h.Seal || h.Tenant != v.tenant || h.Node != last.Node || len(h.Chains) != 1 || h.Chains[0].ChainID != last.ChainID:
+		f.Detail = "the head of this batch is one of another chain"
+	case h.Chains[0].Seq != last.Seq:
+		f.What, f.Detail = FaultDeleted, fmt.Sprintf("the signed head of this batch is at record %d, the batch ends with %d", h.Chains[0].Seq, last.Seq)
+	case h.Chains[0].Hash != last.Hash:
+		f.What, f.Detail = FaultEdited, "the signed head of this batch has another hash: one of its records is not the one that was written"
+	default:
+		return
+	}
+	v.fault(f)
+}
+
+func (v *Verifier) fault(f Fault) {
+	if len(v.out.Faults) >= maxFaults {
+		v.out.More++
+		return
+	}
+	v.out.Faults = append(v.out.Faults, f)
+}
+
+// Finish says what was found. The verifier is of no use afterwards.
+func (v *Verifier) Finish() *Report {
+	out := &v.out
+	ids := make([]ChainID, 0, len(v.chains))
+	for id := range v.chains {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b ChainID) int {
+		return cmp.Or(v.chains[a].First.Compare(v.chains[b].First), strings.Compare(a.Node, b.Node), strings.Compare(a.Chain, b.Chain))
+	})
+	for _, id := range ids {
+		c := v.chains[id]
+		for _, g := range c.gaps {
+			v.fault(Fault{What: FaultDeleted, Node: id.Node, Chain: id.Chain, Seq: g.first, Last: g.last, At: g.at, Detail: "missing before this message"})
+		}
+		if c.most > c.Seq {
+			v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d", c.most)})
+		}
+		if c.seen {
+			out.Chains = append(out.Chains, c.ChainReport)
+		}
+	}
+	out.Heads = v.heads
+	out.OK = len(out.Faults) == 0
+	return out
+}
+
+// Err is nil if the trail is whole, else the first fault as an error.
+func (r *Report) Err() error {
+	if r.OK {
+		return nil
+	}
+	return errors.New(r.Faults[0].String())
+}
