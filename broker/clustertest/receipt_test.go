@@ -55,6 +55,10 @@ func TestReceiptsOfAKilledLeader(t *testing.T) {
 			}
 			futures = append(futures, f)
 			if i == n/2 {
+				// Some are answered when it happens, most are on their way.
+				if _, err := futures[n/8].Wait(ctx); err != nil {
+					t.Errorf("before the fault: %v", err)
+				}
 				meanwhile()
 			}
 		}
@@ -73,15 +77,16 @@ func TestReceiptsOfAKilledLeader(t *testing.T) {
 	if lost > 0 || len(receipts) != 100 {
 		t.Fatalf("before the fault: %d receipts, %d lost", len(receipts), lost)
 	}
-	publish(600, func() {
-		info, err := stream(ctx, js)
-		ok(t, err)
-		leader := slices.IndexFunc([]int{0, 1, 2}, func(i int) bool { return c.Name(i) == info.CachedInfo().Cluster.Leader })
-		if leader < 0 {
-			t.Fatalf("no leader in %+v", info.CachedInfo().Cluster)
-		}
-		c.Kill(leader)
-	})
+	info, err := stream(ctx, js)
+	ok(t, err)
+	leader := slices.IndexFunc([]int{0, 1, 2}, func(i int) bool { return c.Name(i) == info.CachedInfo().Cluster.Leader })
+	if leader < 0 {
+		t.Fatalf("no leader in %+v", info.CachedInfo().Cluster)
+	}
+	publish(600, func() { c.Kill(leader) })
+	if len(receipts) == 100 {
+		t.Error("nothing was signed in the fault")
+	}
 	for range 50 {
 		r := again(ctx, t, writer, ring)
 		receipts = append(receipts, r)
