@@ -62,13 +62,14 @@ const (
 	KindDelivery  Kind = "delivery"  // one event, on a subject with audit: full
 	KindNotice    Kind = "notice"    // what the broker did by itself: streams, consumers, backups
 	KindLost      Kind = "lost"      // records that could not be kept, counted
+	KindPruned    Kind = "pruned"    // the oldest records of the node go: see PrunedEntry
 )
 
 // Kinds returns every kind, in no order. The caller owns the slice.
 func Kinds() []Kind {
 	return []Kind{
 		KindChain, KindBroker, KindLogin, KindRefusal, KindPolicy, KindSchema, KindKeys, KindAdmin, KindAPI,
-		KindRead, KindDelivered, KindDelivery, KindNotice, KindLost,
+		KindRead, KindDelivered, KindDelivery, KindNotice, KindLost, KindPruned,
 	}
 }
 
@@ -102,6 +103,8 @@ type Entry struct {
 	Code     wire.Code `json:"code,omitempty"`     // of a refusal
 	Rule     string    `json:"rule,omitempty"`     // that decided
 	Ref      string    `json:"ref,omitempty"`      // of a refusal, for signet explain; of the chain before, in KindChain
+	From     time.Time `json:"from,omitzero"`      // KindPruned: time of the first record that goes
+	Until    time.Time `json:"until,omitzero"`     // KindPruned: of the last one
 	Version  uint64    `json:"version,omitempty"`  // of the keyring or the schema
 	Before   string    `json:"before,omitempty"`   // lower-case hex SHA-256, or a public key
 	After    string    `json:"after,omitempty"`
@@ -186,7 +189,7 @@ func (r *Record) check() error {
 	case r.Time.IsZero() || r.Time.Location() != time.UTC:
 		return bad("time is missing or not UTC")
 	}
-	return nil
+	return r.checkPruned()
 }
 
 func chainOK(s string) bool { return len(s) == 16 && lowerHex(s) }
@@ -205,7 +208,9 @@ func lowerHex(s string) bool {
 // microsecond, texts of at most MaxText bytes, and in them nothing that a terminal
 // would obey or hide.
 func (e *Entry) Clean() {
-	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	for _, t := range []*time.Time{&e.Time, &e.From, &e.Until} {
+		*t = t.UTC().Truncate(time.Microsecond)
+	}
 	for _, s := range []*string{&e.Tenant, &e.Who, &e.Remote, &e.Subject, &e.Stream, &e.Consumer, &e.Rule, &e.Ref, &e.Before, &e.After, &e.Detail} {
 		*s = cleanText(*s)
 	}
