@@ -12,7 +12,8 @@ import (
 // The broker's own streams, in the account wire.BrokerAccount.
 const (
 	// StreamAudit has the audit records and the checkpoints of the logs. What is full
-	// takes nothing more: nothing in it makes way for newer records.
+	// takes nothing more: nothing makes way by itself. The nodes take the oldest records
+	// away, each with a record of it (broker/audit).
 	StreamAudit   = "AUDIT"
 	SubjectsAudit = "audit.>"
 	// StreamLog has the tiles of the logs, of each subject the latest message only.
@@ -26,18 +27,24 @@ const (
 // Sizes of the broker's own streams in bytes. Those that grow with the policy only ever
 // grow: nodes that have different policies for a while would else undo each other's work.
 const (
-	auditBase      = 16 << 20
-	auditPerTenant = 32 << 20
-	logBase        = 16 << 20
-	keysBytes      = 16 << 20
-	keysHistory    = 4
+	auditBase   = 16 << 20
+	logBase     = 16 << 20
+	keysBytes   = 16 << 20
+	keysHistory = 4
 )
+
+// AuditSystemBytes is the share of StreamAudit of the broker's own trail: half of what
+// is no tenant's.
+const AuditSystemBytes = auditBase / 2
 
 // ownStreams are the streams that the broker keeps for itself.
 func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
-	records := safe(StreamAudit, auditBase+auditPerTenant*policy.ByteSize(len(set.Tenants())), SubjectsAudit)
+	size := policy.ByteSize(auditBase)
+	for _, t := range set.Tenants() {
+		size += t.Audit.MaxBytes
+	}
+	records := safe(StreamAudit, size, SubjectsAudit)
 	records.Duplicates = deadLetterWindow
-	records.DenyPurge = true
 	tiles := safe(StreamLog, logBase, SubjectsLog)
 	tiles.Duplicates = bucketWindow
 	tiles.MaxMsgsPerSubject = 1
@@ -87,6 +94,7 @@ func ApplyOwn(ctx context.Context, s *Store, set *policy.Set) error {
 		}
 		if have != nil {
 			wanted[i].MaxBytes = max(wanted[i].MaxBytes, have.MaxBytes)
+			wanted[i].DenyPurge = have.DenyPurge // the server never takes it back
 		}
 	}
 	steps, err := s.plan(ctx, wire.BrokerAccount, wanted)

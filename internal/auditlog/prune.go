@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 // Why records are pruned, Entry.Rule of KindPruned.
@@ -77,6 +79,22 @@ func (r *Record) PrunedEnd() Position {
 	}
 	chain, _, _ := strings.Cut(r.Ref, "/")
 	return Position{ChainID{r.Node, chain}, r.Last, r.Before}
+}
+
+// Verify checks that a batch of a tenant's trail ends with a head of its own, signed by
+// its node. Whether it goes on from the one before it is not looked at.
+//
+// Errors: ErrBatch.
+func (b *Batch) Verify(tenant string, ring *keyring.Ring) error {
+	if b.Records[0].Tenant != tenant {
+		return fmt.Errorf("%w: it is of another tenant", ErrBatch)
+	}
+	v := NewVerifier(tenant, ring)
+	v.head(b, 0)
+	if len(v.out.Faults) > 0 {
+		return fmt.Errorf("%w: %s", ErrBatch, v.out.Faults[0].String())
+	}
+	return nil
 }
 
 // pruned is what records of kind pruned have said.
