@@ -165,7 +165,7 @@ func (p *Pruner) all(ctx context.Context) error {
 		}
 		p.tight, p.tightAt = limit > 0 && used > limit/100*fullPercent, now.Add(tightEvery)
 	}
-	for _, tenant := range p.cfg.Journal.tenants() {
+	for _, tenant := range tenantsOf(p.cfg.Journal) {
 		s := p.shares[tenant]
 		if s == nil {
 			s = &share{tenant: tenant, subject: RecordSubject(tenant, p.cfg.Journal.cfg.Node), gone: map[string]auditlog.Position{}, owed: true}

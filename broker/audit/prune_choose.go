@@ -103,7 +103,7 @@ func (p *Pruner) carryOut(ctx context.Context, s *share, c *auditlog.Pruning, no
 	if err := j.Keep(ctx, e); err != nil {
 		return false, err
 	}
-	s.owed, s.pending = true, j.written(s.tenant)
+	s.owed, s.pending = true, written(j, s.tenant)
 	at, err := p.await(ctx, s)
 	if err != nil {
 		return false, err
@@ -168,8 +168,8 @@ func (p *Pruner) tell(s *share, c *auditlog.Pruning, records uint64, now time.Ti
 		Time("from", c.From).Time("until", c.Until).Str("why", c.Why).Str("broken", c.Broken).Msg(what)
 }
 
-// tenants are those that this node has chains of its own for.
-func (j *Journal) tenants() []string {
+// tenantsOf are those that this node has chains of its own for.
+func tenantsOf(j *Journal) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var out []string
@@ -182,7 +182,7 @@ func (j *Journal) tenants() []string {
 }
 
 // written is how far the chain of this node for a tenant is in the spool.
-func (j *Journal) written(tenant string) auditlog.Position {
+func written(j *Journal, tenant string) auditlog.Position {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l := j.lines[tenant]; l != nil {

@@ -99,8 +99,9 @@ func TestPruneByAge(t *testing.T) {
 		t.Fatalf("from %q: %+v", records[0].Detail, report)
 	}
 	last := records[len(records)-1]
-	if last.Kind != auditlog.KindPruned || last.Rule != auditlog.PrunedAge || last.First != 1 || last.Last != 6 || last.Outcome != auditlog.OutcomeOK ||
-		last.Until.Sub(last.From) > time.Minute || c.now().Sub(last.Until) < 30*time.Minute {
+	from, end, ok := last.PrunedSpan()
+	if !ok || last.Kind != auditlog.KindPruned || last.Rule != auditlog.PrunedAge || last.First != 1 || last.Last != 6 || last.Outcome != auditlog.OutcomeOK ||
+		end.Sub(from) > time.Minute || c.now().Sub(end) < 30*time.Minute {
 		t.Errorf("%+v", last)
 	}
 

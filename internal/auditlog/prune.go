@@ -18,22 +18,22 @@ const (
 // Pruning is what a node says before it takes the oldest records of one of its chains
 // away.
 type Pruning struct {
-	Chain       string // of the node whose record this is: the same chain, or an earlier one
-	First, Last uint64 // records that go
-	Hash        string // of record Last
-	From, Until time.Time
-	Why         string // PrunedAge or PrunedSize
+	Chain       string    // of the node whose record this is: the same chain, or an earlier one
+	First, Last uint64    // records that go
+	Hash        string    // of record Last
+	From, Until time.Time // of records First and Last
+	Why         string    // PrunedAge or PrunedSize
 	// Broken says what was wrong with the records when they went: they were not a whole
 	// part of the chain. A trail with such a record never verifies. Empty: they were.
 	Broken string
 }
 
 // Entry returns the entry that says so. Its reference names the last record that goes,
-// before is the hash of it.
+// before is the hash of it, the subject is the time from the first to the last.
 func (p *Pruning) Entry(now time.Time, tenant string) Entry {
 	e := Entry{
 		Time: now, Tenant: tenant, Kind: KindPruned, Outcome: OutcomeOK, First: p.First, Last: p.Last, Count: p.Last - p.First + 1,
-		Rule: p.Why, Ref: fmt.Sprintf("%s/%d", p.Chain, p.Last), From: p.From, Until: p.Until, Before: p.Hash,
+		Rule: p.Why, Ref: fmt.Sprintf("%s/%d", p.Chain, p.Last), Subject: spanOf(p.From, p.Until), Before: p.Hash,
 	}
 	if p.Broken != "" {
 		e.Outcome, e.Detail = OutcomeFailed, p.Broken
@@ -41,14 +41,28 @@ func (p *Pruning) Entry(now time.Time, tenant string) Entry {
 	return e
 }
 
-// checkPruned says whether r is as Pruning.Entry makes it, if it is of that kind, and
-// that it has none of the members of that kind alone if it is not.
+// spanOf is a time interval as ISO 8601 writes it, to the microsecond.
+func spanOf(from, until time.Time) string {
+	text := func(t time.Time) string { return t.UTC().Truncate(time.Microsecond).Format(time.RFC3339Nano) }
+	return text(from) + "/" + text(until)
+}
+
+// PrunedSpan returns the times of the first and the last record that go, of a record
+// of kind pruned.
+func (r *Record) PrunedSpan() (from, until time.Time, ok bool) {
+	a, b, _ := strings.Cut(r.Subject, "/")
+	from, err := time.Parse(time.RFC3339Nano, a)
+	if err != nil {
+		return from, until, false
+	}
+	until, err = time.Parse(time.RFC3339Nano, b)
+	return from, until, err == nil && r.Kind == KindPruned && spanOf(from, until) == r.Subject
+}
+
+// checkPruned says whether r is as Pruning.Entry makes it, if it is of that kind.
 func (r *Record) checkPruned() error {
 	bad := func(what string) error { return fmt.Errorf("%w: pruned: %s", ErrRecord, what) }
 	if r.Kind != KindPruned {
-		if !r.From.IsZero() || !r.Until.IsZero() {
-			return bad("another kind has no from and until")
-		}
 		return nil
 	}
 	chain, number, _ := strings.Cut(r.Ref, "/")
@@ -65,8 +79,9 @@ func (r *Record) checkPruned() error {
 		return bad("rule is neither age nor size")
 	case r.Outcome != OutcomeOK && r.Outcome != OutcomeFailed:
 		return bad("outcome is neither ok nor failed")
-	case r.From.IsZero() || r.Until.IsZero() || r.From.Location() != time.UTC || r.Until.Location() != time.UTC:
-		return bad("from or until is missing or not UTC")
+	}
+	if _, _, ok := r.PrunedSpan(); !ok {
+		return bad("subject is not the times from the first to the last that go")
 	}
 	return nil
 }
@@ -124,8 +139,8 @@ func (v *Verifier) prune(r *Record, at uint64) {
 		v.fault(f)
 	}
 	v.pruned.ends[end.ChainID][end.Seq] = end.Hash
-	if r.Until.After(v.pruned.until[r.Node]) {
-		v.pruned.until[r.Node] = r.Until
+	if _, until, ok := r.PrunedSpan(); ok && until.After(v.pruned.until[r.Node]) {
+		v.pruned.until[r.Node] = until
 	}
 }
 

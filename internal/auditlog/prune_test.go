@@ -202,9 +202,9 @@ func TestMalformedPrunedRecords(t *testing.T) {
 		"no hash":          func(r *Record) { r.Before = "" },
 		"why":              func(r *Record) { r.Rule = "" },
 		"outcome":          func(r *Record) { r.Outcome = OutcomeBegun },
-		"no time":          func(r *Record) { r.Until = time.Time{} },
-		"another zone":     func(r *Record) { r.From = r.From.In(time.FixedZone("", 3600)) },
-		"another kind":     func(r *Record) { r.Kind = KindNotice },
+		"no time":          func(r *Record) { r.Subject = "2026-03-01T12:00:00Z" },
+		"another zone":     func(r *Record) { r.Subject = "2026-03-01T12:00:00+01:00/2026-03-01T12:00:00Z" },
+		"time with zeros":  func(r *Record) { r.Subject = "2026-03-01T12:00:00.10Z/2026-03-01T12:00:00Z" },
 	} {
 		bad := r
 		change(&bad)

@@ -103,8 +103,6 @@ type Entry struct {
 	Code     wire.Code `json:"code,omitempty"`     // of a refusal
 	Rule     string    `json:"rule,omitempty"`     // that decided
 	Ref      string    `json:"ref,omitempty"`      // of a refusal, for signet explain; of the chain before, in KindChain
-	From     time.Time `json:"from,omitzero"`      // KindPruned: time of the first record that goes
-	Until    time.Time `json:"until,omitzero"`     // KindPruned: of the last one
 	Version  uint64    `json:"version,omitempty"`  // of the keyring or the schema
 	Before   string    `json:"before,omitempty"`   // lower-case hex SHA-256, or a public key
 	After    string    `json:"after,omitempty"`
@@ -208,9 +206,7 @@ func lowerHex(s string) bool {
 // microsecond, texts of at most MaxText bytes, and in them nothing that a terminal
 // would obey or hide.
 func (e *Entry) Clean() {
-	for _, t := range []*time.Time{&e.Time, &e.From, &e.Until} {
-		*t = t.UTC().Truncate(time.Microsecond)
-	}
+	e.Time = e.Time.UTC().Truncate(time.Microsecond)
 	for _, s := range []*string{&e.Tenant, &e.Who, &e.Remote, &e.Subject, &e.Stream, &e.Consumer, &e.Rule, &e.Ref, &e.Before, &e.After, &e.Detail} {
 		*s = cleanText(*s)
 	}
