@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/signetbus/signet/internal/auditlog"
 )
 
@@ -150,21 +152,20 @@ func (p *Pruner) await(ctx context.Context, s *share) (auditlog.Position, error)
 
 // tell counts and logs what went.
 func (p *Pruner) tell(s *share, c *auditlog.Pruning, records uint64, now time.Time) {
-	log := p.cfg.Log.Info()
 	if c.Why == auditlog.PrunedAge {
 		p.counted.age.Add(records)
 	} else {
 		p.counted.size.Add(records)
 	}
-	what := "the oldest records of the audit trail were pruned"
+	level, what := zerolog.InfoLevel, "the oldest records of the audit trail were pruned"
 	if c.Why == auditlog.PrunedSize && now.Sub(c.Until) < p.cfg.Keep(s.tenant).MaxAge/2 {
 		p.counted.early.Add(records)
-		log, what = p.cfg.Log.Warn(), "records of the audit trail were pruned for their size before half of their time: enlarge audit.maxBytes of the tenant in the policy"
+		level, what = zerolog.WarnLevel, "records of the audit trail were pruned for their size before half of their time: enlarge audit.maxBytes of the tenant in the policy"
 	}
 	if c.Broken != "" {
-		log, what = p.cfg.Log.Error(), "the records of the audit trail that were pruned were not whole; run signet audit verify"
+		level, what = zerolog.ErrorLevel, "the records of the audit trail that were pruned were not whole; run signet audit verify"
 	}
-	log.Str("tenant", s.tenant).Str("chain", c.Chain).Uint64("first", c.First).Uint64("last", c.Last).
+	p.cfg.Log.WithLevel(level).Str("tenant", s.tenant).Str("chain", c.Chain).Uint64("first", c.First).Uint64("last", c.Last).
 		Time("from", c.From).Time("until", c.Until).Str("why", c.Why).Str("broken", c.Broken).Msg(what)
 }
 

@@ -117,6 +117,31 @@ func TestPruneByAge(t *testing.T) {
 	}
 }
 
+// TestPruneTightStream: what fills the stream beside the shares, such as a tenant that is
+// gone, makes the shares smaller before nothing fits any more.
+func TestPruneTightStream(t *testing.T) {
+	r := newJournalRig(t, 128<<10)
+	j := r.open(nil)
+	j.Attach(r.stream)
+	for n := 0; ; n += 10 {
+		r.fill(j, n, 10)
+		used, limit, err := r.stream.Used(t.Context())
+		r.must(err)
+		if used > limit/100*(fullPercent+2) {
+			break
+		}
+	}
+	p := r.prune(j, r.stream, Retention{MaxBytes: 192 << 10, MaxAge: quarter})
+	until(t, "something is pruned", func() bool { return p.Stats().Size > 0 })
+	p.Detach()
+	if _, report := r.read("shop", r.seal(j)); !report.OK {
+		t.Fatalf("%+v", report)
+	}
+	if n := r.bytes(); n > 192<<10*(goalPercent+5)/200 {
+		t.Errorf("%d bytes are left", n)
+	}
+}
+
 // TestPruneWhatIsNotWhole: what somebody has deleted does not go unseen with the rest.
 func TestPruneWhatIsNotWhole(t *testing.T) {
 	r := newJournalRig(t, 16<<20)

@@ -22,9 +22,9 @@ func TestAuditRetention(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	for text, want := range map[string]string{
-		"tenant: shop\naudit: {maxBytes: 64KiB}\n":                                          "p.yaml:2:",
-		"tenant: shop\naudit: {maxAge: 1m}\n":                                               "p.yaml:2:",
-		"tenant: shop\naudit: {keep: 1}\n":                                                  "known keys",
+		"tenant: shop\naudit: {maxBytes: 64KiB}\n":                                         "p.yaml:2:",
+		"tenant: shop\naudit: {maxAge: 1m}\n":                                              "p.yaml:2:",
+		"tenant: shop\naudit: {keep: 1}\n":                                                 "known keys",
 		"tenant: shop\naudit: {maxAge: 14d}\n---\ntenant: shop\naudit: {maxBytes: 1MiB}\n": "declared twice",
 	} {
 		if _, err := set(text); err == nil || !strings.Contains(err.Error(), want) {
