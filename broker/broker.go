@@ -30,6 +30,7 @@ import (
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/broker/translog"
 	"github.com/signetbus/signet/ratelimit"
 )
 
@@ -92,6 +93,7 @@ type storage struct {
 	nodes   *nodes // nil without a cluster
 	held    holds  // nothing without a cluster
 	own     *ownStreams
+	logs    *translog.Service
 }
 
 // inForce is what changes while the broker runs: what a reload replaces, and how
@@ -176,10 +178,12 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"own streams", up.patient(func(ctx context.Context, _ *material) error { return startOwnStreams(ctx, up) })},
 		{"audit stream", up.startAuditStream},
 		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
+		{"logs", func(_ context.Context, m *material) error { return startLogs(up, m) }},
 		{"admin", up.startAdmin},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
+		{"keys", func(context.Context, *material) error { return startKeys(up) }},
 		{"scrubber", up.startScrub},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},
 	} {

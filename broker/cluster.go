@@ -35,12 +35,15 @@ const (
 
 // nodeInfo is what nodes tell each other.
 type nodeInfo struct {
-	Node    string                `json:"node"`
-	Version string                `json:"version"`
-	Phase   string                `json:"phase"`
-	Started time.Time             `json:"started"`
-	Policy  string                `json:"policy"`  // digest
-	Keyring uint64                `json:"keyring"` // version
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	Phase   string    `json:"phase"`
+	Started time.Time `json:"started"`
+	Policy  string    `json:"policy"`  // digest
+	Keyring uint64    `json:"keyring"` // version
+	Ring    string    `json:"ring"`    // digest of the keyring
+	// Keys are the public keys of the seeds that the node has; it attests with one of them.
+	Keys    []string              `json:"keys"`
 	Listen  []string              `json:"listen,omitempty"`
 	Tenants []embed.TenantAccount `json:"tenants"`
 	// Keeps answers question.Without: every stream has a quorum of other copies that
@@ -52,6 +55,8 @@ type nodeInfo struct {
 	Current bool `json:"current,omitempty"`
 	// LetsIn answers question.Fill: the node whose store may be started.
 	LetsIn string `json:"letsIn,omitempty"`
+	// Document answers question.Ring.
+	Document []byte `json:"document,omitempty"`
 	// Now is the node's clock when it answered; ahead is what that says to who asked.
 	Now   time.Time `json:"now,omitzero"`
 	ahead time.Duration
@@ -61,6 +66,7 @@ type nodeInfo struct {
 type question struct {
 	Without string `json:"without,omitempty"` // node: could it be done without?
 	Fill    string `json:"fill,omitempty"`    // node: may it start its store, which has to be filled?
+	Ring    uint64 `json:"ring,omitempty"`    // version of the keyring of who asks, which wants a newer one
 }
 
 // nodes is this node among the others: it answers what they ask, and asks them. nil
@@ -103,7 +109,7 @@ func (b *Broker) joinNodes(server *embed.Server) (*nodes, error) {
 	n := &nodes{b: b, nc: nc, server: server, slots: make(chan struct{}, maxAnswers)}
 	n.life, n.endLife = context.WithCancel(context.Background())
 	for subject, answer := range map[string]nats.MsgHandler{
-		nodeSubject: n.answer, viewSubject: n.answerView, forwardSubject: n.answerForward,
+		nodeSubject: n.answer, viewSubject: n.answerView, forwardSubject: n.answerForward, ringSubject: func(m *nats.Msg) { answerRing(n, m) },
 	} {
 		if _, err := nc.Subscribe(subject+b.cfg.Name, answer); err != nil {
 			n.close()
@@ -131,7 +137,7 @@ func (n *nodes) info() nodeInfo {
 	}
 	return nodeInfo{
 		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseOf(n.b, n.server), Started: n.b.started,
-		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Listen: n.b.cfg.Advertise, Tenants: tenants,
+		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Ring: ringDigest(mat.ringDoc), Keys: keysOf(mat.signers), Listen: n.b.cfg.Advertise, Tenants: tenants,
 		Store: n.b.held.get(), Current: n.server.Cluster().Quorum() == nil,
 	}
 }
@@ -163,6 +169,9 @@ func (n *nodes) answerTo(m *nats.Msg, q question) {
 		loses, err := n.losesQuorum(ctx, q.Without)
 		cancel()
 		info.Keeps = err == nil && len(loses) == 0
+	}
+	if m := n.b.material.Load(); q.Ring != 0 && m.ring.Version() > q.Ring && len(m.ringDoc) <= maxPushedRing {
+		info.Document = m.ringDoc
 	}
 	if q.Fill != "" {
 		info.LetsIn = n.letsIn(ctx, q.Fill)

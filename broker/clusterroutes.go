@@ -33,7 +33,7 @@ func clusterOptions(b startup) (*embed.ClusterConfig, error) {
 	return &embed.ClusterConfig{
 		Name: c.Name, Listen: c.Listen, Nodes: c.Nodes, TLS: tls, Trust: trust,
 		Admit: func(node, token string, cert *x509.Certificate) error { return admitNode(b.Broker, node, token, cert) },
-		Token: func() string { return signing.NodeToken(b.material.Load().signer, c.Name, b.cfg.Name) },
+		Token: func() string { return signing.NodeToken(b.material.Load().shown, c.Name, b.cfg.Name) },
 	}, nil
 }
 

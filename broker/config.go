@@ -74,6 +74,8 @@ type Config struct {
 	Audit AuditConfig `yaml:"audit"`
 	// Log of the process.
 	Log LogConfig `yaml:"log"`
+	// Checkpoints of the logs.
+	Checkpoints CheckpointsConfig `yaml:"checkpoints"`
 	// Drain bounds the orderly shutdown after SIGTERM. Default DefaultDrain.
 	Drain time.Duration `yaml:"drain"`
 
@@ -245,7 +247,7 @@ func (c *Config) resolve() {
 	if c.Gate.MaxConnectionsPerPrincipal == 0 {
 		c.Gate.MaxConnectionsPerPrincipal = max(c.Gate.MaxConnections/2, 1)
 	}
-	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring}
+	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring, &c.Checkpoints.Sink}
 	fields = append(fields, c.Storage.Encryption.files()...)
 	for i := range c.Audit.Sinks {
 		fields = append(fields, &c.Audit.Sinks[i].File)

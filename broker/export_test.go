@@ -94,6 +94,15 @@ func AnsweredFirst(b *Broker, asker string) (string, error) {
 	return order[0], sub.Unsubscribe()
 }
 
+// RingVersion is the version of the keyring in force.
+func RingVersion(b *Broker) uint64 { return b.material.Load().ring.Version() }
+
+// KeptRing is the keyring in the broker's own stream.
+func KeptRing(ctx context.Context, b *Broker) ([]byte, error) {
+	_, kept, err := keptRing(ctx, b)
+	return kept.doc, err
+}
+
 // FillSpool puts records into the spool of the audit trail until it takes no more, and
 // returns what a login is told then.
 func FillSpool(b *Broker) error {

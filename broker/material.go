@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"time"
 
 	"github.com/signetbus/signet/broker/internal/embed"
@@ -22,6 +22,9 @@ type material struct {
 	policy     *policy.Set
 	validators map[*policy.SchemaDoc]schema.Validator
 	signer     *signing.Signer
+	signers    []*signing.Signer // of all seeds of this node, signer among them
+	shown      *signing.Signer   // of the token that the routes have; may be that of a key which has ended
+	mute       error             // why nothing is attested; nil: signer attests
 	ring       *keyring.Ring
 	ringDoc    []byte
 	loaded     time.Time
@@ -60,53 +63,35 @@ func (m *material) loadPolicy(ctx context.Context, cfg *Config) error {
 	return errors.Join(faults...)
 }
 
-func (m *material) loadKeys(cfg *Config, now time.Time) error {
-	var err error
-	if m.ringDoc, err = os.ReadFile(cfg.Keys.Keyring); err != nil {
-		return fmt.Errorf("broker: read keyring: %w", err)
-	}
-	if m.ring, err = keyring.Parse(m.ringDoc, cfg.Keys.Root, now); err != nil {
-		if errors.Is(err, keyring.ErrBadSignature) {
-			err = fmt.Errorf("%w of keys.root, %s: it is that of another broker or cluster", err, cfg.Keys.Root)
-		}
-		return fmt.Errorf("broker: keyring %s: %w", cfg.Keys.Keyring, err)
-	}
-	seed, err := readSecret(cfg.Keys.Node)
-	if err != nil {
-		return fmt.Errorf("broker: read node key: %w", err)
-	}
-	defer clear(seed)
-	if m.signer, err = signing.NewSigner(bytes.TrimSpace(seed)); err != nil {
-		return fmt.Errorf("broker: node key %s: %w", cfg.Keys.Node, err)
-	}
-	// An attestation that no reader would accept must never be made.
-	key, ok := m.ring.ByID(m.signer.KeyID())
-	switch {
-	case !ok:
-		return fmt.Errorf("broker: node key %s is not in the keyring %s", m.signer.KeyID(), cfg.Keys.Keyring)
-	case key.Role != keyring.RoleBroker:
-		return fmt.Errorf("broker: node key %s has role %s in the keyring, want %s", key.ID, key.Role, keyring.RoleBroker)
-	case !key.RevokedAt.IsZero() && !now.Before(key.RevokedAt):
-		return fmt.Errorf("broker: node key %s is revoked in the keyring %s, from %s on: give the node a new one (docs/operations.md, Keys of nodes)", key.ID, cfg.Keys.Keyring, key.RevokedAt.Format(time.RFC3339))
-	case !key.ValidAt(now):
-		return fmt.Errorf("broker: node key %s is not valid now (from %s to %s)", key.ID, key.NotBefore.Format(time.RFC3339), key.NotAfter.Format(time.RFC3339))
-	}
-	return nil
-}
-
 func (m *material) validator(d *policy.SchemaDoc) schema.Validator { return m.validators[d] }
 
 // same reports whether m decides nothing differently than old. What either of them
 // points to must not be mixed: validators belong to the documents of one policy.
 func (m *material) same(old *material) bool {
-	return !m.policyChanged(old) && bytes.Equal(m.ringDoc, old.ringDoc) && m.signer.KeyID() == old.signer.KeyID()
+	return !m.policyChanged(old) && m.sameKeys(old) && slices.EqualFunc(m.signers, old.signers, sameSigner)
 }
+
+// sameKeys leaves out the seeds that are not in use.
+func (m *material) sameKeys(old *material) bool {
+	return bytes.Equal(m.ringDoc, old.ringDoc) && sameSigner(m.signer, old.signer) && (m.mute == nil) == (old.mute == nil)
+}
+
+// sameRoutes: the other nodes are judged, and judge this one, as before.
+func (m *material) sameRoutes(old *material) bool {
+	return bytes.Equal(m.ringDoc, old.ringDoc) && sameSigner(m.shown, old.shown)
+}
+
+func sameSigner(a, b *signing.Signer) bool { return a.KeyID() == b.KeyID() }
 
 func (m *material) policyChanged(old *material) bool { return m.policy.Digest() != old.policy.Digest() }
 
 // attests returns the time in which readers accept what the node key signs: while
-// the key is valid and the keyring that says so has not expired.
+// the key is valid and the keyring that says so has not expired. It is over for a node
+// whose keys are all revoked.
 func (m *material) attests() (from, until time.Time) {
+	if m.mute != nil {
+		return time.Unix(0, 0), time.Unix(1, 0)
+	}
 	key, _ := m.ring.ByID(m.signer.KeyID())
 	until = key.NotAfter
 	if e := m.ring.Expires(); e.Before(until) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/signetbus/signet/broker/admin"
 	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/internal/embed"
@@ -125,18 +126,8 @@ func (b *Broker) reloadLocked(ctx context.Context, old *material) error {
 		}
 		return err
 	}
-	if !m.same(old) {
-		b.material.Store(m)
-		b.chain.Store(chain)
-		b.gate.Reload(m.policy)
-	}
-	if m.policyChanged(old) || b.nodes != nil && !m.same(old) {
-		// The gate has given the new permissions to its tickets; this makes the server
-		// ask for them again. Nodes show tokens of their keys and are judged by the
-		// keyring: it asks for those again, too.
-		if err := reloadRoutes(b, trustedNodes(b)); err != nil {
-			return fmt.Errorf("%w %w", errInForce, err)
-		}
+	if err := putInForce(b, m, old, chain); err != nil {
+		return err
 	}
 	if m.policyChanged(old) {
 		if err := b.files.set(watchedFiles(&b.cfg, m.policy)); err != nil {
@@ -149,10 +140,32 @@ func (b *Broker) reloadLocked(ctx context.Context, old *material) error {
 	return nil
 }
 
+// putInForce swaps what decides. The caller holds b.reload.
+func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
+	if !m.same(old) {
+		b.material.Store(m)
+		b.chain.Store(chain)
+		b.gate.Reload(m.policy)
+		b.logs.Set(loggedStreams(m.policy))
+		if m.ring.Version() != old.ring.Version() && b.admin != nil {
+			admin.RingChanged(b.admin)
+		}
+	}
+	if m.policyChanged(old) || b.nodes != nil && !m.sameRoutes(old) {
+		// The gate has given the new permissions to its tickets; this makes the server
+		// ask for them again. Nodes show tokens of their keys and are judged by the
+		// keyring: it asks for those again, too.
+		if err := reloadRoutes(b, trustedNodes(b)); err != nil {
+			return fmt.Errorf("%w %w", errInForce, err)
+		}
+	}
+	return nil
+}
+
 // prepare reads and checks everything and changes nothing.
 func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admission.Chain, error) {
-	m, err := loadMaterial(ctx, &b.cfg, time.Now())
-	if err != nil {
+	m := &material{loaded: time.Now()}
+	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
 		return nil, nil, err
 	}
 	if err := m.ring.Replaces(old.ring); err != nil {
@@ -163,6 +176,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 	}
 	m.accounts = old.accounts
 	if m.policyChanged(old) {
+		var err error
 		if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
 			return nil, nil, err
 		}

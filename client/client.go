@@ -30,6 +30,8 @@ type Client struct {
 	tenant   string        // prefix of the principals whose events are ours, "shop/"
 	slots    chan struct{} // one token per PublishAsync without an answer
 
+	rejoined chan struct{} // capacity 1: the connection is back, and requests may be lost
+
 	stop    context.CancelFunc // of the workers
 	workers sync.WaitGroup
 
@@ -76,7 +78,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	defer cancel()
 	c := &Client{
 		cfg: cfg, slots: make(chan struct{}, cfg.maxInFlight),
-		closed: make(chan struct{}),
+		closed: make(chan struct{}), rejoined: make(chan struct{}, 1),
 	}
 	if err := c.dial(ctx, servers); err != nil {
 		if cfg.id.refused.Load() {
@@ -107,11 +109,22 @@ func (c *Client) begin(ctx context.Context) error {
 		source = fileSource(c.cfg.keyringFile)
 	}
 	c.ring = newRingKeeper(c.cfg.root, source, c.cfg.onError)
+	c.ring.memory = c.cfg.keyringMemory
+	if c.cfg.keyringFile != "" {
+		c.ring.maxAge = maxKeyringFileAge
+	}
 	c.verifier, c.producer = signing.NewVerifier(c.ring.current), signing.NewProducerVerifier(c.ring.current)
 	if err := c.ring.refresh(ctx); err != nil {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "no keyring, so no event could be verified", Err: err}
 	}
 	c.workers.Go(func() { c.ring.run(life, c.cfg.timeout) })
+	if c.cfg.keyringFile == "" {
+		f, err := newRingFollower(c)
+		if err != nil {
+			return err
+		}
+		c.workers.Go(func() { f.run(life) })
+	}
 	// All tenants' events are attested with the same keys: an event of another
 	// tenant, copied into our store, verifies too. So we must know which is ours.
 	var who adminapi.KeyRing
@@ -215,10 +228,19 @@ func (c *Client) onReconnect(*nats.Conn) {
 		return
 	}
 	m.resume()
+	c.rejoin()
 	for _, s := range c.subs.all() {
 		s.reconnected()
 	}
 	c.cfg.onState(true, nil)
+}
+
+// rejoin has the keyring asked for again.
+func (c *Client) rejoin() {
+	select {
+	case c.rejoined <- struct{}{}:
+	default: // it is told already
+	}
 }
 
 func (c *Client) onClosed(nc *nats.Conn) {

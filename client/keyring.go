@@ -17,7 +17,9 @@ const (
 	maxKeyringBytes    = 1 << 20
 	minKeyringInterval = 5 * time.Second  // between refreshes that unknown keys ask for
 	keyringRetry       = 30 * time.Second // after a refresh that failed
-	maxKeyringAge      = 6 * time.Hour    // so that a revocation reaches long-lived readers
+	maxKeyringAge      = 15 * time.Minute // of a ring that nothing newer was heard of
+	maxKeyringFileAge  = 30 * time.Second // the same of one in a file, which costs little to read
+	keyringWait        = 4 * time.Minute  // of one request for a newer ring
 )
 
 // keyringSource returns the bytes of the signed document.
@@ -30,6 +32,8 @@ type ringKeeper struct {
 	source  keyringSource
 	now     func() time.Time
 	onError func(error)
+	memory  string        // file that remembers the ring over restarts; empty: none
+	maxAge  time.Duration // of a ring before it is asked for again
 
 	ring atomic.Pointer[keyring.Ring]
 	turn chan struct{} // capacity 1: held by the refresh that runs; guards the two below
@@ -39,7 +43,7 @@ type ringKeeper struct {
 }
 
 func newRingKeeper(root string, source keyringSource, onError func(error)) *ringKeeper {
-	return &ringKeeper{root: root, source: source, now: time.Now, onError: onError, turn: make(chan struct{}, 1)}
+	return &ringKeeper{root: root, source: source, now: time.Now, onError: onError, maxAge: maxKeyringAge, turn: make(chan struct{}, 1)}
 }
 
 func (k *ringKeeper) current() *keyring.Ring { return k.ring.Load() }
@@ -62,15 +66,40 @@ func (k *ringKeeper) refreshLocked(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKeyring, err)
 	}
+	if err := k.take(doc); err != nil {
+		return err
+	}
+	k.fetched = began
+	return nil
+}
+
+// offer takes a document that came by itself, if it is newer.
+func (k *ringKeeper) offer(ctx context.Context, doc []byte) error {
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return k.take(doc)
+}
+
+// take verifies a document and puts it in the place of the ring; the caller holds turn.
+// A ring that is older than one that was ever held is refused, and one that has expired.
+func (k *ringKeeper) take(doc []byte) error {
 	ring, err := keyring.Parse(doc, k.root, k.now())
+	if err == nil {
+		err = ring.Replaces(k.ring.Load())
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKeyring, err)
 	}
-	if err := ring.Replaces(k.ring.Load()); err != nil {
-		return fmt.Errorf("%w: %w", ErrKeyring, err)
+	if held := k.ring.Load(); k.memory != "" && (held == nil || held.Version() < ring.Version()) {
+		if err := rememberRing(k.memory, k.root, ring, doc); err != nil {
+			return fmt.Errorf("%w: %w", ErrKeyring, err)
+		}
 	}
 	k.ring.Store(ring)
-	k.fetched = began
 	return nil
 }
 
@@ -106,7 +135,7 @@ func (k *ringKeeper) next() time.Duration {
 		return keyringRetry
 	}
 	left := r.Expires().Sub(k.now())
-	return max(min(left/3*2, maxKeyringAge), keyringRetry)
+	return max(min(left/3*2, k.maxAge), min(keyringRetry, k.maxAge))
 }
 
 // run refreshes until ctx ends.

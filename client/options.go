@@ -56,10 +56,12 @@ type config struct {
 	tls         *tls.Config
 	root        string
 	keyringFile string
-	reconnect   time.Duration
-	onError     func(error)
-	onInvalid   func(InvalidEvent)
-	onState     func(connected bool, err error)
+	// keyringMemory is the file of WithKeyringMemory.
+	keyringMemory string
+	reconnect     time.Duration
+	onError       func(error)
+	onInvalid     func(InvalidEvent)
+	onState       func(connected bool, err error)
 }
 
 func defaultConfig(rawURL string) *config {
@@ -164,6 +166,19 @@ func WithKeyringFile(file string) Option {
 			return fmt.Errorf("%w: WithKeyringFile: no file", ErrInvalidOption)
 		}
 		c.keyringFile = file
+		return nil
+	}
+}
+
+// WithKeyringMemory keeps the newest keyring that was ever taken in file, which is made
+// if it is missing, so that an older one is refused after a restart of the program too.
+// A file that cannot be read, or is of another root key, makes Connect fail.
+func WithKeyringMemory(file string) Option {
+	return func(c *config) error {
+		if file == "" {
+			return fmt.Errorf("%w: WithKeyringMemory: no file", ErrInvalidOption)
+		}
+		c.keyringMemory = file
 		return nil
 	}
 }

@@ -189,7 +189,7 @@ func TestKeyringRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		document := func(version uint64, life time.Duration) []byte {
 			now := time.Now()
-			r, err := keyring.New(version, now, now.Add(life), nil)
+			r, err := keyring.New(version, now.Add(-time.Hour), now.Add(life), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -221,6 +221,28 @@ func TestKeyringRefresh(t *testing.T) {
 		before := fetches
 		if !k.settle(ctx, time.Now().Add(-time.Minute)) || fetches != before {
 			t.Error("an older event needs no refresh")
+		}
+		// However many unknown keys there are, they cost one refresh in the interval.
+		before = fetches
+		for range 1000 {
+			k.settle(ctx, time.Now())
+		}
+		if fetches > before+1 {
+			t.Errorf("%d refreshes for 1000 unknown keys", fetches-before)
+		}
+		// What comes by itself is judged in the same way.
+		for name, tt := range map[string]struct {
+			doc  []byte
+			want error
+		}{
+			"older":      {document(2, time.Hour), keyring.ErrRollback},
+			"expired":    {document(9, -time.Hour+time.Second), keyring.ErrExpired},
+			"no keyring": {[]byte("{}"), keyring.ErrMalformed},
+			"the same":   {doc, nil},
+		} {
+			if err := k.offer(ctx, tt.doc); !errors.Is(err, tt.want) || k.current().Version() != 3 {
+				t.Errorf("%s: %v, version %d", name, err, k.current().Version())
+			}
 		}
 		// The worker refreshes before the ring expires.
 		done := make(chan struct{})

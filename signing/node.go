@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,8 +35,11 @@ func NodeToken(s *Signer, cluster, node string) string {
 	return strings.Join([]string{nodeTokenKind, cluster, s.id, base64.RawURLEncoding.EncodeToString(sig)}, ".")
 }
 
-// VerifyNodeToken checks that token was signed by the key that ring gives the
-// broker node, and is for cluster.
+// VerifyNodeToken checks that token was signed by a key that ring gives the broker
+// node, and is for cluster. The key is valid now; or it has ended, is not revoked, and
+// the node has another one that is valid now: a node keeps the token that it has shown
+// when it goes over to its next key, because routes that are made anew lose what is on
+// its way over them.
 //
 // Errors: ErrNodeToken; its text says what is wrong and never shows the token.
 func VerifyNodeToken(token, cluster, node string, ring *keyring.Ring, now time.Time) error {
@@ -55,7 +59,7 @@ func VerifyNodeToken(token, cluster, node string, ring *keyring.Ring, now time.T
 		return refuse("node %q: its key %q is not in the keyring here", node, part[2])
 	case key.Role != keyring.RoleBroker || key.Principal != node:
 		return refuse("node %q: the keyring gives its key to %s %q", node, key.Role, key.Principal)
-	case !key.ValidAt(now):
+	case !key.ValidAt(now) && !(endedOnly(&key, now) && hasValidKey(ring, node, now)):
 		return refuse("node %q: its key is not valid now", node)
 	}
 	sig, err := base64.RawURLEncoding.Strict().DecodeString(part[3])
@@ -63,6 +67,17 @@ func VerifyNodeToken(token, cluster, node string, ring *keyring.Ring, now time.T
 		return refuse("node %q: the signature does not match", node)
 	}
 	return nil
+}
+
+// endedOnly: the key has run out, and nothing else is wrong with it.
+func endedOnly(k *keyring.Key, now time.Time) bool {
+	return !now.Before(k.NotAfter) && k.RevokedAt.IsZero()
+}
+
+func hasValidKey(ring *keyring.Ring, node string, now time.Time) bool {
+	return slices.ContainsFunc(ring.Keys(), func(k keyring.Key) bool {
+		return k.Role == keyring.RoleBroker && k.Principal == node && k.ValidAt(now)
+	})
 }
 
 // nodeStatement is what is signed. It starts unlike a PAE and unlike the note of a

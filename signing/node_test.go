@@ -53,3 +53,38 @@ func TestNodeToken(t *testing.T) {
 		t.Errorf("after the key's end: %v", err)
 	}
 }
+
+// TestNodeTokenOfAnEndedKey: a node that has gone over to its next key keeps its token;
+// one whose keys have all ended, or whose old key is revoked, does not.
+func TestNodeTokenOfAnEndedKey(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	old, next := testSigner(t, 31), testSigner(t, 32)
+	of := func(s *Signer, from, until time.Time) keyring.Key {
+		return keyring.Key{ID: s.KeyID(), Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: "n1", NotBefore: from, NotAfter: until}
+	}
+	ended := of(old, now.Add(-2*time.Hour), now)
+	revoked, other := ended, of(next, now.Add(-time.Hour), now.Add(time.Hour))
+	revoked.RevokedAt = now.Add(-time.Hour)
+	notYet := of(old, now.Add(time.Minute), now.Add(time.Hour))
+	elsewhere := other
+	elsewhere.Principal = "n2"
+	for _, c := range []struct {
+		name string
+		keys []keyring.Key
+		ok   bool
+	}{
+		{"a next key is good", []keyring.Key{ended, other}, true},
+		{"no other key", []keyring.Key{ended}, false},
+		{"the good one is of another node", []keyring.Key{ended, elsewhere}, false},
+		{"revoked", []keyring.Key{revoked, other}, false},
+		{"not valid yet", []keyring.Key{notYet, other}, false},
+	} {
+		ring, err := keyring.New(1, now.Add(-time.Hour), now.Add(time.Hour), c.keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := VerifyNodeToken(NodeToken(old, "prod", "n1"), "prod", "n1", ring, now); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}

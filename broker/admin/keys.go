@@ -2,16 +2,37 @@ package admin
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 func (s *Service) keysRing(_ context.Context, r *request) (any, error) {
-	if err := r.decode(&struct{}{}); err != nil {
+	var q adminapi.KeysRingRequest
+	if err := r.decode(&q); err != nil {
 		return nil, err
 	}
-	ring, doc := s.cfg.Keyring()
-	return adminapi.KeyRing{Document: doc, Version: ring.Version(), Expires: ring.Expires(), Caller: r.caller.FullName()}, nil
+	if awaitRing(s, r, &q) {
+		return nil, errWaits
+	}
+	return ringAnswer(s, &r.call), nil
+}
+
+func keysPut(s *Service, ctx context.Context, r *request) (any, error) {
+	var q adminapi.KeysPutRequest
+	if err := r.decode(&q); err != nil {
+		return nil, err
+	}
+	if s.cfg.PutKeys == nil {
+		return nil, wire.Refuse(wire.CodeUnavailable, "keyring", "this broker takes its keyring from a file only")
+	}
+	put, err := s.cfg.PutKeys(ctx, q.Document, q.CutOff)
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.Trail.Event("keyring-put", r.Tenant, r.Principal, "", fmt.Sprintf("version %d", put.Version))
+	return put, nil
 }
 
 func (s *Service) keysLs(_ context.Context, r *request) (any, error) {
@@ -22,7 +43,7 @@ func (s *Service) keysLs(_ context.Context, r *request) (any, error) {
 	out := adminapi.KeyList{Version: ring.Version(), Issued: ring.Issued(), Expires: ring.Expires()}
 	for _, k := range ring.Keys() {
 		out.Keys = append(out.Keys, adminapi.Key{
-			ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal,
+			ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal, Sources: k.Sources, Subjects: k.Subjects,
 			NotBefore: k.NotBefore, NotAfter: k.NotAfter, RevokedAt: k.RevokedAt,
 		})
 	}

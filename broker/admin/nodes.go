@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -46,7 +48,8 @@ type call struct {
 	Principal string          `json:"principal"` // tenant/name
 	Body      json.RawMessage `json:"body,omitempty"`
 
-	forwarded bool // by another node: answer for this node only
+	forwarded bool      // by another node: answer for this node only
+	msg       *nats.Msg // that it came in; nil if it was forwarded
 }
 
 // Forwarded answers what another node has forwarded, in a goroutine that counts as

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (rec *Recording) begun(ctx context.Context, c *call) error {
 
 // ended puts the outcome of a call on record.
 func (rec *Recording) ended(c *call, err error) {
-	if rec == nil || c.forwarded || c.Subject == adminapi.SubjectKeysRing && err == nil {
+	if rec == nil || c.forwarded || c.Subject == adminapi.SubjectKeysRing && (err == nil || errors.Is(err, errWaits)) {
 		return
 	}
 	e := entryOf(c, auditlog.OutcomeOK)

@@ -36,6 +36,9 @@ type Config struct {
 	Node    string
 	Policy  func() *policy.Set
 	Keyring func() (ring *keyring.Ring, document []byte)
+	// PutKeys judges a keyring and brings it to all nodes; nil: it is brought as a file
+	// only. What it refuses is a *wire.Refusal.
+	PutKeys func(ctx context.Context, document []byte, cutOff []string) (adminapi.KeysPut, error)
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
 	// Consumers returns the consumers of a tenant, in any order.
 	Consumers func(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error)
@@ -45,6 +48,8 @@ type Config struct {
 	Letters   Letters
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
+	// Logs serves the area log; nil: it is not served.
+	Logs Logs
 	// Conn returns the broker's own connection into a tenant's account.
 	Conn func(tenant string) (*nats.Conn, error)
 	// Nodes are the other nodes; nil on a broker by itself.
@@ -67,6 +72,7 @@ type Service struct {
 	subs map[string]*nats.Subscription // by tenant
 	busy map[string]int                // requests at work by principal
 
+	waiting  ringWaiters
 	changing sync.Mutex // one change of the cluster at a time; held without mu
 }
 
@@ -82,6 +88,7 @@ type handler func(*Service, context.Context, *request) (any, error)
 var handlers = map[string]handler{
 	adminapi.SubjectKeysRing:        (*Service).keysRing,
 	adminapi.SubjectKeysLs:          (*Service).keysLs,
+	adminapi.SubjectKeysPut:         keysPut,
 	adminapi.SubjectStatusGet:       (*Service).status,
 	adminapi.SubjectStatusConsumers: (*Service).consumers,
 	adminapi.SubjectPolicyCheck:     (*Service).policyCheck,
@@ -102,6 +109,15 @@ var handlers = map[string]handler{
 	adminapi.SubjectBackupApply:    backup(Backups.Apply),
 	adminapi.SubjectBackupProgress: backup(Backups.Progress),
 	adminapi.SubjectBackupClose:    backup(closeBackup),
+
+	adminapi.SubjectLogLs:          logs(Logs.List),
+	adminapi.SubjectLogCheckpoint:  logs(Logs.Checkpoint),
+	adminapi.SubjectLogVerify:      logs(Logs.Verify),
+	adminapi.SubjectLogConsistency: logs(Logs.Consistency),
+	adminapi.SubjectLogFind:        logs(Logs.Find),
+	adminapi.SubjectLogProve:       logs(Logs.Prove),
+	adminapi.SubjectLogPart:        logs(Logs.Part),
+	adminapi.SubjectLogRestart:     logs(Logs.Restart),
 
 	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
 	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),
@@ -163,6 +179,7 @@ func (s *Service) Shutdown(ctx context.Context) error {
 	clear(s.subs)
 	s.mu.Unlock()
 	s.stop()
+	s.waiting.takeAll(true) // their connections end, too
 	done := make(chan struct{})
 	go func() {
 		s.work.Wait()
@@ -181,7 +198,7 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	if m.Reply == "" {
 		return
 	}
-	c := call{Tenant: tenant, Subject: strings.TrimSuffix(m.Subject, wire.AtNode("", s.cfg.Node)), Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data}
+	c := call{Tenant: tenant, Subject: strings.TrimSuffix(m.Subject, wire.AtNode("", s.cfg.Node)), Principal: m.Header.Get(wire.HeaderPrincipal), Body: m.Data, msg: m}
 	release := s.enter(&c)
 	if release == nil {
 		s.answer(m, &c, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
@@ -191,8 +208,9 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 	go func() {
 		defer s.work.Done()
 		defer release()
-		result, err := s.handle(&c)
-		s.answer(m, &c, result, err)
+		if result, err := s.handle(&c); !errors.Is(err, errWaits) {
+			s.answer(m, &c, result, err)
+		}
 	}()
 }
 

@@ -22,6 +22,9 @@ type access struct {
 	creds  *identity.Credentials
 
 	principal atomic.Pointer[policy.Principal] // nil before authentication
+	// renewals counts the calls of renew that have let the connection be: with the same
+	// principal the admission may be another, with another key.
+	renewals atomic.Uint64
 
 	mu     sync.Mutex
 	ticket string // empty until the handshake has asked for it
@@ -72,6 +75,7 @@ func (a *access) renew(ctx context.Context, set *policy.Set) (was, now *policy.P
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.principal.Store(now)
+	a.renewals.Add(1)
 	if a.ticket != "" {
 		publish, subscribe := acl.Permissions(now, a.box.token)
 		a.deps.Upstream.UpdateTicket(a.ticket, publish, subscribe)

@@ -29,7 +29,8 @@ type batch struct {
 	explain   bool              // policy internals may be in answers
 	principal *policy.Principal // whose session admission is
 	admission *admission.Session
-	refresh   func()    // takes over a principal that Reload has changed
+	renewals  uint64    // of the access, when admission was made
+	refresh   func()    // takes over what Reload has changed
 	now       time.Time // of begin
 
 	failed   error // of the first flush that failed; nothing is written after it

@@ -69,14 +69,15 @@ func (r *reader) run() error {
 	}
 }
 
-// refresh takes over a principal that Reload has changed.
+// refresh takes over what Reload has changed: the principal, or how it is admitted.
 func (r *reader) refresh() {
+	renewals := r.access.renewals.Load() // before the principal: what comes later is seen next time
 	p, b := r.access.principal.Load(), &r.batch
-	if p == b.principal {
+	if p == b.principal && renewals == b.renewals {
 		return
 	}
 	first := b.principal == nil
-	b.principal, b.admission = p, r.admission(p)
+	b.principal, b.admission, b.renewals = p, r.admission(p), renewals
 	r.api.rates = r.rates(p)
 	r.publish.rates = r.api.rates
 	if !first {

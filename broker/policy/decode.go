@@ -118,6 +118,7 @@ func (r *docReader) stream(_ int, n ast.Node) {
 			}
 		},
 		"unsafeSingleReplica": func(n ast.Node) { s.UnsafeSingleReplica = r.bool(n, "unsafeSingleReplica") },
+		"log":                 func(n ast.Node) { s.Log = r.bool(n, "log") },
 		"retention": func(n ast.Node) {
 			if v, ok := r.text(n, "retention"); ok && v != "limits" {
 				r.fault(n, "retention: %q is not in this release, only limits is", v)

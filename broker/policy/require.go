@@ -41,7 +41,7 @@ func (m *merged) checkRequire(f *faults) {
 // checkLogged refuses require: logged where something that is not in a log matches.
 func (m *merged) checkLogged(b *bindingDecl, f *faults) {
 	for _, s := range m.streams {
-		if logged(s) || !slices.ContainsFunc(s.Subjects, func(subject string) bool { return wire.Overlap(subject, b.Match) }) {
+		if s.Log || !slices.ContainsFunc(s.Subjects, func(subject string) bool { return wire.Overlap(subject, b.Match) }) {
 			continue
 		}
 		f.add(b.At, "subject rule %s: require: logged, and stream %s at %s has no log: true", b.Match, s.Name, s.At)
@@ -52,7 +52,3 @@ func (m *merged) checkLogged(b *bindingDecl, f *faults) {
 		}
 	}
 }
-
-// logged reports whether the stream is in the log, which none is before streams can
-// say so.
-func logged(*Stream) bool { return false }

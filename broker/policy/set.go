@@ -145,7 +145,10 @@ type Stream struct {
 	// node. Without it one copy is refused there.
 	UnsafeSingleReplica bool
 	DuplicateWindow     time.Duration // default and least 3 minutes
-	At                  Position
+	// Log keeps a transparency log of the stream (docs/spec/log.md). Default: none; it
+	// costs work and storage for every event.
+	Log bool
+	At  Position
 }
 
 // Bucket is one declared key-value or object bucket.
@@ -314,4 +317,4 @@ const (
 )
 
 // AdminAreas are the areas that an admin grant may name.
-var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "policy", "refusals", "services", "status", "streams"}
+var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "log", "policy", "refusals", "services", "status", "streams"}

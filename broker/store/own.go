@@ -27,8 +27,13 @@ const (
 // Sizes of the broker's own streams in bytes. Those that grow with the policy only ever
 // grow: nodes that have different policies for a while would else undo each other's work.
 const (
-	auditBase   = 16 << 20
-	logBase     = 16 << 20
+	auditBase = 16 << 20
+	logBase   = 16 << 20
+	// A logged stream has 33 bytes of tiles for each event, also for those that have aged
+	// out, and in AUDIT a checkpoint of some 700 bytes for each minute with events.
+	auditPerLog = 16 << 20
+	logPerLog   = 16 << 20
+	logShare    = 8 // of maxBytes, beside it
 	keysBytes   = 16 << 20
 	keysHistory = 4
 )
@@ -39,13 +44,19 @@ const AuditSystemBytes = auditBase / 2
 
 // ownStreams are the streams that the broker keeps for itself.
 func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
-	size := policy.ByteSize(auditBase)
+	audit, log := policy.ByteSize(auditBase), policy.ByteSize(logBase)
 	for _, t := range set.Tenants() {
-		size += t.Audit.MaxBytes
+		audit += t.Audit.MaxBytes
+		for i := range t.Streams {
+			if t.Streams[i].Log {
+				audit += auditPerLog
+				log += logPerLog + t.Streams[i].MaxBytes/logShare
+			}
+		}
 	}
-	records := safe(StreamAudit, size, SubjectsAudit)
+	records := safe(StreamAudit, audit, SubjectsAudit)
 	records.Duplicates = deadLetterWindow
-	tiles := safe(StreamLog, logBase, SubjectsLog)
+	tiles := safe(StreamLog, log, SubjectsLog)
 	tiles.Duplicates = bucketWindow
 	tiles.MaxMsgsPerSubject = 1
 	rings := safe(StreamKeys, keysBytes, SubjectsKeys)

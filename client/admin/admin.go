@@ -53,6 +53,18 @@ func (a *API) Keys(ctx context.Context) (*KeyList, error) {
 	return call[KeyList](ctx, a, adminapi.SubjectKeysLs, nil)
 }
 
+// PutKeys brings a new version of the keyring, signed by the root key of the broker, to
+// all nodes and to the readers that are connected. cutOff names the nodes that are meant
+// to lose their last valid key. A keyring of some thousand keys is larger than a message
+// may be; it is brought as a file.
+//
+// Errors: client.ErrConflict says what is wrong with it: another root key, an old
+// version, an expiry that is over, keys that must not go; client.ErrUnavailable while
+// the cluster can keep nothing.
+func (a *API) PutKeys(ctx context.Context, document []byte, cutOff ...string) (*KeysPut, error) {
+	return call[KeysPut](ctx, a, adminapi.SubjectKeysPut, adminapi.KeysPutRequest{Document: document, CutOff: cutOff})
+}
+
 // Status returns one page on the broker.
 func (a *API) Status(ctx context.Context) (*Status, error) {
 	return call[Status](ctx, a, adminapi.SubjectStatusGet, nil)

@@ -52,6 +52,7 @@ func TestCallsUseTheirSubjects(t *testing.T) {
 	}{
 		{adminapi.SubjectKeysRing, `{}`, func() error { _, err := a.KeyRing(ctx); return err }},
 		{adminapi.SubjectKeysLs, `{}`, func() error { _, err := a.Keys(ctx); return err }},
+		{adminapi.SubjectKeysPut, `{"document":"e30=","cutOff":["n2"]}`, func() error { _, err := a.PutKeys(ctx, []byte("{}"), "n2"); return err }},
 		{adminapi.SubjectStatusGet, `{}`, func() error { _, err := a.Status(ctx); return err }},
 		{adminapi.SubjectStatusConsumers, `{"limit":7}`, func() error { _, err := a.Consumers(ctx, 7); return err }},
 		{adminapi.SubjectPolicyCheck, `{"files":[{"name":"p.yaml","text":"x"}]}`, func() error {

@@ -11,6 +11,8 @@ type (
 	KeyList = adminapi.KeyList
 	// KeyRing is the signed keyring: Document (for keyring.Parse), Version, Expires.
 	KeyRing = adminapi.KeyRing
+	// KeysPut says where a keyring that was brought is in force: Version, InForce, Waiting.
+	KeysPut = adminapi.KeysPut
 	// Status is one page on the broker that answers: Server, Policy, Gate, Streams,
 	// DeadLetters, Refusals, Certificates, Health.
 	Status = adminapi.Status

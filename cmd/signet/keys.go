@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -26,8 +27,9 @@ var keyKinds = map[string]func() (nkeys.KeyPair, error){
 }
 
 func keysCommand(a *app) *cobra.Command {
-	return parent("keys", "make credentials, show the keyring", "  signet keys new --out checkout.nk\n  signet keys ls",
-		keysNewCommand(a), keysShowCommand(a), keysLsCommand(a), keysRingCommand(a))
+	return parent("keys", "make keys; issue, rotate, revoke them", "  signet keys new --out checkout.nk\n  signet keys show --server",
+		keysNewCommand(a), keysRootCommand(a), keysIssueCommand(a), keysRotateCommand(a), keysRevokeCommand(a),
+		keysPushCommand(a), keysShowCommand(a), keysLsCommand(a), keysRingCommand(a))
 }
 
 func keysNewCommand(a *app) *cobra.Command {
@@ -90,23 +92,6 @@ func newSeed(file string, create func() (nkeys.KeyPair, error)) (public string, 
 	return public, nil
 }
 
-func keysShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "show FILE", Short: "print the public key of a seed file", Args: exactly("FILE"), Example: "  signet keys show checkout.nk",
-		RunE: a.verb(func(_ context.Context, args []string) error {
-			public, err := publicOfSeed(args[0])
-			if err != nil {
-				return err
-			}
-			if a.jsonOut() {
-				return a.printJSON(map[string]string{"publicKey": public, "kind": nkeys.Prefix(public).String(), "file": args[0]})
-			}
-			fmt.Fprintln(a.stdout, public)
-			return nil
-		}),
-	}
-}
-
 // publicOfSeed reads a seed file, whose mode must keep others out, and returns the
 // public key. want limits the type.
 func publicOfSeed(file string, want ...nkeys.PrefixByte) (string, error) {
@@ -163,9 +148,9 @@ func printKeys(a *app, list *admin.KeyList) error {
 		return a.printJSON(list)
 	}
 	fmt.Fprintf(a.stdout, "keyring version %d, expires %s (in %s)\n\n", list.Version, stamp(list.Expires), span(time.Until(list.Expires)))
-	g := newGrid(a.stdout, "KEY", "ROLE", "PRINCIPAL", "FROM", "TO", "REVOKED")
+	g := newGrid(a.stdout, "KEY", "ROLE", "PRINCIPAL", "FROM", "TO", "REVOKED", "SOURCES", "SUBJECTS")
 	for _, k := range list.Keys {
-		g.row(k.ID, k.Role, k.Principal, stamp(k.NotBefore), stamp(k.NotAfter), stamp(k.RevokedAt))
+		g.row(k.ID, k.Role, k.Principal, stamp(k.NotBefore), stamp(k.NotAfter), stamp(k.RevokedAt), strings.Join(k.Sources, " "), strings.Join(k.Subjects, " "))
 	}
 	g.flush()
 	return nil
@@ -192,14 +177,7 @@ func keysRingCommand(a *app) *cobra.Command {
 				}
 				a.note("keyring version %d saved in %s", ring.Version(), out)
 			}
-			list := &admin.KeyList{Version: ring.Version(), Issued: ring.Issued(), Expires: ring.Expires()}
-			for _, k := range ring.Keys() {
-				list.Keys = append(list.Keys, admin.Key{
-					ID: k.ID, Alg: k.Alg, Role: k.Role, Principal: k.Principal,
-					NotBefore: k.NotBefore, NotAfter: k.NotAfter, RevokedAt: k.RevokedAt,
-				})
-			}
-			return printKeys(a, list)
+			return printKeys(a, listOf(ring))
 		}),
 	}
 	cmd.Flags().StringVar(&out, "out", "", "save the signed document here")

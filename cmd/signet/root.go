@@ -40,16 +40,16 @@ type app struct {
 // json.
 const outputsKey = "outputs"
 
-// groups order the verbs in the help.
+// groups order the verbs in the help; what is joined by | shares a line.
 var groups = []struct {
 	title string
 	verbs []string
 }{
 	{"Start", []string{"dev", "init", "serve"}},
-	{"Use", []string{"pub", "sub"}},
+	{"Use", []string{"pub|sub"}},
 	{"Govern", []string{"policy", "keys"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
-	{"Prove", []string{"verify", "audit"}},
+	{"Prove", []string{"verify", "audit", "prove|log"}},
 	{"Operate", []string{"status", "doctor", "cluster", "support-bundle", "context", "completion", "version"}},
 }
 
@@ -94,7 +94,7 @@ func (a *app) rootCommand() *cobra.Command {
 		pubCommand(a), subCommand(a),
 		policyCommand(a), keysCommand(a),
 		dlqCommand(a), refusalsCommand(a), explainCommand(a),
-		verifyCommand(a), auditCommand(a),
+		verifyCommand(a), auditCommand(a), proveCommand(a), logCommand(a),
 		statusCommand(a), doctorCommand(a), clusterCommand(a), supportBundleCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
 		exitCodesTopic(),
 	)
@@ -213,9 +213,14 @@ func (a *app) help(cmd *cobra.Command) {
 	fmt.Fprintf(w, "%s\nUsage: signet COMMAND [flags]\n\n", about)
 	for _, g := range groups {
 		title := g.title
-		for _, name := range g.verbs {
-			i := slices.IndexFunc(cmd.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
-			fmt.Fprintf(w, "%-8s %-14s %s\n", title, name, cmd.Commands()[i].Short)
+		for _, line := range g.verbs {
+			names := strings.Split(line, "|")
+			var shorts []string
+			for _, name := range names {
+				i := slices.IndexFunc(cmd.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
+				shorts = append(shorts, cmd.Commands()[i].Short)
+			}
+			fmt.Fprintf(w, "%-8s %-14s %s\n", title, strings.Join(names, ", "), strings.Join(shorts, "; "))
 			title = ""
 		}
 	}

@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"rc": cmdRC, "start": cmdStart, "end": cmdEnd, "await": cmdAwait, "reload": cmdReload,
+			"rc": cmdRC, "start": cmdStart, "end": cmdEnd, "await": cmdAwait, "retry": cmdRetry, "reload": cmdReload,
 			"setenv": cmdSetenv, "flip": cmdFlip, "edit": cmdEdit, "lines": cmdLines, "isjson": cmdIsJSON,
 			"eventkeys": cmdEventKeys,
 		},
@@ -70,6 +70,20 @@ func cmdRC(ts *testscript.TestScript, neg bool, args []string) {
 	if got := cmd.ProcessState.ExitCode(); got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// cmdRetry runs a program again and again until what it prints matches.
+func cmdRetry(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile(args[0])
+	var out, errOut bytes.Buffer
+	for end := time.Now().Add(startDeadline); time.Now().Before(end); <-time.After(100 * time.Millisecond) {
+		out.Reset()
+		errOut.Reset()
+		if _ = command(ts, args[1:], &out, &errOut).Run(); want.Match(out.Bytes()) {
+			return
+		}
+	}
+	ts.Fatalf("no %s in the output:\n%s%s", want, out.String(), errOut.String())
 }
 
 func command(ts *testscript.TestScript, args []string, stdout, stderr io.Writer) *exec.Cmd {

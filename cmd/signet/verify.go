@@ -17,6 +17,7 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
+	"github.com/signetbus/signet/signing/tlog"
 )
 
 func verifyCommand(a *app) *cobra.Command {
@@ -31,10 +32,14 @@ says who published it, on which subject and when, by which broker key, and which
 producer signed it, if one did. Any changed byte of data or attributes makes it
 fail, with exit code 3.
 
+A proof of signet prove is verified too: that what it holds stands in the log of its
+stream, and in a range that none is missing. It has its own keyring; --root is enough.
+
 With --keyring and --root it needs no network and no context. Otherwise both come
 from the context; a context without a keyring file asks its broker.`,
 		Example: `  signet verify evidence.ndjson
   signet verify event.json --keyring keyring.json --root OBQ7...
+  signet verify proof.json --root OBQ7...
   signet sub 'orders.>' --since start --count 1 -o json | signet verify -`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return verifyFile(ctx, a, args[0], ringFile, root) }),
 	}
@@ -53,6 +58,15 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string) error 
 		defer f.Close()
 		in = f
 	}
+	head := bufio.NewReader(in)
+	if start, _ := head.Peek(len(tlog.ProofFormat) + 64); tlog.IsProof(start) {
+		doc, err := io.ReadAll(io.LimitReader(head, tlog.MaxProofBytes+1))
+		if err != nil {
+			return err
+		}
+		return verifyProofFile(ctx, a, doc, ringFile, root)
+	}
+	in = head
 	ring, err := loadRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err

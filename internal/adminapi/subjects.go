@@ -23,6 +23,7 @@ const (
 const (
 	SubjectKeysRing        = wire.PrefixAdmin + AreaKeys + ".ring"
 	SubjectKeysLs          = wire.PrefixAdmin + AreaKeys + ".ls"
+	SubjectKeysPut         = wire.PrefixAdmin + AreaKeys + ".put"
 	SubjectStatusGet       = wire.PrefixAdmin + AreaStatus + ".get"
 	SubjectStatusConsumers = wire.PrefixAdmin + AreaStatus + ".consumers"
 	SubjectPolicyCheck     = wire.PrefixAdmin + AreaPolicy + ".check"
@@ -54,7 +55,7 @@ const (
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaLog, AreaPolicy, AreaRefusals, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
@@ -66,7 +67,9 @@ func Subjects() []string {
 		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
 		SubjectClusterStatus, SubjectClusterStepDown,
 		SubjectDLQLs, SubjectDLQShow,
-		SubjectKeysLs, SubjectKeysRing,
+		SubjectKeysLs, SubjectKeysPut, SubjectKeysRing,
+		SubjectLogCheckpoint, SubjectLogConsistency, SubjectLogFind, SubjectLogLs,
+		SubjectLogPart, SubjectLogProve, SubjectLogRestart, SubjectLogVerify,
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
 		SubjectRefusalsLs,
 		SubjectStatusConsumers, SubjectStatusGet,

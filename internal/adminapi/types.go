@@ -17,6 +17,31 @@ const (
 	MaxExplainRefSize = 64         // bytes of ExplainRequest.Ref
 )
 
+// MaxRingWaitMs is the longest that keys.ring waits for a newer keyring.
+const MaxRingWaitMs = 300_000
+
+// KeysRingRequest asks for the keyring in force. With WaitMs the answer comes as soon
+// as its version is higher than After, or when that many milliseconds are over.
+type KeysRingRequest struct {
+	After  uint64 `json:"after,omitempty"`
+	WaitMs int64  `json:"waitMs,omitempty"`
+}
+
+// KeysPutRequest brings a new version of the keyring to all nodes.
+type KeysPutRequest struct {
+	Document []byte `json:"document"` // signed by the root key of the cluster
+	// CutOff names the nodes that are meant to lose their last valid key.
+	CutOff []string `json:"cutOff,omitempty"`
+}
+
+// KeysPut is the result of keys.put. The keyring is kept, and comes into force at the
+// nodes of Waiting when they are in touch.
+type KeysPut struct {
+	Version uint64   `json:"version"`
+	InForce []string `json:"inForce"` // nodes, sorted
+	Waiting []string `json:"waiting,omitempty"`
+}
+
 // KeyRing is the result of keys.ring.
 type KeyRing struct {
 	Document []byte    `json:"document"` // the signed keyring, to be verified against the pinned root
@@ -31,6 +56,8 @@ type Key struct {
 	Alg       string    `json:"alg"`  // ed25519
 	Role      string    `json:"role"` // broker or producer
 	Principal string    `json:"principal,omitempty"`
+	Sources   []string  `json:"sources,omitempty"`  // that a producer may sign; none: what its policy grants
+	Subjects  []string  `json:"subjects,omitempty"` // the same
 	NotBefore time.Time `json:"notBefore,omitzero"`
 	NotAfter  time.Time `json:"notAfter,omitzero"`
 	RevokedAt time.Time `json:"revokedAt,omitzero"`

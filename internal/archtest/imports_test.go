@@ -60,6 +60,7 @@ var allowed = map[string][]string{
 	"internal/strictyaml":          {"github.com/goccy/go-yaml"},
 	"signing/internal/dsse":        {"internal/wire"},
 	"signing":                      {"internal/wire", "internal/cloudevent", "signing/keyring", "signing/internal/dsse", "github.com/nats-io/nkeys", "golang.org/x/mod"},
+	"signing/tlog":                 {"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "golang.org/x/mod"},
 	"signing/keyring":              {"internal/wire", "internal/cloudevent", "signing/internal/dsse", "github.com/nats-io/nkeys"},
 	"schema":                       {"internal/wire"},
 	"schema/jsonschema":            {"internal/wire", "schema", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/text"},
@@ -87,6 +88,9 @@ var allowed = map[string][]string{
 		"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit", "internal/auditlog",
 		"broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
 	},
+	"broker/translog": {
+		"internal/wire", "signing", "signing/keyring", "signing/tlog", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
+	},
 	"broker/backup": {
 		"internal/wire", "internal/adminapi", "internal/backupfile", "signing", "signing/keyring", "broker/policy", "broker/store",
 		"github.com/rs/zerolog",
@@ -97,7 +101,7 @@ var allowed = map[string][]string{
 	"broker": {
 		"internal/wire", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
 		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/ca", "broker/admission", "broker/jsapi",
-		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard",
+		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
 		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang",
 	},

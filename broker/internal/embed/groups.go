@@ -154,3 +154,8 @@ func PeerID(node string) string {
 	}
 	return string(id)
 }
+
+// Leads says whether s leads a stream; a server by itself leads all. It asks nobody.
+func Leads(s *Server, account, stream string) bool {
+	return s.cfg.Cluster == nil || s.ns.JetStreamIsStreamLeader(account, stream)
+}

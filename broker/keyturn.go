@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// turnKey goes over to the next key of this node when that is good, and every node has
+// the keyring that says so: whoever reads at any of them then finds the key. Near the
+// end of the key in use it waits for nobody any more. The events of a batch carry one
+// key, and a connection goes over between two batches; both keys are good meanwhile.
+func turnKey(ctx context.Context, b *Broker) {
+	now := time.Now()
+	m := b.material.Load()
+	if m.nextSigner(&b.cfg, now) == nil {
+		promoteSeed(b, m, now)
+		return
+	}
+	if !endsSoon(b, m, now) && !ringEverywhere(ctx, b, m) {
+		return
+	}
+	b.reload.Lock()
+	defer b.reload.Unlock()
+	old := b.material.Load()
+	next := old.nextSigner(&b.cfg, now)
+	if next == nil || phase(b.phase.Load()) != phaseReady {
+		return
+	}
+	turned := *old
+	turned.signer, turned.mute = next, nil
+	chain, err := b.newChain(&turned)
+	if err == nil {
+		err = putInForce(b, &turned, old, chain)
+	}
+	if err != nil {
+		b.log.Error().Err(err).Str("key", next.KeyID()).Msg("the next key of this node is not in use")
+		return
+	}
+	b.reloaded(old, &turned, nil)
+	b.log.Info().Str("key", next.KeyID()).Str("before", old.signer.KeyID()).Msg("this node attests with its next key")
+}
+
+// endsSoon: of the time in which both keys are good, the last quarter has begun, or the
+// key in use is good no longer.
+func endsSoon(b *Broker, m *material, now time.Time) bool {
+	if m.mute != nil {
+		return true
+	}
+	_, until := m.attests()
+	next, _ := m.ring.ByID(m.nextSigner(&b.cfg, now).KeyID())
+	return until.Sub(now) < until.Sub(next.NotBefore)/4
+}
+
+func ringEverywhere(ctx context.Context, b *Broker, m *material) bool {
+	if b.nodes == nil {
+		return true
+	}
+	have := 0
+	for _, info := range b.nodes.ask(ctx, question{}) {
+		if info.Keyring >= m.ring.Version() {
+			have++
+		}
+	}
+	return have == len(b.nodes.others())
+}
+
+// promoteSeed puts the seed of the next key in the place of the one whose key has
+// ended, so that there is room for another. A folder that cannot be written stays as it
+// is: a start finds the right one of the two by the keyring.
+func promoteSeed(b *Broker, m *material, now time.Time) {
+	if len(m.signers) < 2 || m.signer.KeyID() != m.signers[1].KeyID() || m.mute != nil {
+		return
+	}
+	if k, ok := m.ring.ByID(m.signers[0].KeyID()); ok && k.ValidAt(now) {
+		return
+	}
+	if err := os.Rename(nextSeed(&b.cfg), b.cfg.Keys.Node); err == nil {
+		b.log.Info().Str("file", b.cfg.Keys.Node).Msg("the old key of this node has ended, and its seed is gone")
+	}
+}
+
+// warnOfSeed says that this node has a key to go over to, and not its seed.
+func warnOfSeed(b *Broker, now time.Time) {
+	m := b.material.Load()
+	used, _ := m.ring.ByID(m.signer.KeyID())
+	for _, k := range m.ring.Keys() {
+		if k.Role == keyring.RoleBroker && k.Principal == b.cfg.Name && k.ValidAt(now) && k.NotBefore.After(used.NotBefore) && !m.holds(k.ID) {
+			b.log.Warn().Str("key", k.ID).Str("file", nextSeed(&b.cfg)).Time("the key in use ends", used.NotAfter).
+				Msg("this node has a next key, and its seed is not here: put it into the file")
+		}
+	}
+}

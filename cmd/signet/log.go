@@ -1,0 +1,312 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/signing/keyring"
+	"github.com/signetbus/signet/signing/tlog"
+)
+
+// maxCheckpointFile bounds a file of checkpoints that is read.
+const maxCheckpointFile = 256 << 20
+
+func logCommand(a *app) *cobra.Command {
+	return parent("log", "that a stream is whole", "  signet log ls\n  signet log verify ORDERS",
+		logLsCommand(a), logCheckpointCommand(a), logVerifyCommand(a), logConsistencyCommand(a), logRestartCommand(a))
+}
+
+func logLsCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "list the logs: size, lag, last checkpoint", Args: cobra.NoArgs, Example: "  signet log ls --context dev-operator",
+		Long: "Lists the logs of the streams whose policy says log: true. Exit code 1 if one has a fault.",
+		RunE: a.verb(func(ctx context.Context, _ []string) error {
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				list, err := api.Log().List(ctx)
+				if err != nil {
+					return err
+				}
+				bad := false
+				for i := range list {
+					bad = bad || list[i].Fault != ""
+				}
+				if a.jsonOut() {
+					err = a.printJSON(map[string]any{"logs": list})
+				} else {
+					printLogs(a, list)
+				}
+				if err == nil && bad {
+					err = &exitError{code: exitFailed}
+				}
+				return err
+			})
+		}),
+	}
+}
+
+func printLogs(a *app, list []admin.LogStatus) {
+	if len(list) == 0 {
+		a.note("no stream has a log: give it log: true in the policy")
+		return
+	}
+	g := newGrid(a.stdout, "STREAM", "FIRST", "LEAVES", "LAG", "LAST CHECKPOINT", "FAULT")
+	for _, l := range list {
+		g.row(l.Stream, count(l.First), count(uint64(l.Size)), count(l.Lag), stamp(l.Time), orDash(l.Fault))
+	}
+	g.flush()
+}
+
+func logCheckpointCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "checkpoint STREAM", Short: "print the last checkpoint, after verifying it", Args: exactly("STREAM"),
+		Long: "Fetches the last checkpoint of the log, verifies its signature with the keyring, and\n" +
+			"prints it: a C2SP signed note. Keep it where the broker cannot reach it; later\n" +
+			"signet log verify --from FILE proves that the log was not rewritten since.",
+		Example: "  signet log checkpoint ORDERS > orders.checkpoint",
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			ring, err := loadRing(ctx, a, "", "")
+			if err != nil {
+				return err
+			}
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				note, key, err := lastCheckpoint(ctx, api, ring, args[0])
+				if err != nil {
+					return err
+				}
+				if a.jsonOut() {
+					return a.printJSON(map[string]any{"checkpoint": string(note.Bytes()), "origin": note.Origin.String(), "size": note.Size, "first": note.First, "time": note.Time, "key": key.ID, "node": key.Principal})
+				}
+				_, err = a.stdout.Write(note.Bytes())
+				return err
+			})
+		}),
+	}
+}
+
+// lastCheckpoint fetches the last checkpoint of a log and verifies it.
+func lastCheckpoint(ctx context.Context, api *admin.API, ring *keyring.Ring, stream string) (*tlog.Note, keyring.Key, error) {
+	answer, err := api.Log().Checkpoint(ctx, stream)
+	if err != nil {
+		return nil, keyring.Key{}, err
+	}
+	note, err := tlog.ParseNote([]byte(answer.Checkpoint))
+	if err != nil {
+		return nil, keyring.Key{}, &exitError{code: exitRefused, err: err}
+	}
+	key, err := note.Verify(ring)
+	if err != nil {
+		return nil, key, &exitError{code: exitRefused, err: err}
+	}
+	if note.Origin.Stream != stream {
+		return nil, key, &exitError{code: exitRefused, err: fmt.Errorf("the broker answered with a checkpoint of another log, %s", note.Origin)}
+	}
+	return note, key, nil
+}
+
+// readCheckpoint reads the last checkpoint of a file, of the stream if that is given, and
+// verifies it.
+func readCheckpoint(file, stream string, ring *keyring.Ring) (*tlog.Note, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxCheckpointFile))
+	if err != nil {
+		return nil, err
+	}
+	all, err := tlog.ParseNotes(raw)
+	if err != nil {
+		return nil, &usageError{msg: fmt.Sprintf("%s holds no checkpoints: %v", file, err), fix: "signet log checkpoint STREAM > FILE"}
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if stream != "" && all[i].Origin.Stream != stream {
+			continue
+		}
+		if _, err := all[i].Verify(ring); err != nil {
+			return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s: %w", file, err)}
+		}
+		return all[i], nil
+	}
+	return nil, &usageError{msg: fmt.Sprintf("%s holds no checkpoint of %s", file, orDash(stream))}
+}
+
+func logConsistencyCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "consistency OLD NEW", Short: "prove that a log only grew between two checkpoints", Args: exactly("OLD", "NEW"),
+		Long:    "Takes the last checkpoint of each of two files, verifies both, and has the broker prove\nthat the log of NEW begins with all of the log of OLD. Exit code 3 if it does not.",
+		Example: "  signet log consistency monday.checkpoint friday.checkpoint",
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			ring, err := loadRing(ctx, a, "", "")
+			if err != nil {
+				return err
+			}
+			older, err := readCheckpoint(args[0], "", ring)
+			if err != nil {
+				return err
+			}
+			newer, err := readCheckpoint(args[1], older.Origin.Stream, ring)
+			if err != nil {
+				return err
+			}
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				if err := consistent(ctx, api, older, newer); err != nil {
+					return err
+				}
+				if a.jsonOut() {
+					return a.printJSON(map[string]any{"consistent": true, "origin": newer.Origin.String(), "old": older.Size, "new": newer.Size})
+				}
+				fmt.Fprintf(a.stdout, "CONSISTENT: the log of %s grew from %d to %d leaves and nothing else\n", newer.Origin.Stream, older.Size, newer.Size)
+				return nil
+			})
+		}),
+	}
+}
+
+// consistent proves that newer only appends to older.
+func consistent(ctx context.Context, api *admin.API, older, newer *tlog.Note) error {
+	var proof []tlog.Hash
+	if older.Origin.String() == newer.Origin.String() && older.Size < newer.Size {
+		hashes, err := api.Log().Consistency(ctx, string(older.Bytes()), string(newer.Bytes()))
+		if err != nil {
+			return err
+		}
+		for _, h := range hashes {
+			if len(h) != len(tlog.Hash{}) {
+				return &exitError{code: exitRefused, err: errors.New("the broker's proof is malformed")}
+			}
+			proof = append(proof, tlog.Hash(h))
+		}
+	}
+	if err := tlog.CheckConsistency(&older.Checkpoint, &newer.Checkpoint, proof); err != nil {
+		return &exitError{code: exitRefused, err: fmt.Errorf("NOT CONSISTENT: %w", err)}
+	}
+	return nil
+}
+
+func logVerifyCommand(a *app) *cobra.Command {
+	var from string
+	cmd := &cobra.Command{
+		Use: "verify STREAM [--from FILE]", Short: "compare a stream as it is stored with its log", Args: exactly("STREAM"), DisableFlagsInUseLine: true,
+		Long: `Verifies the last checkpoint of the log, then walks the stream as it is stored and
+compares every sequence with its leaf. It names the first event that was dropped,
+altered, reordered or added, with exit code 3.
+
+--from takes a checkpoint that was kept outside, or a file of a sink: the log must
+begin with it, so a log that was rewritten together with its stream is found too.`,
+		Example: "  signet log verify ORDERS\n  signet log verify ORDERS --from /mnt/other/checkpoints",
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			ring, err := loadRing(ctx, a, "", "")
+			if err != nil {
+				return err
+			}
+			var outside *tlog.Note
+			if from != "" {
+				if outside, err = readCheckpoint(from, args[0], ring); err != nil {
+					return err
+				}
+			}
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				return verifyLog(ctx, a, api, ring, args[0], outside)
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&from, "from", "", "checkpoint from outside that the log must begin with")
+	return cmd
+}
+
+// logReport is the result of signet log verify.
+type logReport struct {
+	OK       bool              `json:"ok"`
+	Origin   string            `json:"origin"`
+	First    uint64            `json:"first"`
+	Last     uint64            `json:"last"`
+	Time     time.Time         `json:"checkpointTime"`
+	Compared uint64            `json:"compared"`
+	Absent   uint64            `json:"absent"`
+	Aged     uint64            `json:"aged"`
+	Outside  int64             `json:"outsideSize,omitempty"`
+	Finding  *admin.LogFinding `json:"finding,omitempty"`
+}
+
+func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, stream string, outside *tlog.Note) error {
+	note, _, err := lastCheckpoint(ctx, api, ring, stream)
+	if err != nil {
+		return err
+	}
+	report := logReport{Origin: note.Origin.String(), First: note.First, Last: note.Next() - 1, Time: note.Time}
+	if outside != nil {
+		if err := consistent(ctx, api, outside, note); err != nil {
+			return err
+		}
+		report.Outside = outside.Size
+	}
+	for from := note.First; from < note.Next() && report.Finding == nil; {
+		part, err := api.Log().Verify(ctx, stream, string(note.Bytes()), from)
+		if err != nil {
+			return err
+		}
+		report.Compared += part.Compared
+		report.Absent += part.Absent
+		report.Aged += part.Aged
+		if report.Finding = part.Finding; report.Finding == nil && part.Next <= from {
+			return errors.New("the walk does not advance")
+		}
+		from = part.Next
+	}
+	report.OK = report.Finding == nil
+	if a.jsonOut() {
+		err = a.printJSON(report)
+	} else {
+		printLogReport(a, stream, &report)
+	}
+	if err == nil && !report.OK {
+		err = &exitError{code: exitRefused}
+	}
+	return err
+}
+
+func printLogReport(a *app, stream string, r *logReport) {
+	if f := r.Finding; f != nil {
+		fmt.Fprintf(a.stdout, "NOT AS LOGGED: %s, sequence %d is the first that was %s\n", stream, f.Sequence, strings.ToUpper(f.What))
+		facts(a.stdout, "  ", "detail", clean(f.Detail))
+	} else {
+		fmt.Fprintf(a.stdout, "AS LOGGED: %s, sequences %d to %d\n", stream, r.First, r.Last)
+	}
+	outside := ""
+	if r.Outside > 0 {
+		outside = fmt.Sprintf("the log begins with its %d leaves", r.Outside)
+	}
+	facts(a.stdout, "  ", "log", r.Origin, "checkpoint", stamp(r.Time), "compared", count(r.Compared)+" events", "absent", count(r.Absent)+" sequences never had an event",
+		"aged out", count(r.Aged)+" events are no longer stored", "outside checkpoint", outside)
+}
+
+func logRestartCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "restart STREAM", Short: "begin a new log where the old one stands still", Args: exactly("STREAM"),
+		Long: "Begins a new log from what the stream has stored now. The old log, which says that the\n" +
+			"stream was changed, stays where it is; proofs of it go on verifying. Look first:\n" +
+			"signet log verify, and docs/operations.md.",
+		Example: "  signet log restart ORDERS",
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				if err := api.Log().Restart(ctx, args[0]); err != nil {
+					return err
+				}
+				if a.jsonOut() {
+					return a.printJSON(map[string]string{"restarted": args[0]})
+				}
+				fmt.Fprintf(a.stdout, "%s has a new log\n", clean(args[0]))
+				return nil
+			})
+		}),
+	}
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/cloudevent"
+	"github.com/signetbus/signet/signing/keyring"
+	"github.com/signetbus/signet/signing/tlog"
+)
+
+func proveCommand(a *app) *cobra.Command {
+	var ranges, out string
+	cmd := &cobra.Command{
+		Use: "prove STREAM SEQUENCE|ID [--out FILE]", Short: "prove that an event is logged", DisableFlagsInUseLine: true,
+		Args: cobra.RangeArgs(1, 2),
+		Long: `Writes a proof that an event stands in the log of a stream, unchanged and at its
+sequence, since the time of a signed checkpoint. The file has everything but the root
+key: signet verify FILE --root O... checks it without a broker. --range proves all
+sequences between two at once, and that none is missing. Grant: admin log.`,
+		Example: `  signet prove ORDERS 4711 --out proof.json
+  signet prove ORDERS 01JD8Z6W3K7M5Q2R9T4V000017 > proof.json
+  signet prove ORDERS --range 4700-4800 --out proof.json`,
+		RunE: a.verb(func(ctx context.Context, args []string) error { return prove(ctx, a, args, ranges, out) }),
+	}
+	cmd.Flags().StringVar(&ranges, "range", "", "FIRST-LAST: all sequences between two")
+	cmd.Flags().StringVar(&out, "out", "", "file for the proof (default: standard output)")
+	return cmd
+}
+
+func prove(ctx context.Context, a *app, args []string, ranges, out string) error {
+	if (len(args) == 2) == (ranges != "") {
+		return &usageError{msg: "say which: a sequence, an event's id, or --range FIRST-LAST"}
+	}
+	saved, err := a.loadContext()
+	if err != nil {
+		return err
+	}
+	return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+		stream := args[0]
+		first, last, err := whichSequences(ctx, api, stream, args[1:], ranges)
+		if err != nil {
+			return err
+		}
+		doc, err := api.Log().Prove(ctx, stream, first, last)
+		if err != nil {
+			return err
+		}
+		// What does not verify is not handed on.
+		v, err := verifiedProof(doc, saved.RootKey, nil)
+		if err != nil {
+			return &exitError{code: exitRefused, err: fmt.Errorf("the broker's proof does not verify: %w", err)}
+		}
+		if v.Checkpoint.Origin.Stream != stream || v.Leaves[0].Sequence != first || v.Leaves[len(v.Leaves)-1].Sequence != last {
+			return &exitError{code: exitRefused, err: fmt.Errorf("the broker's proof is of something else, %s", v.Checkpoint.Origin)}
+		}
+		if out == "" {
+			_, err = a.stdout.Write(doc)
+			return err
+		}
+		if err := os.WriteFile(out, doc, 0o644); err != nil { //nolint:gosec // who may read it is the caller's umask
+			return err
+		}
+		a.note("proof of %s in %s; check it with: signet verify %s --root %s", plural(len(v.Leaves), "sequence"), out, out, saved.RootKey)
+		return nil
+	})
+}
+
+func whichSequences(ctx context.Context, api *admin.API, stream string, which []string, ranges string) (first, last uint64, err error) {
+	if ranges != "" {
+		from, to, ok := strings.Cut(ranges, "-")
+		first, err1 := strconv.ParseUint(from, 10, 63)
+		last, err2 := strconv.ParseUint(to, 10, 63)
+		if !ok || err1 != nil || err2 != nil || first == 0 || last < first {
+			return 0, 0, &usageError{msg: fmt.Sprintf("--range %s: want FIRST-LAST, such as 100-200", ranges)}
+		}
+		return first, last, nil
+	}
+	if seq, err := strconv.ParseUint(which[0], 10, 63); err == nil {
+		return seq, seq, nil
+	}
+	seq, err := api.Log().Find(ctx, stream, which[0])
+	return seq, seq, err
+}
+
+// verifiedProof checks a proof document; ring nil: with the keyring inside.
+func verifiedProof(doc []byte, root string, ring *keyring.Ring) (*tlog.Verified, error) {
+	p, err := tlog.ParseProof(doc)
+	if err != nil {
+		return nil, err
+	}
+	return p.Verify(root, ring)
+}
+
+// provenLeaf is one proven sequence, for -o json.
+type provenLeaf struct {
+	Sequence  uint64     `json:"sequence"`
+	Kind      string     `json:"kind"`
+	Stored    *time.Time `json:"stored,omitempty"`
+	Principal string     `json:"principal,omitempty"`
+	Subject   string     `json:"natsSubject,omitempty"`
+	ID        string     `json:"id,omitempty"`
+	Reason    string     `json:"reason,omitempty"` // why the event's own signature does not hold
+}
+
+type provenJSON struct {
+	OK         bool         `json:"ok"`
+	Reason     string       `json:"reason,omitempty"`
+	Origin     string       `json:"origin,omitempty"`
+	Checkpoint *time.Time   `json:"checkpointTime,omitempty"`
+	Size       int64        `json:"size,omitempty"`
+	Key        string       `json:"key,omitempty"`
+	Node       string       `json:"node,omitempty"`
+	Leaves     []provenLeaf `json:"leaves,omitempty"`
+}
+
+// verifyProofFile is signet verify for a proof. ringFile empty: the keyring inside of it.
+func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root string) error {
+	var ring *keyring.Ring
+	var err error
+	switch {
+	case ringFile != "":
+		ring, err = loadRing(ctx, a, ringFile, root)
+	case root != "":
+		root, err = rootKey(root)
+	default:
+		saved, e := a.loadContext()
+		if root, err = saved.RootKey, e; err != nil {
+			return &usageError{msg: "which root key must have signed the keyring?", fix: "signet verify FILE --root O... needs no context"}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	v, err := verifiedProof(doc, root, ring)
+	if err != nil {
+		if a.jsonOut() {
+			err = a.printJSON(provenJSON{Reason: err.Error()})
+		} else {
+			fmt.Fprintf(a.stdout, "NOT PROVEN: %s\n", clean(err.Error()))
+			err = nil
+		}
+		if err == nil {
+			err = &exitError{code: exitRefused}
+		}
+		return err
+	}
+	good := true
+	for i := range v.Leaves {
+		good = good && v.Leaves[i].Unattested == nil
+	}
+	if a.jsonOut() {
+		err = a.printJSON(provenOf(v, good))
+	} else {
+		printProven(a, v)
+	}
+	if err == nil && !good {
+		err = &exitError{code: exitRefused}
+	}
+	return err
+}
+
+func provenOf(v *tlog.Verified, good bool) provenJSON {
+	out := provenJSON{OK: good, Origin: v.Checkpoint.Origin.String(), Checkpoint: &v.Checkpoint.Time, Size: v.Checkpoint.Size, Key: v.Key.ID, Node: v.Key.Principal}
+	for i := range v.Leaves {
+		out.Leaves = append(out.Leaves, leafOf(&v.Leaves[i]))
+	}
+	return out
+}
+
+func leafOf(l *tlog.VerifiedLeaf) provenLeaf {
+	out := provenLeaf{Sequence: l.Sequence, Kind: l.Kind.String(), Subject: l.NATSSubject}
+	if l.Kind != tlog.Absent {
+		at := time.Unix(0, l.Stored).UTC()
+		out.Stored = &at
+	}
+	if l.Kind == tlog.Event {
+		out.ID = string(l.Event.ID)
+	}
+	switch {
+	case l.Attestation != nil:
+		out.Principal = l.Attestation.Principal
+	case l.Unattested != nil:
+		out.Reason = reason(l.Unattested)
+	}
+	return out
+}
+
+func printProven(a *app, v *tlog.Verified) {
+	expired := ""
+	if time.Now().After(v.Ring.Expires()) {
+		expired = ", expired " + stamp(v.Ring.Expires()) + ": a newer one may have revoked keys (--keyring)"
+	}
+	first, last := &v.Leaves[0], &v.Leaves[len(v.Leaves)-1]
+	if len(v.Leaves) == 1 {
+		fmt.Fprintf(a.stdout, "PROVEN: sequence %d of %s stands in the log since %s\n", first.Sequence, v.Checkpoint.Origin.Stream, stamp(v.Checkpoint.Time))
+	} else {
+		fmt.Fprintf(a.stdout, "PROVEN: sequences %d to %d of %s, none missing, stand in the log since %s\n", first.Sequence, last.Sequence, v.Checkpoint.Origin.Stream, stamp(v.Checkpoint.Time))
+	}
+	facts(a.stdout, "  ", "log", v.Checkpoint.Origin.String(), "leaves", strconv.FormatInt(v.Checkpoint.Size, 10), "signed by", v.Key.Principal+" "+v.Key.ID,
+		"keyring", fmt.Sprintf("version %d%s", v.Ring.Version(), expired))
+	for i := range v.Leaves {
+		l := leafOf(&v.Leaves[i])
+		switch {
+		case l.Kind == tlog.Absent.String():
+			fmt.Fprintf(a.stdout, "  %d  absent: there was no event\n", l.Sequence)
+		case l.Reason != "":
+			fmt.Fprintf(a.stdout, "  %d  NOT ATTESTED  %s  %s: %s\n", l.Sequence, orDash(l.Subject), orDash(l.ID), clean(l.Reason))
+		default:
+			fmt.Fprintf(a.stdout, "  %d  %s  %s  %s  %s\n", l.Sequence, l.Stored.Format(time.RFC3339Nano), clean(l.Subject), orDash(l.Principal), orDash(l.ID))
+		}
+	}
+	if len(v.Leaves) == 1 && first.Event != nil {
+		a.note("the event itself: %s", clean(string(bytes.TrimSpace(cloudevent.AppendJSON(nil, first.Event)))))
+	}
+}
