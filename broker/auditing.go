@@ -110,6 +110,7 @@ type auditing struct {
 	journal *audit.Journal
 	minute  *audit.Minute
 	records *audit.Records
+	pruner  *audit.Pruner
 }
 
 // startAudit opens the journal before anything can happen that must be on record. What
@@ -129,6 +130,11 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 	}
 	b.running("journal", b.journal.Shutdown)
 	b.minute = audit.NewMinute(b.journal)
+	b.pruner = audit.NewPruner(audit.PrunerConfig{
+		Journal: b.journal, Log: b.component("audit"),
+		Keep:   func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
+		Verify: func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
+	})
 	b.trail = audit.New(audit.Config{Log: b.component("audit"), Record: func(e auditlog.Entry) { b.note(b.Policy(), e) }})
 	if err := b.trail.Start(ctx); err != nil {
 		return err
@@ -167,12 +173,30 @@ func (b startup) startAuditStream(context.Context, *material) error {
 	})
 	b.records = audit.NewRecords(b.journal, s)
 	b.journal.Attach(s)
+	b.pruner.Attach(s)
 	b.running("audit stream", func(ctx context.Context) error {
+		b.pruner.Detach()
 		b.trail.Flush()
 		flushMinute(ctx, b.Broker)
 		return b.journal.Detach(ctx)
 	})
 	return nil
+}
+
+// retention is how much of a trail is kept. The broker's own is kept for as long as that
+// of any tenant; one of a tenant that the policy does not have any more, as by default.
+func retention(set *policy.Set, tenant string) audit.Retention {
+	if t := set.Tenant(tenant); t != nil {
+		return audit.Retention{MaxBytes: int64(t.Audit.MaxBytes), MaxAge: t.Audit.MaxAge}
+	}
+	out := audit.Retention{MaxBytes: int64(policy.DefaultAuditMaxBytes), MaxAge: policy.DefaultAuditMaxAge}
+	if tenant == auditlog.SystemTenant {
+		out.MaxBytes = store.AuditSystemBytes
+		for _, t := range set.Tenants() {
+			out.MaxAge = max(out.MaxAge, t.Audit.MaxAge)
+		}
+	}
+	return out
 }
 
 // recordable is gate.Deps.Recordable.
@@ -376,6 +400,14 @@ func auditMetrics(b *Broker) []ops.Source {
 			}
 			return 1
 		}),
+		{Name: "signet_audit_pruned_total", Help: "Audit records of this node that were pruned, with a record of it.", Kind: ops.Counter, Labels: []string{"why"}, Read: func(emit func(float64, ...string)) {
+			s := b.pruner.Stats()
+			emit(float64(s.Age), auditlog.PrunedAge)
+			emit(float64(s.Size), auditlog.PrunedSize)
+		}},
+		{Name: "signet_audit_pruned_early_total", Help: "Audit records that were pruned for their size before half of their time.", Kind: ops.Counter, Read: func(emit func(float64, ...string)) {
+			emit(float64(b.pruner.Stats().Early))
+		}},
 		{Name: "signet_audit_sink_errors_total", Help: "Batches of audit records that a sink did not take.", Kind: ops.Counter, Labels: []string{"sink"}, Read: func(emit func(float64, ...string)) {
 			for sink, n := range b.journal.Stats().SinkErrors {
 				emit(float64(n), sink)

@@ -118,6 +118,26 @@ func (s *jetStream) Subjects(ctx context.Context, filter string) ([]string, erro
 	}
 }
 
+// Purge implements Stream.
+func (s *jetStream) Purge(ctx context.Context, subject string, upTo uint64) error {
+	var done struct{}
+	return s.api(ctx, "STREAM.PURGE."+s.name, map[string]any{"filter": subject, "seq": upTo + 1}, &done)
+}
+
+// Used implements Stream.
+func (s *jetStream) Used(ctx context.Context) (used, limit int64, err error) {
+	var info struct {
+		Config struct {
+			MaxBytes int64 `json:"max_bytes"`
+		} `json:"config"`
+		State struct {
+			Bytes int64 `json:"bytes"`
+		} `json:"state"`
+	}
+	err = s.api(ctx, "STREAM.INFO."+s.name, struct{}{}, &info)
+	return info.State.Bytes, info.Config.MaxBytes, err
+}
+
 func (s *jetStream) api(ctx context.Context, verb string, request, into any) error {
 	body, err := json.Marshal(request)
 	if err != nil {

@@ -47,6 +47,10 @@ type Stream interface {
 	Last(ctx context.Context, subject string) (*Message, error)
 	// Subjects returns the subjects that match filter and have messages.
 	Subjects(ctx context.Context, filter string) ([]string, error)
+	// Purge takes the messages on a literal subject away whose sequence is at most upTo.
+	Purge(ctx context.Context, subject string, upTo uint64) error
+	// Used returns the bytes that the stream has, and may have.
+	Used(ctx context.Context) (used, limit int64, err error)
 }
 
 // Message is one message of the stream.

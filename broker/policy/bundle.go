@@ -43,6 +43,7 @@ type document struct {
 	schemas    []SchemaDoc
 	bindings   []bindingDecl
 	deadLetter *DeadLetter
+	audit      *Audit
 }
 
 // word is a string with its place.

@@ -46,9 +46,13 @@ func compileTenant(m *merged) *Tenant {
 	t := &Tenant{
 		Name: m.name, principals: make(map[string]*Principal),
 		DeadLetter: DeadLetter{MaxBytes: DefaultDeadLetterMaxBytes, MaxAge: DefaultDeadLetterMaxAge},
+		Audit:      Audit{MaxBytes: DefaultAuditMaxBytes, MaxAge: DefaultAuditMaxAge},
 	}
 	if m.deadLetter != nil {
 		t.DeadLetter = *m.deadLetter
+	}
+	if m.audit != nil {
+		t.Audit = *m.audit
 	}
 	t.Streams = sorted(m.streams, func(s *Stream) string { return s.Name })
 	t.KV = sorted(m.kv, func(b *Bucket) string { return b.Name })

@@ -17,9 +17,14 @@ const (
 	DefaultBurst              = time.Second
 	DefaultDeadLetterMaxBytes = 64 * MiB
 	DefaultDeadLetterMaxAge   = 7 * 24 * time.Hour
+	DefaultAuditMaxBytes      = 32 * MiB
+	DefaultAuditMaxAge        = 90 * 24 * time.Hour
 
 	minStore = 64 * KiB // least maxBytes: less holds not even one event of usual size
 	maxBurst = time.Hour
+	// minAudit is room for one of the largest batches of each of four nodes.
+	minAudit    = MiB
+	minAuditAge = time.Hour
 )
 
 // docReader reads one document.
@@ -55,6 +60,7 @@ func readDocument(name string, n *ast.DocumentNode, open opener, f *faults) *doc
 		"schemas":    func(n ast.Node) { r.list(n, "schemas", r.schema) },
 		"subjects":   func(n ast.Node) { r.list(n, "subjects", r.binding) },
 		"deadLetter": r.deadLetter,
+		"audit":      r.audit,
 		"bridges":    func(n ast.Node) { r.fault(n, "bridges are not in this release") },
 	})
 	r.need(n.Body, "document", seen, "tenant")
@@ -164,6 +170,15 @@ func (r *docReader) deadLetter(n ast.Node) {
 		"maxAge":   r.duration("maxAge", &dl.MaxAge, time.Minute),
 	})
 	r.doc.deadLetter = &dl
+}
+
+func (r *docReader) audit(n ast.Node) {
+	a := Audit{MaxBytes: DefaultAuditMaxBytes, MaxAge: DefaultAuditMaxAge, At: r.at(n)}
+	r.object(n, "audit", fields{
+		"maxBytes": func(n ast.Node) { a.MaxBytes = r.size(n, "maxBytes", minAudit) },
+		"maxAge":   r.duration("maxAge", &a.MaxAge, minAuditAge),
+	})
+	r.doc.audit = &a
 }
 
 func (r *docReader) limit(name string, key, n ast.Node) {

@@ -74,6 +74,9 @@ func TestLoad(t *testing.T) {
 	if shop.DeadLetter.MaxBytes != 128*MiB || s.Tenant("stall").DeadLetter.MaxAge != DefaultDeadLetterMaxAge {
 		t.Error("dead letter sizes are wrong")
 	}
+	if a := s.Tenant("stall").Audit; a.MaxBytes != DefaultAuditMaxBytes || a.MaxAge != DefaultAuditMaxAge {
+		t.Errorf("audit by default: %+v", a)
+	}
 
 	checkout := s.ByNkey("UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4")
 	if checkout == nil || checkout != s.Principal("shop", "checkout") || checkout != s.PrincipalByFullName("shop/checkout") ||

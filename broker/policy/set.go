@@ -60,6 +60,7 @@ type Tenant struct {
 	Bindings   []Binding
 	Limits     []Limit
 	DeadLetter DeadLetter
+	Audit      Audit
 
 	principals    map[string]*Principal
 	principalList []*Principal
@@ -163,6 +164,13 @@ type Bucket struct {
 type DeadLetter struct {
 	MaxBytes ByteSize      // default 64 MiB
 	MaxAge   time.Duration // default 7 days
+	At       Position      // zero when the defaults hold
+}
+
+// Audit is how much of the tenant's audit trail is kept.
+type Audit struct {
+	MaxBytes ByteSize      // its share of the stream AUDIT; default 32 MiB, at least 1 MiB
+	MaxAge   time.Duration // default 90 days, at least an hour
 	At       Position      // zero when the defaults hold
 }
 

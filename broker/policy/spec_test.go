@@ -36,10 +36,11 @@ limits: {l: {zzzzzzzzzz: 1}}
 schemas: [{zzzzzzzzzz: 1}]
 subjects: [{zzzzzzzzzz: 1}]
 deadLetter: {zzzzzzzzzz: 1}
+audit: {zzzzzzzzzz: 1}
 `))
 	lists := regexp.MustCompile(`known keys: (.*)`).FindAllStringSubmatch(err.Error(), -1)
-	if len(lists) != 12 {
-		t.Fatalf("got %d lists of keys, want 12:\n%v", len(lists), err)
+	if len(lists) != 13 {
+		t.Fatalf("got %d lists of keys, want 13:\n%v", len(lists), err)
 	}
 	for _, list := range lists {
 		for _, key := range strings.Split(list[1], ", ") {

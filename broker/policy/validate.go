@@ -21,6 +21,7 @@ type merged struct {
 	schemas    map[string][]*SchemaDoc // versions of a name, ascending
 	bindings   []*bindingDecl
 	deadLetter *DeadLetter
+	audit      *Audit
 
 	declared  index // subjects of streams and ephemeral subjects
 	nDeclared int
@@ -106,12 +107,15 @@ func (m *merged) add(d *document, o *tenantOnce, f *faults) {
 	for i := range d.bindings {
 		m.bindings = append(m.bindings, &d.bindings[i])
 	}
-	if d.deadLetter != nil {
-		if m.deadLetter != nil {
-			f.add(d.deadLetter.At, "deadLetter is declared twice, first at %s", m.deadLetter.At)
-			return
-		}
+	if d.deadLetter != nil && m.deadLetter != nil {
+		f.add(d.deadLetter.At, "deadLetter is declared twice, first at %s", m.deadLetter.At)
+	} else if d.deadLetter != nil {
 		m.deadLetter = d.deadLetter
+	}
+	if d.audit != nil && m.audit != nil {
+		f.add(d.audit.At, "audit is declared twice, first at %s", m.audit.At)
+	} else if d.audit != nil {
+		m.audit = d.audit
 	}
 }
 
@@ -297,6 +301,9 @@ func (m *merged) checkStorage(f *faults) {
 	}
 	if m.deadLetter != nil {
 		add(m.deadLetter.MaxBytes, m.deadLetter.At)
+	}
+	if m.audit != nil {
+		add(m.audit.MaxBytes, m.audit.At)
 	}
 }
 

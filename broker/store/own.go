@@ -12,7 +12,8 @@ import (
 // The broker's own streams, in the account wire.BrokerAccount.
 const (
 	// StreamAudit has the audit records and the checkpoints of the logs. What is full
-	// takes nothing more: nothing in it makes way for newer records.
+	// takes nothing more: nothing makes way by itself. The nodes take the oldest records
+	// away, each with a record of it (broker/audit).
 	StreamAudit   = "AUDIT"
 	SubjectsAudit = "audit.>"
 	// StreamLog has the tiles of the logs, of each subject the latest message only.
@@ -26,9 +27,8 @@ const (
 // Sizes of the broker's own streams in bytes. Those that grow with the policy only ever
 // grow: nodes that have different policies for a while would else undo each other's work.
 const (
-	auditBase      = 16 << 20
-	auditPerTenant = 32 << 20
-	logBase        = 16 << 20
+	auditBase = 16 << 20
+	logBase   = 16 << 20
 	// A logged stream has 33 bytes of tiles for each event, also for those that have aged
 	// out, and in AUDIT a checkpoint of some 700 bytes for each minute with events.
 	auditPerLog = 16 << 20
@@ -38,10 +38,15 @@ const (
 	keysHistory = 4
 )
 
+// AuditSystemBytes is the share of StreamAudit of the broker's own trail: half of what
+// is no tenant's.
+const AuditSystemBytes = auditBase / 2
+
 // ownStreams are the streams that the broker keeps for itself.
 func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
-	audit, log := policy.ByteSize(auditBase)+auditPerTenant*policy.ByteSize(len(set.Tenants())), policy.ByteSize(logBase)
+	audit, log := policy.ByteSize(auditBase), policy.ByteSize(logBase)
 	for _, t := range set.Tenants() {
+		audit += t.Audit.MaxBytes
 		for i := range t.Streams {
 			if t.Streams[i].Log {
 				audit += auditPerLog
@@ -51,7 +56,6 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 	}
 	records := safe(StreamAudit, audit, SubjectsAudit)
 	records.Duplicates = deadLetterWindow
-	records.DenyPurge = true
 	tiles := safe(StreamLog, log, SubjectsLog)
 	tiles.Duplicates = bucketWindow
 	tiles.MaxMsgsPerSubject = 1
@@ -101,6 +105,7 @@ func ApplyOwn(ctx context.Context, s *Store, set *policy.Set) error {
 		}
 		if have != nil {
 			wanted[i].MaxBytes = max(wanted[i].MaxBytes, have.MaxBytes)
+			wanted[i].DenyPurge = have.DenyPurge // the server never takes it back
 		}
 	}
 	steps, err := s.plan(ctx, wire.BrokerAccount, wanted)

@@ -43,6 +43,9 @@ func TestOwnStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	large := audit()
+	if want := int64(auditBase + two.Tenants()[0].Audit.MaxBytes + two.Tenants()[1].Audit.MaxBytes); large != want {
+		t.Errorf("%d bytes for two tenants, want %d", large, want)
+	}
 	if large <= small {
 		t.Errorf("%d bytes for one tenant, %d for two", small, large)
 	}

@@ -200,6 +200,9 @@ func printAuditReport(a *app, r *auditlog.Report, extra string) error {
 		for i := range r.Chains {
 			c := &r.Chains[i]
 			fmt.Fprintf(a.stdout, "  node %s, chain %s: %d records, %s to %s", clean(c.Node), c.Chain, c.Seq, stamp(c.First), stamp(c.Last))
+			if c.Pruned > 0 {
+				fmt.Fprintf(a.stdout, ", pruned by the node up to record %d", c.Pruned)
+			}
 			if c.After != "" {
 				fmt.Fprintf(a.stdout, ", goes on from %s", clean(c.After))
 			}

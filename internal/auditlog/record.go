@@ -62,13 +62,14 @@ const (
 	KindDelivery  Kind = "delivery"  // one event, on a subject with audit: full
 	KindNotice    Kind = "notice"    // what the broker did by itself: streams, consumers, backups
 	KindLost      Kind = "lost"      // records that could not be kept, counted
+	KindPruned    Kind = "pruned"    // the oldest records of the node go: see PrunedEntry
 )
 
 // Kinds returns every kind, in no order. The caller owns the slice.
 func Kinds() []Kind {
 	return []Kind{
 		KindChain, KindBroker, KindLogin, KindRefusal, KindPolicy, KindSchema, KindKeys, KindAdmin, KindAPI,
-		KindRead, KindDelivered, KindDelivery, KindNotice, KindLost,
+		KindRead, KindDelivered, KindDelivery, KindNotice, KindLost, KindPruned,
 	}
 }
 
@@ -186,7 +187,7 @@ func (r *Record) check() error {
 	case r.Time.IsZero() || r.Time.Location() != time.UTC:
 		return bad("time is missing or not UTC")
 	}
-	return nil
+	return r.checkPruned()
 }
 
 func chainOK(s string) bool { return len(s) == 16 && lowerHex(s) }

@@ -126,6 +126,11 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(line)
+	r.Entry = (&Pruning{Chain: r.Chain, First: 1, Last: 1, Hash: r.Prev, From: began, Until: began, Why: PrunedSize}).Entry(began, "shop")
+	if line, err = r.Encode(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(line)
 	f.Add([]byte(`{"v":1}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := Decode(b)

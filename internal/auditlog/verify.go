@@ -65,6 +65,9 @@ type ChainReport struct {
 	First time.Time `json:"first"` // time of its first record
 	Last  time.Time `json:"last"`
 	After string    `json:"after,omitempty"` // the chain of the node that it says it goes on from, and its last record
+	// Pruned is the number of the last record that its node has taken away, with a record
+	// of it; 0: the chain is here from its beginning.
+	Pruned uint64 `json:"pruned,omitempty"`
 }
 
 // Report is the result of a verification.
@@ -86,6 +89,8 @@ type Verifier struct {
 	ring   *keyring.Ring
 	chains map[ChainID]*walked
 	latest map[string]ChainID // by node, the chain that it last began
+	pruned pruned
+	follow []follow
 	heads  int
 	out    Report
 }
@@ -96,15 +101,30 @@ type walked struct {
 	gaps   []gap             // what has not come, so far
 	expect map[uint64]string // from outside heads: sequence to hash
 	most   uint64            // highest in expect
+	made   time.Time         // of the head that says most
 	seen   bool
 }
 
-type gap struct{ first, last, at uint64 }
+// gap is what is missing between two records.
+type gap struct {
+	first, last, at uint64
+	next            string // what the record behind it holds as the hash of last
+}
+
+// follow is what the first record of a chain says of the chain before it.
+type follow struct {
+	to   ChainID // that says so
+	from ChainID // the chain that the trail has before it; zero: none
+	end  Position
+	ref  string // what it says: chain and number, and hash
+	hash string
+	at   uint64
+}
 
 // NewVerifier returns a verifier of the trail of a tenant whose nodes' keys are in
 // ring. The expiry of the ring is not looked at.
 func NewVerifier(tenant string, ring *keyring.Ring) *Verifier {
-	return &Verifier{tenant: tenant, ring: ring, chains: map[ChainID]*walked{}, latest: map[string]ChainID{}, out: Report{Tenant: tenant}}
+	return &Verifier{tenant: tenant, ring: ring, chains: map[ChainID]*walked{}, latest: map[string]ChainID{}, pruned: newPruned(), out: Report{Tenant: tenant}}
 }
 
 // Expect adds a signed head that was kept elsewhere, or that a node has just made: the
@@ -127,7 +147,9 @@ func (v *Verifier) Expect(doc []byte) error {
 			v.fault(Fault{What: FaultForged, Node: p.Node, Chain: p.Chain, Seq: p.Seq, Detail: "two signed heads differ about this record: the node has written two histories"})
 			continue
 		}
-		c.expect[p.Seq], c.most = p.Hash, max(c.most, p.Seq)
+		if c.expect[p.Seq] = p.Hash; p.Seq > c.most {
+			c.most, c.made = p.Seq, h.Time
+		}
 	}
 	return nil
 }
@@ -173,13 +195,16 @@ func (v *Verifier) record(c *walked, r *Record, hash string, at uint64) {
 		c.seen, c.First = true, r.Time
 		v.begun(c, r, at)
 	}
+	if r.Kind == KindPruned {
+		v.prune(r, at)
+	}
 	switch {
 	case r.Seq == c.Seq+1:
 		if r.Prev != c.Hash {
 			v.fault(Fault{What: FaultEdited, Node: r.Node, Chain: r.Chain, Seq: max(c.Seq, 1), At: at, Detail: fmt.Sprintf("record %d holds another hash of the record before it", r.Seq)})
 		}
 	case r.Seq > c.Seq+1:
-		c.gaps = append(c.gaps, gap{c.Seq + 1, r.Seq - 1, at})
+		c.gaps = append(c.gaps, gap{c.Seq + 1, r.Seq - 1, at, r.Prev})
 	default:
 		v.late(c, r, at)
 		return
@@ -196,16 +221,14 @@ func (v *Verifier) begun(c *walked, r *Record, at uint64) {
 		return // the gap before it is a fault of its own
 	}
 	c.After = r.Ref
-	if !was || r.Ref == "" {
+	if r.Ref == "" {
 		return
 	}
-	old := v.chains[before]
-	if old.seen && (r.Ref != RefOf(old.Position) || r.Before != old.Hash) {
-		v.fault(Fault{
-			What: FaultEdited, Node: old.Node, Chain: old.Chain, Seq: old.Seq, At: at,
-			Detail: fmt.Sprintf("the next chain of the node, %s, goes on from %s, and this one ends with record %d", c.Chain, r.Ref, old.Seq),
-		})
+	f := follow{to: c.ChainID, ref: r.Ref, hash: r.Before, at: at}
+	if was {
+		f.from, f.end = before, v.chains[before].Position
 	}
+	v.follow = append(v.follow, f)
 }
 
 // RefOf is how the first record of a chain names the end of the one before it.
@@ -219,10 +242,10 @@ func (v *Verifier) late(c *walked, r *Record, at uint64) {
 		}
 		var rest []gap
 		if r.Seq > g.first {
-			rest = append(rest, gap{g.first, r.Seq - 1, g.at})
+			rest = append(rest, gap{g.first, r.Seq - 1, g.at, r.Prev})
 		}
 		if r.Seq < g.last {
-			rest = append(rest, gap{r.Seq + 1, g.last, g.at})
+			rest = append(rest, gap{r.Seq + 1, g.last, g.at, g.next})
 		}
 		c.gaps = slices.Replace(c.gaps, i, i+1, rest...)
 		v.fault(Fault{What: FaultReordered, Node: r.Node, Chain: r.Chain, Seq: r.Seq, At: at, Detail: fmt.Sprintf("it stands behind record %d", c.Seq)})
@@ -279,14 +302,17 @@ func (v *Verifier) Finish() *Report {
 	for _, id := range ids {
 		c := v.chains[id]
 		for _, g := range c.gaps {
-			v.fault(Fault{What: FaultDeleted, Node: id.Node, Chain: id.Chain, Seq: g.first, Last: g.last, At: g.at, Detail: "missing before this message"})
+			v.gap(c, g)
 		}
-		if c.most > c.Seq {
+		if c.most > c.Seq && !v.pruned.covers(c) {
 			v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d", c.most)})
 		}
 		if c.seen {
 			out.Chains = append(out.Chains, c.ChainReport)
 		}
+	}
+	for i := range v.follow {
+		v.followed(&v.follow[i])
 	}
 	out.Heads = v.heads
 	out.OK = len(out.Faults) == 0

@@ -1,0 +1,201 @@
+package auditlog
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// Why records are pruned, Entry.Rule of KindPruned.
+const (
+	PrunedAge  = "age"  // older than they are to be kept
+	PrunedSize = "size" // their share of the stream was full
+)
+
+// Pruning is what a node says before it takes the oldest records of one of its chains
+// away.
+type Pruning struct {
+	Chain       string    // of the node whose record this is: the same chain, or an earlier one
+	First, Last uint64    // records that go
+	Hash        string    // of record Last
+	From, Until time.Time // of records First and Last
+	Why         string    // PrunedAge or PrunedSize
+	// Broken says what was wrong with the records when they went: they were not a whole
+	// part of the chain. A trail with such a record never verifies. Empty: they were.
+	Broken string
+}
+
+// Entry returns the entry that says so. Its reference names the last record that goes,
+// before is the hash of it, the subject is the time from the first to the last.
+func (p *Pruning) Entry(now time.Time, tenant string) Entry {
+	e := Entry{
+		Time: now, Tenant: tenant, Kind: KindPruned, Outcome: OutcomeOK, First: p.First, Last: p.Last, Count: p.Last - p.First + 1,
+		Rule: p.Why, Ref: fmt.Sprintf("%s/%d", p.Chain, p.Last), Subject: spanOf(p.From, p.Until), Before: p.Hash,
+	}
+	if p.Broken != "" {
+		e.Outcome, e.Detail = OutcomeFailed, p.Broken
+	}
+	return e
+}
+
+// spanOf is a time interval as ISO 8601 writes it, to the microsecond.
+func spanOf(from, until time.Time) string {
+	text := func(t time.Time) string { return t.UTC().Truncate(time.Microsecond).Format(time.RFC3339Nano) }
+	return text(from) + "/" + text(until)
+}
+
+// PrunedSpan returns the times of the first and the last record that go, of a record
+// of kind pruned.
+func (r *Record) PrunedSpan() (from, until time.Time, ok bool) {
+	a, b, _ := strings.Cut(r.Subject, "/")
+	from, err := time.Parse(time.RFC3339Nano, a)
+	if err != nil {
+		return from, until, false
+	}
+	until, err = time.Parse(time.RFC3339Nano, b)
+	return from, until, err == nil && r.Kind == KindPruned && spanOf(from, until) == r.Subject
+}
+
+// checkPruned says whether r is as Pruning.Entry makes it, if it is of that kind.
+func (r *Record) checkPruned() error {
+	bad := func(what string) error { return fmt.Errorf("%w: pruned: %s", ErrRecord, what) }
+	if r.Kind != KindPruned {
+		return nil
+	}
+	chain, number, _ := strings.Cut(r.Ref, "/")
+	switch {
+	case !chainOK(chain) || number != strconv.FormatUint(r.Last, 10):
+		return bad("ref does not name the last record")
+	case r.First == 0 || r.Last < r.First || r.Count != r.Last-r.First+1:
+		return bad("first, last and count do not fit")
+	case chain == r.Chain && r.Last >= r.Seq:
+		return bad("it names itself or what comes after it")
+	case !hashOK(r.Before):
+		return bad("before is not a SHA-256")
+	case r.Rule != PrunedAge && r.Rule != PrunedSize:
+		return bad("rule is neither age nor size")
+	case r.Outcome != OutcomeOK && r.Outcome != OutcomeFailed:
+		return bad("outcome is neither ok nor failed")
+	}
+	if _, _, ok := r.PrunedSpan(); !ok {
+		return bad("subject is not the times from the first to the last that go")
+	}
+	return nil
+}
+
+// PrunedEnd returns the position that a record of kind pruned names: the last record
+// that goes. The zero Position for other kinds.
+func (r *Record) PrunedEnd() Position {
+	if r.Kind != KindPruned {
+		return Position{}
+	}
+	chain, _, _ := strings.Cut(r.Ref, "/")
+	return Position{ChainID{r.Node, chain}, r.Last, r.Before}
+}
+
+// Verify checks that a batch of a tenant's trail ends with a head of its own, signed by
+// its node. Whether it goes on from the one before it is not looked at.
+//
+// Errors: ErrBatch.
+func (b *Batch) Verify(tenant string, ring *keyring.Ring) error {
+	if b.Records[0].Tenant != tenant {
+		return fmt.Errorf("%w: it is of another tenant", ErrBatch)
+	}
+	v := NewVerifier(tenant, ring)
+	v.head(b, 0)
+	if len(v.out.Faults) > 0 {
+		return fmt.Errorf("%w: %s", ErrBatch, v.out.Faults[0].String())
+	}
+	return nil
+}
+
+// pruned is what records of kind pruned have said.
+type pruned struct {
+	ends  map[ChainID]map[uint64]string // hash of the last record that went
+	until map[string]time.Time          // by node, the latest time of a record that went
+}
+
+func newPruned() pruned {
+	return pruned{map[ChainID]map[uint64]string{}, map[string]time.Time{}}
+}
+
+// prune notes what a record of kind pruned says. Whether it is the node's own word is
+// what the head of its batch says, as of any other record.
+func (v *Verifier) prune(r *Record, at uint64) {
+	end := r.PrunedEnd()
+	if v.pruned.ends[end.ChainID] == nil {
+		v.pruned.ends[end.ChainID] = map[uint64]string{}
+	}
+	f := Fault{Node: r.Node, Chain: end.Chain, Seq: r.First, Last: end.Seq, At: at}
+	if have, ok := v.pruned.ends[end.ChainID][end.Seq]; ok && have != end.Hash {
+		f.What, f.Detail = FaultForged, "two pruned records differ about the last record that went"
+		v.fault(f)
+	}
+	if r.Outcome != OutcomeOK {
+		f.What, f.Detail = FaultDeleted, "the node found these records not whole when it pruned them: "+r.Detail
+		v.fault(f)
+	}
+	v.pruned.ends[end.ChainID][end.Seq] = end.Hash
+	if _, until, ok := r.PrunedSpan(); ok && until.After(v.pruned.until[r.Node]) {
+		v.pruned.until[r.Node] = until
+	}
+}
+
+// gap says what became of records that are not there. The node may have pruned them:
+// then a record names the last of them, and the first one that is left holds its hash.
+func (v *Verifier) gap(c *walked, g gap) {
+	f := Fault{What: FaultDeleted, Node: c.Node, Chain: c.Chain, Seq: g.first, Last: g.last, At: g.at, Detail: "missing before this message"}
+	hash, ok := v.pruned.ends[c.ChainID][g.last]
+	switch {
+	case ok && hash == g.next:
+		c.Pruned = max(c.Pruned, g.last)
+		return
+	case ok:
+		f.Detail = fmt.Sprintf("a pruned record says that they went, but record %d holds another hash of the last of them", g.last+1)
+	default:
+		for end := range v.pruned.ends[c.ChainID] {
+			if end >= f.Seq && end < g.last {
+				f.Seq, f.Detail = end+1, fmt.Sprintf("missing before this message; a pruned record says that the node took away what is before them, up to record %d", end)
+			}
+		}
+	}
+	v.fault(f)
+}
+
+// covers reports whether what an outside head says of the end of a chain went with what
+// was pruned. The record that said so of a whole chain may have gone itself since: then
+// later ones say that everything of the node up to a time went.
+func (p *pruned) covers(c *walked) bool {
+	for end := range p.ends[c.ChainID] {
+		if end >= c.most {
+			return true
+		}
+	}
+	return !c.seen && !c.made.After(p.until[c.Node])
+}
+
+// followed compares what a chain says of the one before it with that one.
+func (v *Verifier) followed(f *follow) {
+	if f.from.Chain != "" && f.ref == RefOf(f.end) && f.hash == f.end.Hash {
+		return
+	}
+	chain, number, _ := strings.Cut(f.ref, "/")
+	seq, _ := strconv.ParseUint(number, 10, 64)
+	if hash, ok := v.pruned.ends[ChainID{f.to.Node, chain}][seq]; ok && hash == f.hash {
+		return
+	}
+	if f.from.Chain == "" {
+		v.fault(Fault{
+			What: FaultDeleted, Node: f.to.Node, Chain: chain, Seq: 1, Last: seq, At: f.at,
+			Detail: fmt.Sprintf("chain %s goes on from this chain, and nothing of it is there", f.to.Chain),
+		})
+		return
+	}
+	v.fault(Fault{
+		What: FaultEdited, Node: f.from.Node, Chain: f.from.Chain, Seq: f.end.Seq, At: f.at,
+		Detail: fmt.Sprintf("the next chain of the node, %s, goes on from %s, and this one ends with record %d", f.to.Chain, f.ref, f.end.Seq),
+	})
+}
