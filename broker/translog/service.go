@@ -47,8 +47,11 @@ type Config struct {
 	// Sink is a file, or a folder in which each log has one, to which the last checkpoint
 	// of each log is appended every SinkEvery. Empty: none.
 	Sink string
-	// SinkEvery is also how often a checkpoint goes to AUDIT; default one minute.
+	// SinkEvery defaults to one minute.
 	SinkEvery time.Duration
+	// HistoryEvery is how often a checkpoint goes to AUDIT, which keeps them for good;
+	// default one hour, with which the room for a log lasts for years.
+	HistoryEvery time.Duration
 	Now       func() time.Time // default time.Now
 	Log       zerolog.Logger
 }
@@ -101,6 +104,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.Now = time.Now
 	}
 	cfg.SinkEvery = cmp.Or(cfg.SinkEvery, time.Minute)
+	cfg.HistoryEvery = cmp.Or(cfg.HistoryEvery, time.Hour)
 	s := &Service{cfg: cfg, archive: archive{conn: cfg.System, durable: cfg.Durable}, logs: map[Source]*log{}}
 	s.life, s.stop = context.WithCancel(context.Background())
 	var err error

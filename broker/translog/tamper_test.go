@@ -291,7 +291,7 @@ func TestHeadThatAgedAndHeadThatWasCutOff(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	s, _ := r.serve(func(c *Config) { c.SinkEvery = time.Millisecond })
+	s, _ := r.serve(func(c *Config) { c.HistoryEvery = time.Millisecond })
 	eventually(t, "the log", func() (bool, string) {
 		st := s.States()[0]
 		return st.Leading, fmt.Sprintf("%+v", st)

@@ -240,10 +240,10 @@ func (w *writer) run(ctx context.Context) error {
 	return nil
 }
 
-// remember gives AUDIT the last checkpoint, once a minute: each of them would fill it
+// remember gives AUDIT the last checkpoint, now and then: each of them would fill it
 // within hours, and there nothing makes way.
 func (w *writer) remember(ctx context.Context) error {
-	if w.raw == nil || time.Since(w.kept) < w.l.s.cfg.SinkEvery {
+	if w.raw == nil || time.Since(w.kept) < w.l.s.cfg.HistoryEvery {
 		return nil
 	}
 	m := nats.NewMsg(SubjectHistory(w.l.src.Tenant, w.l.src.Stream))
