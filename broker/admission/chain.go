@@ -295,7 +295,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return nil
 	}
 	if s.now.Before(s.chain.cfg.NotBefore) || !s.now.Before(s.chain.cfg.NotAfter) {
-		return wire.Refuse(wire.CodeUnavailable, "attestation-key", "the broker's attestation key is not valid now")
+		return wire.Refuse(wire.CodeUnavailable, ruleAttestationKey, "the broker's attestation key is not valid now")
 	}
 	return s.admitEvent(rt, p, extra)
 }

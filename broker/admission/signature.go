@@ -17,6 +17,9 @@ import (
 // rule of the policy does.
 const ruleSignature = "producer-signature"
 
+// ruleAttestationKey is the rule of refusals for want of a key that may attest.
+const ruleAttestationKey = "attestation-key"
+
 // openSignature is the cheap half of judging a producer signature: form, keys,
 // scope, time, replay. No hashing of the event and no curve operation happen in it;
 // nothing is remembered. e is as the client sent it. signed says whether there is one.
@@ -39,6 +42,10 @@ func openSignature(s *Session, rt *route, p *Publish, e *cloudevent.Event) (sign
 	recorded, err := signing.RecordedTime(e)
 	if err != nil {
 		return true, wire.Refuse(wire.CodeSignatureUnsupported, ruleSignature, "a signed event has recordedtime, when it is published, as YYYY-MM-DDTHH:MM:SSZ")
+	}
+	// Readers compare the keyring with recordedtime, which is the producer's here.
+	if cfg := &s.chain.cfg; recorded.Before(cfg.NotBefore) || !recorded.Before(cfg.NotAfter) {
+		return true, wire.Refuse(wire.CodeUnavailable, ruleAttestationKey, "the broker's attestation key was not or will not be valid at the recordedtime of the event: sign it anew, and look at the clock")
 	}
 	keys := s.claim.Keys()
 	for i := range keys {
@@ -99,10 +106,11 @@ func inWindow(s *Session, recorded time.Time) *wire.Refusal {
 	return wire.Refuse(wire.CodeOutsideReplayWindow, ruleSignature, detail)
 }
 
-// seenIDIn names a signed event whatever connection it comes on.
+// seenIDIn names a signed event whatever connection it comes on and whichever of its
+// signatures it bears: all its keys are of the principal that sends it (judgeKey).
 func seenIDIn(s *Session, e *cloudevent.Event) seenID {
 	at := len(s.arena)
-	s.arena = appendMsgKey(s.arena, s.claim.KeyID(), e)
+	s.arena = appendMsgKey(append(s.arena, producerScope...), s.p.FullName(), e)
 	id := seenIDOf(s.arena[at:])
 	s.arena = s.arena[:at]
 	return id

@@ -397,7 +397,8 @@ func msgID(t *testing.T, header string) string {
 }
 
 // Whoever is not the producer cannot make an event whose dedup key is that of a
-// producer's: the key is bound to the event key, and what the client sends is no key.
+// producer's: it is bound to the principal and to the signature, and what the client
+// sends is no key.
 func threatDedup(t *testing.T, f *fixture) {
 	_, signed := f.accepted("signed", "orders.created", f.signed("good", "orders.created"))
 	_, other := f.accepted("other key", "orders.created", f.signed("second", "orders.created"))
@@ -408,8 +409,11 @@ func threatDedup(t *testing.T, f *fixture) {
 		t.Fatal(r)
 	}
 	ids := []string{msgID(t, signed), msgID(t, other), msgID(t, string(frames(t, []byte(out))[0].header))}
-	if ids[0] == ids[1] || ids[0] == ids[2] || ids[1] == ids[2] {
-		t.Errorf("dedup keys are not bound to who signed: %v", ids)
+	if ids[0] == ids[2] {
+		t.Errorf("an unsigned event has the dedup key of a signed one: %v", ids)
+	}
+	if ids[0] != ids[1] {
+		t.Errorf("an event signed anew with another key of its principal has another dedup key: %v", ids)
 	}
 	e := f.signed("good", "orders.created")
 	lines := strings.Split(strings.TrimSuffix(string(cloudevent.AppendHeaders(nil, e)), "\r\n"), "\r\n")
