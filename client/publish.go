@@ -91,7 +91,7 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 
 func publishOnce(ctx context.Context, m *mux, msg *nats.Msg, id string) (*Ack, error) {
 	// A copy: the mux sets its reply, and a resend may still read the last one.
-	answer, err := m.request(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
+	answer, err := m.ask(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
 	return readAck(msg.Subject, id, answer, err)
 }
 
@@ -174,7 +174,7 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 // dispatch sends msg, whose answer ends f and gives its slot back. An error means
 // that neither happens.
 func dispatch(c *Client, msg *nats.Msg, id string, f *Future) error {
-	_, err := c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer *nats.Msg, err error) {
+	_, err := c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer reply, err error) {
 		f.ack, f.err = readAck(msg.Subject, id, answer, err)
 		<-c.slots
 		close(f.done)
@@ -280,7 +280,7 @@ type pubAnswer struct {
 	Problem   *wire.Problem  `json:"problem"`
 }
 
-func readAck(natsSubject, id string, answer *nats.Msg, err error) (*Ack, error) {
+func readAck(natsSubject, id string, answer reply, err error) (*Ack, error) {
 	if err != nil {
 		return nil, withEvent(fromTransport("publish", natsSubject, err), id)
 	}
@@ -294,6 +294,10 @@ func readAck(natsSubject, id string, answer *nats.Msg, err error) (*Ack, error) 
 	if a.Error != nil {
 		e := fromAPI("publish", *a.Error, a.Problem)
 		e.Subject = natsSubject
+		if answer.resent && e.Code == int(wire.CodeOutsideReplayWindow) {
+			// The refusal is of the second sending; the first may be stored.
+			e.Class, e.Title, e.Err = string(wire.ClassInternal), "it grew too old before it could be sent again, the outcome is unknown", ErrOutcomeUnknown
+		}
 		return nil, withEvent(e, id)
 	}
 	return &Ack{Stream: a.Stream, Sequence: a.Sequence, Duplicate: a.Duplicate, EventID: id}, nil
