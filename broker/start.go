@@ -270,6 +270,7 @@ func (b startup) startWatch(context.Context, *material) error {
 		return err
 	}
 	b.files = w
+	b.seen.Begin(time.Now())
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)

@@ -144,6 +144,8 @@ type work struct {
 	arena   []byte         // header lines, frames and identifiers of this batch
 	block   []byte         // the header block under construction in Flush
 	claim   *signing.Claim // of the signed event under admission; nil before the first
+	// signedAt is the recordedtime of that event.
+	signedAt time.Time
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -222,7 +224,8 @@ func (s *Session) Publish(p *Publish) *wire.Refusal {
 }
 
 // stores applies the storage rules for dead letters (docs/spec/dlq.md): schema and
-// signature failures are kept unless the subject says reject only; everything
+// signature failures are kept unless the subject says reject only, but for signatures
+// that are late, repeated or missing; everything
 // else is kept only where the subject says deadLetter.
 func (s *Session) stores(r *wire.Refusal, p *Publish) bool {
 	rt := s.routes[string(p.Subject)]
@@ -247,7 +250,7 @@ func keeps(code wire.Code, failure policy.Failure) bool {
 	case failure == policy.FailureDeadLetter:
 		return true
 	default:
-		return reason.StoredByDefault()
+		return dlq.CodeStoredByDefault(code)
 	}
 }
 

@@ -54,7 +54,7 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 		r = s.checkSchema(rt, e.ContentType, e.Data)
 	}
 	if r == nil && signed && rt.class == acl.ClassEphemeral {
-		r = replayed(s.chain.cfg.Seen.take(seenIDIn(s, e), s.p.FullName(), s.now))
+		r = replayed(s.chain.cfg.Seen.take(seenIDIn(s, e), s.p.FullName(), s.signedAt, s.now))
 	}
 	if r != nil {
 		s.events = s.events[:len(s.events)-1]

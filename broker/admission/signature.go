@@ -59,8 +59,9 @@ func openSignature(s *Session, rt *route, p *Publish, e *cloudevent.Event) (sign
 	if r := inWindow(s, recorded); r != nil {
 		return true, r
 	}
+	s.signedAt = recorded
 	if rt.class == acl.ClassEphemeral {
-		return true, replayed(s.chain.cfg.Seen.look(seenIDIn(s, e), s.p.FullName(), s.now))
+		return true, replayed(s.chain.cfg.Seen.look(seenIDIn(s, e), s.p.FullName(), recorded, s.now))
 	}
 	return true, nil
 }
@@ -122,9 +123,11 @@ func replayed(v seenVerdict) *wire.Refusal {
 		return nil
 	case seenBefore:
 		return wire.Refuse(wire.CodeReplayed, ruleSignature, "")
+	case seenForgotten:
+		return wire.Refuse(wire.CodeOutsideReplayWindow, ruleSignature, "this node does not remember what it let in at its recordedtime: it has started since, or its clock was set")
 	}
 	r := wire.Refuse(wire.CodeUnavailable, ruleSignature, "this node remembers as many signed ephemeral events as it can")
-	r.RetryAfter = seenWindow
+	r.RetryAfter = seenStep
 	return r
 }
 
