@@ -44,6 +44,9 @@ type Config struct {
 	// Keyring returns the keyring in force: who may sign events. It is asked for each
 	// signed event, must not block, and may return nil, which refuses them. Required.
 	Keyring func() *keyring.Ring
+	// Connections has the ids of the producer keys of Keyring that some principal
+	// connects with, and who: they count as unknown. It must not change.
+	Connections map[string]string
 	// Seen remembers signed ephemeral events; it outlives the chain. Required.
 	Seen *Seen
 	// Shortage says what the store does not take now; nil: it takes everything. What

@@ -74,3 +74,12 @@ func TestSignedEventOutsideTheAttestationKey(t *testing.T) {
 		}
 	}
 }
+
+// A key that another principal connects with is no event key either.
+func TestConnectionKeyOfAnotherPrincipal(t *testing.T) {
+	f := newFixture(t)
+	f.accepted("before", "orders.created", f.signed("good", "orders.created"))
+	f.chain.cfg.Connections = map[string]string{f.keys["good"].KeyID(): "shop/other"}
+	f.refused("after", "orders.created", f.signed("good", "orders.created"), wire.CodeProducerKeyUnknown)
+	f.accepted("another key", "orders.created", f.signed("second", "orders.created"))
+}

@@ -78,6 +78,8 @@ func judgeKey(s *Session, k *keyring.Key, p *Publish, e *cloudevent.Event, recor
 		return refuse(wire.CodeProducerKeyPrincipal, "")
 	case connectionKey(s, k):
 		return refuse(wire.CodeProducerKeyNotValid, " is the key of a connection")
+	case s.chain.cfg.Connections[k.ID] != "":
+		return refuse(wire.CodeProducerKeyUnknown, " is the key of the connections of another principal")
 	case !k.CoversSource(string(e.Source)):
 		return refuse(wire.CodeProducerKeySource, ", source "+printable(e.Source))
 	case !k.CoversSubject(string(p.Subject)):
