@@ -43,7 +43,9 @@ from the context; a context without a keyring file asks its broker.`,
   signet verify event.json --keyring keyring.json --root OBQ7...
   signet verify proof.json --root OBQ7...
   signet sub 'orders.>' --since start --count 1 -o json | signet verify -`,
-		RunE: a.verb(func(ctx context.Context, args []string) error { return verifyFile(ctx, a, args[0], ringFile, root, producerOnly) }),
+		RunE: a.verb(func(ctx context.Context, args []string) error {
+			return verifyFile(ctx, a, args[0], ringFile, root, producerOnly)
+		}),
 	}
 	cmd.Flags().BoolVar(&producerOnly, "producer-only", false, "accept events that bear their producer's signature and no broker's attestation")
 	cmd.Flags().StringVar(&ringFile, "keyring", "", "signed keyring (default: of the context, else fetched)")
