@@ -21,8 +21,9 @@ const clockLimit = time.Second
 // clockBound is from which difference on a node does not start. A store drops what is too
 // old by the clock of its own node: one that is ahead by more than a stream keeps events
 // would empty its copy, and might lead afterwards (seen with nats-server 2.15.2). And no
-// stream knows an event id for longer than its window again. A node that runs is not ready.
-const clockBound = policy.MinDuplicateWindow
+// stream knows an event id for longer than its window again, of which this is less than
+// the least one. A node that runs is not ready.
+const clockBound = policy.ReplayPast + policy.ReplayFuture
 
 // ErrClock: the clock of this node is not that of the other nodes.
 var ErrClock = errors.New("broker: this node's clock is wrong")

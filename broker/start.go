@@ -206,11 +206,16 @@ func (b startup) startOps(_ context.Context, _ *material) error {
 
 func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	from, until := m.attests()
+	taken := connectionKeys(m)
+	for id, principal := range taken {
+		b.log.Error().Str("key", id).Str("principal", principal).
+			Msg("a producer key of the keyring is what a principal connects with: what it signs is refused; issue another event key, and revoke this one")
+	}
 	return admission.NewChain(admission.Config{
 		Node: b.cfg.Name, Policy: m.policy.Digest(),
 		NotBefore: from, NotAfter: until,
 		Shortage: b.guards.shortage.Load,
-		Keyring:  func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen,
+		Keyring:  func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen, Connections: taken,
 		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
 	})
@@ -277,6 +282,7 @@ func (b startup) startWatch(context.Context, *material) error {
 		return err
 	}
 	b.files = w
+	b.seen.Begin(time.Now())
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)

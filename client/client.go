@@ -373,12 +373,13 @@ func (c *Client) Close() {
 	for _, s := range c.subs.all() {
 		s.Stop()
 	}
+	c.signer.flush() // what was published goes out like what needs no signature
 	c.nc.Close()
 	c.mu.Lock()
 	m, stop := c.mux, c.stop
 	c.mu.Unlock()
 	c.end(m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
-	c.signer.flush() // what still waits for its signature ends with the same error
+	c.signer.flush() // what was published meanwhile ends with the same error
 	c.workers.Wait()
 	c.cfg.id.wipe()
 }

@@ -30,6 +30,11 @@ type Delivery struct {
 	// Producer is the verified signature of who made the event. Without one it is zero,
 	// and the broker's word is all that there is: see RequireProducer.
 	Producer signing.ProducerSignature
+	// ProducerFault says why there is none though the event bears one: the keyring does
+	// not have its key, or the key may not sign this event (signing.ErrUnknownKey,
+	// signing.ErrKeyNotValid). Nothing was checked then but the attestation. nil otherwise,
+	// and always with RequireProducer.
+	ProducerFault error
 
 	// Of stored events; zero for SubscribeLive.
 	Stream       string

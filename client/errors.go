@@ -41,6 +41,11 @@ var (
 	ErrClosed = errors.New("client: closed")
 	// ErrTooManyInFlight says that PublishAsync found the in-flight bound reached for the whole time-out.
 	ErrTooManyInFlight = errors.New("client: too many publishes in flight")
+	// ErrOutcomeUnknown says that an event was sent again after a reconnect and had grown
+	// too old for its signature by then: the first sending may be stored, or not. Look for
+	// the EventID of the error before you publish the event again: the broker may have
+	// forgotten that it has it.
+	ErrOutcomeUnknown = errors.New("client: the outcome of the publish is unknown")
 	// ErrSettled says that a delivery was already acked, nak'd or terminated.
 	ErrSettled = errors.New("client: the delivery is already settled")
 	// ErrConsumerGone says that the durable consumer was deleted under a subscription.

@@ -14,7 +14,6 @@ import (
 )
 
 const (
-	maxKeyringBytes    = 1 << 20
 	minKeyringInterval = 5 * time.Second  // between refreshes that unknown keys ask for
 	keyringRetry       = 30 * time.Second // after a refresh that failed
 	maxKeyringAge      = 15 * time.Minute // of a ring that nothing newer was heard of
@@ -103,9 +102,9 @@ func (k *ringKeeper) take(doc []byte) error {
 	return nil
 }
 
-// settle is called when an event that came at arrived has a key that is not in
-// the ring. It returns true when the held ring was fetched after that, so that
-// the key is truly unknown or now known; false when this cannot be told now:
+// settle is called when the ring says something against an event that came at
+// arrived. It returns true when the held ring was fetched after that, so that it is
+// truly so or no longer; false when this cannot be told now:
 // the refresh failed, or the last one is too recent.
 func (k *ringKeeper) settle(ctx context.Context, arrived time.Time) bool {
 	select {
@@ -169,12 +168,12 @@ func fileSource(name string) keyringSource {
 		if err != nil {
 			return nil, err
 		}
-		doc, err := io.ReadAll(io.LimitReader(f, maxKeyringBytes+1))
+		doc, err := io.ReadAll(io.LimitReader(f, keyring.MaxDocumentBytes+1))
 		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
-		if len(doc) > maxKeyringBytes {
-			return nil, fmt.Errorf("%s is over %d bytes", name, maxKeyringBytes)
+		if len(doc) > keyring.MaxDocumentBytes {
+			return nil, fmt.Errorf("%s is over %d bytes", name, keyring.MaxDocumentBytes)
 		}
 		return doc, nil
 	}

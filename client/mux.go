@@ -19,8 +19,15 @@ type call struct {
 	id       uint64
 	msg      *nats.Msg
 	deadline time.Time
-	done     func(*nats.Msg, error)
+	done     func(reply, error)
 	claimed  bool // its answer is being handed over; guarded by mux.mu
+	resent   bool // sent again after a reconnect; guarded by mux.mu
+}
+
+// reply is what came. With resent an earlier sending may have had another answer.
+type reply struct {
+	*nats.Msg
+	resent bool
 }
 
 // mux sends requests and hands out their answers, which all come to one inbox
@@ -54,7 +61,7 @@ func (m *mux) start() error {
 
 // send registers and sends msg, whose Reply it sets. done gets the answer, or an
 // error after deadline. An error of send itself means that done is not called.
-func (m *mux) send(msg *nats.Msg, deadline time.Time, done func(*nats.Msg, error)) (uint64, error) {
+func (m *mux) send(msg *nats.Msg, deadline time.Time, done func(reply, error)) (uint64, error) {
 	m.sendMu.Lock()
 	defer m.sendMu.Unlock()
 	m.mu.Lock()
@@ -92,7 +99,10 @@ func (m *mux) claim(id uint64) *call {
 
 // end hands the answer over and forgets the call, which the caller has claimed.
 func (m *mux) end(c *call, msg *nats.Msg, err error) {
-	c.done(msg, err)
+	m.mu.Lock()
+	resent := c.resent
+	m.mu.Unlock()
+	c.done(reply{msg, resent}, err)
 	m.forget(c)
 }
 
@@ -136,6 +146,9 @@ func (m *mux) resume() {
 	defer m.sendMu.Unlock()
 	m.held = false
 	for _, c := range m.waiting() {
+		m.mu.Lock()
+		c.resent = true
+		m.mu.Unlock()
 		if err := m.nc.PublishMsg(c.msg); err != nil {
 			if errors.Is(err, nats.ErrReconnectBufExceeded) {
 				m.held = true // gone again: the next resume sends the rest
@@ -238,8 +251,14 @@ func (m *mux) settled(ctx context.Context) error {
 
 // request sends one message and waits for its answer.
 func (m *mux) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	r, err := m.ask(ctx, msg)
+	return r.Msg, err
+}
+
+// ask is request that says whether the message was sent again.
+func (m *mux) ask(ctx context.Context, msg *nats.Msg) (reply, error) {
 	type result struct {
-		msg *nats.Msg
+		reply
 		err error
 	}
 	ch := make(chan result, 1)
@@ -247,19 +266,19 @@ func (m *mux) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	if !ok {
 		deadline = time.Now().Add(DefaultTimeout)
 	}
-	id, err := m.send(msg, deadline, func(a *nats.Msg, err error) { ch <- result{a, err} })
+	id, err := m.send(msg, deadline, func(a reply, err error) { ch <- result{a, err} })
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
 	select {
 	case r := <-ch:
-		return r.msg, r.err
+		return r.reply, r.err
 	case <-ctx.Done():
 		if c := m.claim(id); c != nil {
 			m.forget(c)
-			return nil, ctx.Err()
+			return reply{}, ctx.Err()
 		}
 		r := <-ch // the answer is being handed over
-		return r.msg, r.err
+		return r.reply, r.err
 	}
 }

@@ -95,7 +95,7 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 
 func publishOnce(ctx context.Context, c *Client, msg *nats.Msg, id string) (*Ack, error) {
 	// A copy: the mux sets its reply, and a resend may still read the last one.
-	answer, err := c.mux.request(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
+	answer, err := c.mux.ask(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
 	ack, err := readAck(msg.Subject, id, answer, err)
 	if err == nil && asksReceipt(msg) {
 		err = checkReceipt(ctx, c, msg, ack)
@@ -185,7 +185,7 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 // dispatch sends msg, whose answer ends f and gives its slot back. An error means
 // that neither happens.
 func dispatch(c *Client, msg *nats.Msg, id string, f *Future) error {
-	_, err := c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer *nats.Msg, err error) {
+	_, err := c.mux.send(msg, time.Now().Add(c.cfg.timeout), func(answer reply, err error) {
 		ack, err := readAck(msg.Subject, id, answer, err)
 		finish := func(err error) {
 			if f.err = err; err == nil {
@@ -306,7 +306,7 @@ type pubAnswer struct {
 	Receipt json.RawMessage `json:"receipt"`
 }
 
-func readAck(natsSubject, id string, answer *nats.Msg, err error) (*Ack, error) {
+func readAck(natsSubject, id string, answer reply, err error) (*Ack, error) {
 	if err != nil {
 		return nil, withEvent(fromTransport("publish", natsSubject, err), id)
 	}
@@ -320,6 +320,10 @@ func readAck(natsSubject, id string, answer *nats.Msg, err error) (*Ack, error) 
 	if a.Error != nil {
 		e := fromAPI("publish", *a.Error, a.Problem)
 		e.Subject = natsSubject
+		if answer.resent && e.Code == int(wire.CodeOutsideReplayWindow) {
+			// The refusal is of the second sending; the first may be stored.
+			e.Class, e.Title, e.Err = string(wire.ClassInternal), "it grew too old before it could be sent again, the outcome is unknown", ErrOutcomeUnknown
+		}
 		return nil, withEvent(e, id)
 	}
 	return &Ack{Stream: a.Stream, Sequence: a.Sequence, Duplicate: a.Duplicate, EventID: id, Receipt: a.Receipt}, nil

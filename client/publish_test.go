@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -224,5 +225,28 @@ func TestPublishRefusesLocally(t *testing.T) {
 				t.Errorf("error = %v, want %v", err, tt.want)
 			}
 		})
+	}
+}
+
+// A signed event that is sent again after a reconnect may be too old by then, though
+// the first sending was stored: that is no refusal of the event.
+func TestTooOldAfterReconnectIsAnUnknownOutcome(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		f := newFakeBroker(t)
+		var sent atomic.Int64
+		f.script = func(p published) {
+			if sent.Add(1) == 1 && again {
+				f.drop()
+				return
+			}
+			f.deliver(p.reply, "", "", []byte(`{"error":{"code":403,"err_code":40308,"description":"too old"}}`))
+		}
+		_, err := f.connect().Publish(context.Background(), "a", &Event{ID: "1", Type: "t"})
+		if errors.Is(err, ErrOutcomeUnknown) != again || errors.Is(err, ErrBadSignature) == again || Retryable(err) {
+			t.Errorf("sent again %v: got %v", again, err)
+		}
+		if e := new(Error); !errors.As(err, &e) || e.EventID != "1" {
+			t.Errorf("sent again %v: no event id in %v", again, err)
+		}
 	}
 }

@@ -47,7 +47,7 @@ func asksReceipt(msg *nats.Msg) bool {
 //
 // Errors: *Error that is ErrReceipt.
 func checkReceipt(ctx context.Context, c *Client, msg *nats.Msg, ack *Ack) error {
-	_, err := freshly(ctx, c, time.Time{}, func() (struct{}, error) { return struct{}{}, holdsReceipt(c, msg, ack) })
+	_, err := freshly(ctx, c, time.Time{}, func() (struct{}, error) { return struct{}{}, holdsReceipt(c, msg, ack) }, signing.ErrUnknownKey)
 	return receiptError(msg, ack, err)
 }
 

@@ -32,7 +32,8 @@ var ErrProducerRequired = errors.New("client: the event is not signed by a produ
 // principals (tenant/name) are given, only those signed by one of them. Others go to
 // WithInvalidHandler, with ErrProducerRequired, and are terminated. What an event
 // must bear is never inferred from the event: without this option one whose signature
-// was left away is delivered like any other that the policy of the broker let in.
+// was left away is delivered like any other that the policy of the broker let in, and
+// so is one whose key the keyring does not let sign it, with Delivery.ProducerFault.
 func RequireProducer(principals ...string) SubOption {
 	return func(c *subConfig) error {
 		for _, p := range principals {
@@ -45,26 +46,31 @@ func RequireProducer(principals ...string) SubOption {
 	}
 }
 
-// producerOf verifies the producer signature of rec, if it has one. An event whose
-// signature does not hold is refused whatever the subscription wants.
-func (s *Subscription) producerOf(rec *cloudevent.Event, natsSubject string, stored time.Time) (signing.ProducerSignature, error) {
+// producerOf verifies the producer signature of rec, if it has one. An event that was
+// changed, or whose signature has no valid form, is refused whatever the subscription
+// wants. What the keyring says of the key may change after the event was stored: only
+// a subscription that asked for producers loses the event by that, others get fault.
+func (s *Subscription) producerOf(rec *cloudevent.Event, natsSubject string, stored time.Time) (got signing.ProducerSignature, fault, err error) {
 	if len(rec.Get(wire.AttrDSSE)) == 0 {
 		if s.cfg.signed {
-			return signing.ProducerSignature{}, ErrProducerRequired
+			return got, nil, ErrProducerRequired
 		}
-		return signing.ProducerSignature{}, nil
+		return got, nil, nil
 	}
 	c := s.client
-	got, err := freshly(s.life.ctx, c, stored, func() (signing.ProducerSignature, error) { return c.producer.Verify(rec, natsSubject) })
+	got, err = freshly(s.life.ctx, c, stored, func() (signing.ProducerSignature, error) { return c.producer.Verify(rec, natsSubject) },
+		signing.ErrUnknownKey, signing.ErrKeyNotValid)
 	switch {
+	case err != nil && !s.cfg.signed && (errors.Is(err, signing.ErrKeyNotValid) || errors.Is(err, signing.ErrUnknownKey)):
+		return signing.ProducerSignature{}, err, nil
 	case err != nil:
-		return got, err
+		return got, nil, err
 	case !strings.HasPrefix(got.Principal, c.tenant):
-		return got, errTenant
+		return got, nil, errTenant
 	case len(s.cfg.producers) > 0 && !slices.Contains(s.cfg.producers, got.Principal):
-		return got, fmt.Errorf("%w: it is signed by %s", ErrProducerRequired, got.Principal)
+		return got, nil, fmt.Errorf("%w: it is signed by %s", ErrProducerRequired, got.Principal)
 	}
-	return got, nil
+	return got, nil, nil
 }
 
 // eventSigner signs what a client publishes. A nil one signs nothing and has
@@ -155,12 +161,14 @@ func publishSigned(ctx context.Context, c *Client, natsSubject string, ev *Event
 	if err != nil {
 		return nil, err
 	}
-	rec, err := c.signer.complete(natsSubject, id, ev, time.Now())
-	if err != nil {
-		return nil, err
-	}
 	if err := c.slot(ctx); err != nil {
 		return nil, notSent(natsSubject, id, err)
+	}
+	// After the slot, which may be long in coming: recordedtime says when it is sent.
+	rec, err := c.signer.complete(natsSubject, id, ev, time.Now())
+	if err != nil {
+		<-c.slots
+		return nil, err
 	}
 	f := &Future{done: make(chan struct{})}
 	w := waitingEvent{rec: rec, subject: natsSubject, id: id, opts: p, future: f, fail: func(err error) {

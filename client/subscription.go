@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -136,7 +137,7 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	if !strings.HasPrefix(att.Principal, s.client.tenant) {
 		return nil, false, errTenant
 	}
-	producer, err := s.producerOf(rec, msg.Subject, stored)
+	producer, fault, err := s.producerOf(rec, msg.Subject, stored)
 	if err != nil {
 		return nil, errors.Is(err, errLater), err
 	}
@@ -146,7 +147,8 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	}{}
 	both.e.fill(rec, false)
 	d = &both.d
-	d.Event, d.NATSSubject, d.Principal, d.Attestation, d.Producer, d.msg = &both.e, msg.Subject, att.Principal, att, producer, msg
+	d.Event, d.NATSSubject, d.Principal, d.Attestation, d.msg = &both.e, msg.Subject, att.Principal, att, msg
+	d.Producer, d.ProducerFault = producer, fault
 	return d, false, nil
 }
 
@@ -161,14 +163,15 @@ const clockSlack = time.Minute
 
 // attestation verifies rec.
 func attestation(ctx context.Context, c *Client, rec *cloudevent.Event, natsSubject string, stored time.Time) (signing.Attestation, error) {
-	return freshly(ctx, c, stored, func() (signing.Attestation, error) { return c.verifier.Verify(rec, natsSubject) })
+	return freshly(ctx, c, stored, func() (signing.Attestation, error) { return c.verifier.Verify(rec, natsSubject) }, signing.ErrUnknownKey)
 }
 
-// freshly verifies what was stored then. A key that is not in the keyring may be
-// newer than the keyring: only a keyring fetched after that decides it.
-func freshly[T any](ctx context.Context, c *Client, stored time.Time, verify func() (T, error)) (T, error) {
+// freshly verifies what was stored then. What the keyring says against it, one of the
+// errors in doubt, may be older than the event: only a keyring fetched after that
+// decides it.
+func freshly[T any](ctx context.Context, c *Client, stored time.Time, verify func() (T, error), doubt ...error) (T, error) {
 	got, err := verify()
-	unknown := errors.Is(err, signing.ErrUnknownKey)
+	unknown := slices.ContainsFunc(doubt, func(is error) bool { return errors.Is(err, is) })
 	if err == nil || !unknown && !errors.Is(err, signing.ErrNoKeyring) {
 		return got, err
 	}

@@ -51,6 +51,18 @@ func (r Reason) StoredByDefault() bool {
 	}
 }
 
+// CodeStoredByDefault is StoredByDefault of the reason of code, but of a producer
+// signature that came too late, a second time or not at all: a wrong clock, a retry or a
+// missing setting makes those, for every message, and the bytes say nothing more.
+func CodeStoredByDefault(code wire.Code) bool {
+	switch code {
+	case wire.CodeOutsideReplayWindow, wire.CodeReplayed, wire.CodeSignatureRequired:
+		return false
+	default:
+		return ReasonOf(code).StoredByDefault()
+	}
+}
+
 // ReasonOf returns the reason of a refusal at ingress.
 func ReasonOf(code wire.Code) Reason {
 	switch code.Class() {

@@ -18,7 +18,7 @@ type Attestation struct {
 	Principal    string    // authid
 	AuthType     string    // authtype
 	NATSSubject  string    // as given to Verify
-	RecordedTime time.Time // by the broker's clock, whole seconds
+	RecordedTime time.Time // whole seconds; by the broker's clock, or by the producer's if the event has dssematerial (2 minutes behind to 1 ahead)
 	Batch        int       // events under the same signature, 1 to 32
 }
 

@@ -46,6 +46,9 @@ type Config struct {
 	Keyring func() *keyring.Ring
 	// Policy is the digest of the policy in force. Without it no receipt can be signed.
 	Policy string
+	// Connections has the ids of the producer keys of Keyring that some principal
+	// connects with, and who: they count as unknown. It must not change.
+	Connections map[string]string
 	// Seen remembers signed ephemeral events; it outlives the chain. Required.
 	Seen *Seen
 	// Shortage says what the store does not take now; nil: it takes everything. What
@@ -150,6 +153,8 @@ type work struct {
 	arena   []byte         // header lines, frames and identifiers of this batch
 	block   []byte         // the header block under construction in Flush
 	claim   *signing.Claim // of the signed event under admission; nil before the first
+	// signedAt is the recordedtime of that event.
+	signedAt time.Time
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -228,7 +233,8 @@ func (s *Session) Publish(p *Publish) *wire.Refusal {
 }
 
 // stores applies the storage rules for dead letters (docs/spec/dlq.md): schema and
-// signature failures are kept unless the subject says reject only; everything
+// signature failures are kept unless the subject says reject only, but for signatures
+// that are late, repeated or missing; everything
 // else is kept only where the subject says deadLetter.
 func (s *Session) stores(r *wire.Refusal, p *Publish) bool {
 	rt := s.routes[string(p.Subject)]
@@ -253,7 +259,7 @@ func keeps(code wire.Code, failure policy.Failure) bool {
 	case failure == policy.FailureDeadLetter:
 		return true
 	default:
-		return reason.StoredByDefault()
+		return dlq.CodeStoredByDefault(code)
 	}
 }
 
@@ -305,7 +311,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return nil
 	}
 	if s.now.Before(s.chain.cfg.NotBefore) || !s.now.Before(s.chain.cfg.NotAfter) {
-		return wire.Refuse(wire.CodeUnavailable, "attestation-key", "the broker's attestation key is not valid now")
+		return wire.Refuse(wire.CodeUnavailable, ruleAttestationKey, "the broker's attestation key is not valid now")
 	}
 	return s.admitEvent(rt, p, extra)
 }

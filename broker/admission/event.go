@@ -55,7 +55,7 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 		r = s.checkSchema(rt, e.ContentType, e.Data)
 	}
 	if r == nil && signed && rt.class == acl.ClassEphemeral {
-		r = replayed(s.chain.cfg.Seen.take(seenIDIn(s, e), s.p.FullName(), s.now))
+		r = replayed(s.chain.cfg.Seen.take(seenIDIn(s, e), s.p.FullName(), s.signedAt, s.now))
 	}
 	if r != nil {
 		s.events = s.events[:len(s.events)-1]
@@ -226,16 +226,16 @@ func eventRefusal(err error) *wire.Refusal {
 }
 
 // appendMsgID appends the stored dedup key: lower-case base32 of 130 bits of
-// SHA-256(who 0 source 0 id), where who is the key of the producer that signed the
-// event, or else the principal. So nobody can spend another publisher's identifier,
-// and a signed event is the same event whoever sends it (docs/spec/envelope.md).
+// SHA-256(who 0 source 0 id), where who is the principal, with producerScope before it
+// if the event is signed. So nobody can spend another publisher's identifier, and a
+// signed event is the same event with every subset and order of its signatures, and
+// signed anew with another key of its principal (docs/spec/envelope.md).
 func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event, signed bool) []byte {
-	who := s.p.FullName()
-	if signed {
-		who = s.claim.KeyID() // has no "/", which every principal has
-	}
 	at := len(dst)
-	dst = appendMsgKey(dst, who, e)
+	if signed {
+		dst = append(dst, producerScope...)
+	}
+	dst = appendMsgKey(dst, s.p.FullName(), e)
 	sum := sha256.Sum256(dst[at:])
 	const digits = "abcdefghijklmnopqrstuvwxyz234567" // lower case: no "N" (docs/adr/0005-attestation-text.md)
 	dst = dst[:at]
@@ -249,6 +249,10 @@ func (s *Session) appendMsgID(dst []byte, e *cloudevent.Event, signed bool) []by
 	}
 	return dst
 }
+
+// producerScope keeps signed and unsigned events of one principal apart: it has a
+// zero byte, and no principal has.
+const producerScope = "producer\x00"
 
 func appendMsgKey(dst []byte, who string, e *cloudevent.Event) []byte {
 	dst = append(dst, who...)

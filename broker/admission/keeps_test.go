@@ -15,6 +15,11 @@ func TestKeeps(t *testing.T) {
 	}{
 		{wire.CodeSchemaViolation, policy.FailureDefault, true},
 		{wire.CodeAttestationForbidden, policy.FailureDefault, true},
+		{wire.CodeProducerSignatureInvalid, policy.FailureDefault, true},
+		{wire.CodeOutsideReplayWindow, policy.FailureDefault, false},
+		{wire.CodeReplayed, policy.FailureDefault, false},
+		{wire.CodeSignatureRequired, policy.FailureDefault, false},
+		{wire.CodeSignatureRequired, policy.FailureDeadLetter, true},
 		{wire.CodePublishDenied, policy.FailureDefault, false},
 		{wire.CodeRateLimited, policy.FailureDefault, false},
 		{wire.CodePayloadTooLarge, policy.FailureDefault, false},

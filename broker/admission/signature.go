@@ -17,6 +17,9 @@ import (
 // rule of the policy does.
 const ruleSignature = "producer-signature"
 
+// ruleAttestationKey is the rule of refusals for want of a key that may attest.
+const ruleAttestationKey = "attestation-key"
+
 // openSignature is the cheap half of judging a producer signature: form, keys,
 // scope, time, replay. No hashing of the event and no curve operation happen in it;
 // nothing is remembered. e is as the client sent it. signed says whether there is one.
@@ -40,6 +43,10 @@ func openSignature(s *Session, rt *route, p *Publish, e *cloudevent.Event) (sign
 	if err != nil {
 		return true, wire.Refuse(wire.CodeSignatureUnsupported, ruleSignature, "a signed event has recordedtime, when it is published, as YYYY-MM-DDTHH:MM:SSZ")
 	}
+	// Readers compare the keyring with recordedtime, which is the producer's here.
+	if cfg := &s.chain.cfg; recorded.Before(cfg.NotBefore) || !recorded.Before(cfg.NotAfter) {
+		return true, wire.Refuse(wire.CodeUnavailable, ruleAttestationKey, "the broker's attestation key was not or will not be valid at the recordedtime of the event: sign it anew, and look at the clock")
+	}
 	keys := s.claim.Keys()
 	for i := range keys {
 		if r := judgeKey(s, &keys[i], p, e, recorded); r != nil {
@@ -52,8 +59,9 @@ func openSignature(s *Session, rt *route, p *Publish, e *cloudevent.Event) (sign
 	if r := inWindow(s, recorded); r != nil {
 		return true, r
 	}
+	s.signedAt = recorded
 	if rt.class == acl.ClassEphemeral {
-		return true, replayed(s.chain.cfg.Seen.look(seenIDIn(s, e), s.p.FullName(), s.now))
+		return true, replayed(s.chain.cfg.Seen.look(seenIDIn(s, e), s.p.FullName(), recorded, s.now))
 	}
 	return true, nil
 }
@@ -70,6 +78,8 @@ func judgeKey(s *Session, k *keyring.Key, p *Publish, e *cloudevent.Event, recor
 		return refuse(wire.CodeProducerKeyPrincipal, "")
 	case connectionKey(s, k):
 		return refuse(wire.CodeProducerKeyNotValid, " is the key of a connection")
+	case s.chain.cfg.Connections[k.ID] != "":
+		return refuse(wire.CodeProducerKeyUnknown, " is the key of the connections of another principal")
 	case !k.CoversSource(string(e.Source)):
 		return refuse(wire.CodeProducerKeySource, ", source "+printable(e.Source))
 	case !k.CoversSubject(string(p.Subject)):
@@ -99,10 +109,11 @@ func inWindow(s *Session, recorded time.Time) *wire.Refusal {
 	return wire.Refuse(wire.CodeOutsideReplayWindow, ruleSignature, detail)
 }
 
-// seenIDIn names a signed event whatever connection it comes on.
+// seenIDIn names a signed event whatever connection it comes on and whichever of its
+// signatures it bears: all its keys are of the principal that sends it (judgeKey).
 func seenIDIn(s *Session, e *cloudevent.Event) seenID {
 	at := len(s.arena)
-	s.arena = appendMsgKey(s.arena, s.claim.KeyID(), e)
+	s.arena = appendMsgKey(append(s.arena, producerScope...), s.p.FullName(), e)
 	id := seenIDOf(s.arena[at:])
 	s.arena = s.arena[:at]
 	return id
@@ -114,9 +125,11 @@ func replayed(v seenVerdict) *wire.Refusal {
 		return nil
 	case seenBefore:
 		return wire.Refuse(wire.CodeReplayed, ruleSignature, "")
+	case seenForgotten:
+		return wire.Refuse(wire.CodeOutsideReplayWindow, ruleSignature, "this node does not remember what it let in at its recordedtime: it has started since, or its clock was set")
 	}
 	r := wire.Refuse(wire.CodeUnavailable, ruleSignature, "this node remembers as many signed ephemeral events as it can")
-	r.RetryAfter = seenWindow
+	r.RetryAfter = seenStep
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/big"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -234,7 +235,7 @@ func TestReplayWindow(t *testing.T) {
 			t.Errorf("recordedtime %v from now: %v, want accepted %v", ahead, r, want)
 		}
 	}
-	if policy.MinDuplicateWindow < policy.ReplayPast+policy.ReplayFuture {
+	if policy.MinDuplicateWindow <= policy.ReplayPast+policy.ReplayFuture || policy.DefaultDuplicateWindow < policy.MinDuplicateWindow {
 		t.Error("a stream forgets a signed event while its recordedtime still lets it in")
 	}
 }
@@ -397,7 +398,8 @@ func msgID(t *testing.T, header string) string {
 }
 
 // Whoever is not the producer cannot make an event whose dedup key is that of a
-// producer's: the key is bound to the event key, and what the client sends is no key.
+// producer's: it is bound to the principal and to the signature, and what the client
+// sends is no key.
 func threatDedup(t *testing.T, f *fixture) {
 	_, signed := f.accepted("signed", "orders.created", f.signed("good", "orders.created"))
 	_, other := f.accepted("other key", "orders.created", f.signed("second", "orders.created"))
@@ -408,8 +410,11 @@ func threatDedup(t *testing.T, f *fixture) {
 		t.Fatal(r)
 	}
 	ids := []string{msgID(t, signed), msgID(t, other), msgID(t, string(frames(t, []byte(out))[0].header))}
-	if ids[0] == ids[1] || ids[0] == ids[2] || ids[1] == ids[2] {
-		t.Errorf("dedup keys are not bound to who signed: %v", ids)
+	if ids[0] == ids[2] {
+		t.Errorf("an unsigned event has the dedup key of a signed one: %v", ids)
+	}
+	if ids[0] != ids[1] {
+		t.Errorf("an event signed anew with another key of its principal has another dedup key: %v", ids)
 	}
 	e := f.signed("good", "orders.created")
 	lines := strings.Split(strings.TrimSuffix(string(cloudevent.AppendHeaders(nil, e)), "\r\n"), "\r\n")
@@ -534,50 +539,88 @@ func threatMalleability(t *testing.T, f *fixture) {
 func TestSeen(t *testing.T) {
 	var s Seen
 	id := func(n int) seenID { return seenIDOf(fmt.Append(nil, n)) }
-	take := func(n int, who string, at time.Time, want seenVerdict) {
+	take := func(n int, who string, recorded, at time.Time, want seenVerdict) {
 		t.Helper()
-		if got := s.look(id(n), who, at); got != want {
+		if got := s.look(id(n), who, recorded, at); got != want {
 			t.Errorf("look at %d of %s: got %v, want %v", n, who, got, want)
 		}
-		if got := s.take(id(n), who, at); got != want {
+		if got := s.take(id(n), who, recorded, at); got != want {
 			t.Errorf("take %d of %s: got %v, want %v", n, who, got, want)
 		}
 	}
-	at := start
-	take(0, "a", at, seenNew)
-	for range 5 { // it stays for a window at least, and goes after two
-		at = at.Add(seenWindow / 2)
-		if want := at.Sub(start) < 2*seenWindow; want {
-			take(0, "b", at, seenBefore)
+	// It stays for as long as its time would let it in, and goes soon after that.
+	take(0, "t/a", start, start, seenNew)
+	for at := start; at.Before(start.Add(policy.ReplayPast)); at = at.Add(time.Second) {
+		take(0, "t/a", start, at, seenBefore)
+	}
+	take(0, "t/a", start.Add(policy.ReplayFuture), start, seenBefore) // with another time too
+	s.Sweep(start.Add(policy.ReplayPast + seenStep))
+	take(0, "t/a", start, start.Add(policy.ReplayPast+seenStep), seenForgotten)
+	s.Sweep(start.Add(seenLongest))
+	if s.total != 0 || len(s.steps) != 0 || len(s.count) != 0 || !s.expires.IsZero() {
+		t.Errorf("%d events are remembered for ever: %v, %v", s.total, s.steps, s.count)
+	}
+	// One principal cannot fill it for the others, nor one tenant.
+	at := start.Add(time.Hour)
+	for _, who := range []string{"t/a", "t/b"} {
+		for n := range maxSeenPerPrincipal {
+			if s.take(seenIDOf(fmt.Append(nil, who, n)), who, at, at) != seenNew {
+				t.Fatal("refused before it is full")
+			}
 		}
+		take(maxSeen, who, at, at, seenFull)
 	}
-	take(0, "a", at, seenNew)
-	take(0, "a", at.Add(-time.Hour), seenBefore) // a clock that goes back forgets nothing
-	// One principal cannot fill it for the others.
-	for n := 1; n < maxSeenPerPrincipal; n++ {
-		if s.take(id(n), "a", at) != seenNew {
-			t.Fatal("refused before it is full")
-		}
+	take(maxSeen, "t/c", at, at, seenFull)
+	take(maxSeen, "u/a", at, at, seenNew)
+	take(maxSeen+1, "t/c", at.Add(seenLongest), at.Add(seenLongest), seenNew)
+}
+
+// A clock that is set forward and back, or a process that begins, makes nothing new.
+func TestSeenForgetsNoReplay(t *testing.T) {
+	var s Seen
+	id := seenIDOf([]byte("x"))
+	if got := s.take(id, "t/a", start, start); got != seenNew {
+		t.Fatal(got)
 	}
-	take(maxSeenPerPrincipal, "a", at, seenFull)
-	take(maxSeenPerPrincipal, "b", at, seenNew)
-	s.Sweep(at.Add(seenWindow))
-	s.Sweep(at.Add(2 * seenWindow))
-	if n := len(s.young.ids) + len(s.old.ids); n != 0 {
-		t.Errorf("%d events are remembered for ever", n)
+	s.Sweep(start.Add(time.Hour))
+	if got := s.look(id, "t/a", start, start.Add(time.Second)); got != seenForgotten {
+		t.Errorf("after a clock that went an hour ahead and back: got %v", got)
 	}
-	take(maxSeenPerPrincipal+1, "a", at.Add(2*seenWindow), seenNew)
+	var next Seen
+	next.Begin(start.Add(1500 * time.Millisecond))
+	if got := next.look(id, "t/a", start, start.Add(time.Second)); got != seenForgotten {
+		t.Errorf("after a restart: got %v", got)
+	}
+	if got := next.look(id, "t/a", start.Add(time.Second), start.Add(time.Second)); got != seenNew {
+		t.Errorf("of after the restart: got %v", got)
+	}
+	f := newFixture(t)
+	f.seen.Begin(start.Add(1500 * time.Millisecond))
+	f.refused("recorded before the process began", "telemetry.cpu", f.signed("good", "telemetry.cpu"), wire.CodeOutsideReplayWindow)
+}
+
+// The rate that docs/spec/envelope.md promises follows from the bounds.
+func TestSeenRateIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/spec/envelope.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds := int(seenLongest / time.Second)
+	want := fmt.Sprintf("%d/s of one principal, %d/s of one tenant and %d/s in all", maxSeenPerPrincipal/seconds, maxSeenPerTenant/seconds, maxSeen/seconds)
+	if !strings.Contains(string(doc), want) {
+		t.Errorf("docs/spec/envelope.md does not say %q", want)
+	}
 }
 
 // What the node cannot remember it does not let in, and says when to come again.
 func TestSeenFullIsARefusal(t *testing.T) {
 	f := newFixture(t)
-	f.seen.take(seenIDOf([]byte("x")), "shop/checkout", start)
-	f.seen.young.count["shop/checkout"] = maxSeenPerPrincipal
+	f.seen.take(seenIDOf([]byte("x")), "shop/checkout", start, start)
+	f.seen.count["shop/checkout"] = maxSeenPerPrincipal
 	e := f.signed("good", "telemetry.cpu")
 	f.refused("full", "telemetry.cpu", e, wire.CodeUnavailable)
-	if r, _ := f.send("telemetry.cpu", e); r.RetryAfter != seenWindow {
-		t.Errorf("retry after %v, want %v", r.RetryAfter, seenWindow)
+	if r, _ := f.send("telemetry.cpu", e); r.RetryAfter != seenStep {
+		t.Errorf("retry after %v, want %v", r.RetryAfter, seenStep)
 	}
 	f.accepted("stored events do not need it", "orders.created", f.signed("good", "orders.created"))
 }
@@ -603,7 +646,7 @@ func TestEveryByteOfASignedPublishCounts(t *testing.T) {
 					out := f.session.Flush(nil)
 					if r == nil && f.sameEvent(frames(t, out)[0], e) {
 						same++
-						f.seen.young = generation{}
+						f.seen.steps = nil
 					} else if r == nil {
 						accepted++
 						t.Errorf("%s, %s byte %d xor %#x: let in as another event", subject, part, i, mask)

@@ -12,8 +12,8 @@ import (
 // Defaults of the keys that may be left out.
 const (
 	DefaultMaxAge             = 30 * 24 * time.Hour
-	DefaultDuplicateWindow    = 3 * time.Minute
-	MinDuplicateWindow        = ReplayPast + ReplayFuture
+	DefaultDuplicateWindow    = MinDuplicateWindow
+	MinDuplicateWindow        = ReplayPast + ReplayFuture + replaySlack
 	DefaultBurst              = time.Second
 	DefaultDeadLetterMaxBytes = 64 * MiB
 	DefaultDeadLetterMaxAge   = 7 * 24 * time.Hour

@@ -56,7 +56,7 @@ func TestLoad(t *testing.T) {
 
 	orders := shop.StreamFor("orders.eu.created")
 	if orders == nil || orders.Name != "ORDERS" || orders.MaxBytes != 20*GiB || orders.MaxAge != 30*24*time.Hour ||
-		orders.MaxMsgSize != 256*KiB || orders.DuplicateWindow != 3*time.Minute || orders.Replicas != 0 {
+		orders.MaxMsgSize != 256*KiB || orders.DuplicateWindow != 4*time.Minute || orders.Replicas != 0 {
 		t.Errorf("ORDERS: %+v", orders)
 	}
 	if p := shop.StreamFor("payments.eu.failed"); p == nil || p.DuplicateWindow != 10*time.Minute || p != shop.Stream("PAYMENTS") {

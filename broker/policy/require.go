@@ -16,11 +16,14 @@ const (
 
 // ReplayPast and ReplayFuture bound the recordedtime of a signed event at ingress,
 // by the clock of the broker. Within them the deduplication of the stream, which by
-// MinDuplicateWindow lasts as long, or the node's memory of ephemeral events, keeps
+// MinDuplicateWindow lasts longer, or the node's memory of ephemeral events, keeps
 // a signed event from being taken in twice.
 const (
 	ReplayPast   = 2 * time.Minute
 	ReplayFuture = time.Minute
+	// replaySlack is for a clock that is set back, and for the time from the check of
+	// recordedtime to the place in the stream.
+	replaySlack = time.Minute
 )
 
 // checkRequire refuses levels that nothing could reach on the subject. That the
@@ -28,6 +31,7 @@ const (
 // stream: see MinDuplicateWindow.
 func (m *merged) checkRequire(f *faults) {
 	for _, b := range m.bindings {
+		m.checkSilent(b, f)
 		switch {
 		case b.Require == "" || b.Require == RequireAttested:
 		case isRPC(b.Match):
@@ -50,5 +54,23 @@ func (m *merged) checkLogged(b *bindingDecl, f *faults) {
 		if wire.Overlap(w.text, b.Match) {
 			f.add(b.At, "subject rule %s: require: logged, and ephemeral subject %s at %s is not stored", b.Match, w.text, w.at)
 		}
+	}
+}
+
+// checkSilent refuses a rule that takes a demand of a wider one back without a word:
+// the most specific rule holds alone, so one that was written for a schema or a limit
+// would let unsigned events in.
+func (m *merged) checkSilent(b *bindingDecl, f *faults) {
+	if b.Require != "" {
+		return
+	}
+	for _, wider := range m.bindings {
+		demands := wider.Require == RequireProducer || wider.Require == RequireLogged
+		if !demands || wider.Match == b.Match || isRPC(wider.Match) != isRPC(b.Match) || !wire.Subset(b.Match, wider.Match) {
+			continue
+		}
+		f.add(b.At, "subject rule %s: it holds in place of %s at %s, which has require: %s; say require: %s here too, or require: attested to do without",
+			b.Match, wider.Match, wider.At, wider.Require, wider.Require)
+		return
 	}
 }

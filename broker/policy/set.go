@@ -144,7 +144,7 @@ type Stream struct {
 	// UnsafeSingleReplica keeps one copy in a cluster too: the stream is gone with its
 	// node. Without it one copy is refused there.
 	UnsafeSingleReplica bool
-	DuplicateWindow     time.Duration // default and least 3 minutes
+	DuplicateWindow     time.Duration // default and least 4 minutes
 	// Log keeps a transparency log of the stream (docs/spec/log.md). Default: none; it
 	// costs work and storage for every event.
 	Log bool

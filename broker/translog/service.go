@@ -52,8 +52,8 @@ type Config struct {
 	// HistoryEvery is how often a checkpoint goes to AUDIT, which keeps them for good;
 	// default one hour, with which the room for a log lasts for years.
 	HistoryEvery time.Duration
-	Now       func() time.Time // default time.Now
-	Log       zerolog.Logger
+	Now          func() time.Time // default time.Now
+	Log          zerolog.Logger
 }
 
 // State is what this node knows of one log.

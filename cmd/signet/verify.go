@@ -22,8 +22,9 @@ import (
 
 func verifyCommand(a *app) *cobra.Command {
 	var ringFile, root, receipts, event string
+	var producerOnly bool
 	cmd := &cobra.Command{
-		Use: "verify FILE|- [--keyring FILE --root O...]", Short: "prove who published an event, and that it is unchanged",
+		Use: "verify FILE|- [--keyring FILE --root O...] [--producer-only]", Short: "prove who published an event, and that it is unchanged",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if receipts != "" {
 				return exactly()(cmd, args)
@@ -35,7 +36,8 @@ attributes natssubject and attestation (signet sub -o json writes them; an event
 with dssematerial or attestationmaterial in place of attestation is read too). It
 says who published it, on which subject and when, by which broker key, and which
 producer signed it, if one did. Any changed byte of data or attributes makes it
-fail, with exit code 3.
+fail, with exit code 3. So does an event that only its producer has signed: nobody
+says that it was published, or when. --producer-only accepts it.
 
 A proof of signet prove is verified too: that what it holds stands in the log of its
 stream, and in a range that none is missing. It has its own keyring; --root is enough.
@@ -58,9 +60,10 @@ from the context; a context without a keyring file asks its broker.`,
 			case event != "":
 				return &usageError{msg: "--event is for --receipt; an event alone is the argument: signet verify FILE"}
 			}
-			return verifyFile(ctx, a, args[0], ringFile, root)
+			return verifyFile(ctx, a, args[0], ringFile, root, producerOnly)
 		}),
 	}
+	cmd.Flags().BoolVar(&producerOnly, "producer-only", false, "accept events that bear their producer's signature and no broker's attestation")
 	cmd.Flags().StringVar(&ringFile, "keyring", "", "signed keyring (default: of the context, else fetched)")
 	cmd.Flags().StringVar(&receipts, "receipt", "", "file with signed acknowledgements, one a line, in place of events")
 	cmd.Flags().StringVar(&event, "event", "", "with --receipt: file with the events that the receipts must be of")
@@ -68,7 +71,7 @@ from the context; a context without a keyring file asks its broker.`,
 	return cmd
 }
 
-func verifyFile(ctx context.Context, a *app, file, ringFile, root string) error {
+func verifyFile(ctx context.Context, a *app, file, ringFile, root string, producerOnly bool) error {
 	in := a.stdin
 	if file != "-" {
 		f, err := os.Open(file)
@@ -92,7 +95,7 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string) error 
 		return err
 	}
 	held := func() *keyring.Ring { return ring }
-	v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring}
+	v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring, producerOnly: producerOnly}
 	good, bad, one, err := verifyAll(ctx, a, in, v)
 	if err != nil {
 		return err
@@ -203,6 +206,7 @@ type proof struct {
 	Batch     int        `json:"batch,omitempty"`
 	Producer  string     `json:"producer,omitempty"`    // principal of the key that signed the event
 	EventKey  string     `json:"producerKey,omitempty"` // that key
+	Bare      bool       `json:"notAttested,omitempty"` // the producer's signature holds, and there is no other
 	Bytes     int        `json:"bytes"`
 }
 
@@ -212,6 +216,8 @@ type checker struct {
 	producers *signing.ProducerVerifier
 	ring      *keyring.Ring
 	scratch   cloudevent.Scratch
+
+	producerOnly bool // events without an attestation pass
 }
 
 func (v *checker) check(n int, raw []byte) *proof {
@@ -231,6 +237,7 @@ func (v *checker) check(n int, raw []byte) *proof {
 	// The broker's word and the producer's are two statements, and what is there must hold.
 	producers := len(e.Get(wire.AttrDSSE)) > 0
 	var err error
+	claim := new(signing.Claim)
 	switch {
 	case len(e.Get(wire.AttrAttestation)) > 0:
 		var att signing.Attestation
@@ -241,8 +248,9 @@ func (v *checker) check(n int, raw []byte) *proof {
 		err = v.checkDSSE(p, &e, e.Get(wire.AttrExpanded))
 	case !producers:
 		err = signing.ErrMissing
-	case !errors.Is(v.producers.Read(new(signing.Claim), &e), signing.ErrKeyNotValid):
-		// It never was on the bus: the producer's is the only one.
+	case !errors.Is(v.producers.Read(claim, &e), signing.ErrKeyNotValid):
+		// The producer's is the only one.
+		p.Bare, err = true, alone(&e, claim)
 	default:
 		producers, err = false, v.checkDSSE(p, &e, e.Get(wire.AttrDSSE))
 	}
@@ -250,11 +258,30 @@ func (v *checker) check(n int, raw []byte) *proof {
 		err = v.checkProducer(p, &e)
 	}
 	if err != nil {
-		p.Reason = reason(err)
+		p.Reason, p.Bare = reason(err), false
 		return p
 	}
-	p.OK = true
+	if p.OK = !p.Bare || v.producerOnly; !p.OK {
+		p.Reason = "it is signed by its producer " + p.Producer + " and NOT attested: no broker says that it was published, or when (--producer-only accepts it)"
+	}
 	return p
+}
+
+// alone says whether the producer's signature may stand alone on e: nothing on it may
+// look like a broker's word, and without a trusted time a key that was revoked proves
+// nothing, whatever time the event claims.
+func alone(e *cloudevent.Event, claim *signing.Claim) error {
+	for _, name := range []string{wire.AttrAuthID, wire.AttrAuthType, wire.AttrExpanded} {
+		if len(e.Get(name)) > 0 {
+			return fmt.Errorf("it has %s, which only a broker sets, and no attestation: it was taken away, or the event is made up", name)
+		}
+	}
+	for _, k := range claim.Keys() {
+		if !k.RevokedAt.IsZero() {
+			return fmt.Errorf("its producer key %s was revoked, and no broker says that it was signed before", k.ID)
+		}
+	}
+	return nil
 }
 
 // checkDSSE verifies the standard form of an attestation, as bridges write it.
@@ -275,8 +302,8 @@ func (v *checker) checkProducer(p *proof, e *cloudevent.Event) error {
 		return fmt.Errorf("producer signature: %w", err)
 	}
 	p.Producer, p.EventKey = sig.Principal, sig.KeyID
-	if p.Recorded == nil {
-		p.Principal, p.Recorded = sig.Principal, &sig.RecordedTime
+	if p.Bare {
+		p.Recorded = &sig.RecordedTime
 	}
 	return nil
 }
@@ -301,6 +328,10 @@ func printProofLine(a *app, p *proof) {
 		fmt.Fprintf(a.stdout, "NOT VERIFIED  %d  %s  %s  %s\n", p.Number, orDash(p.Subject), orDash(p.ID), clean(p.Reason))
 		return
 	}
+	if p.Bare {
+		fmt.Fprintf(a.stdout, "ok, NOT attested  %d  %s  %s  %s  %s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Producer), clean(p.ID))
+		return
+	}
 	fmt.Fprintf(a.stdout, "ok  %d  %s  %s  %s  %s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Principal), clean(p.ID))
 }
 
@@ -314,7 +345,11 @@ func printProof(a *app, p *proof, ring *keyring.Ring) {
 	if p.Batch > 1 {
 		signedWith = plural(p.Batch-1, "other event")
 	}
-	fmt.Fprintf(a.stdout, "VERIFIED: %s published this on %s\n", clean(p.Principal), clean(p.Subject))
+	if p.Bare {
+		fmt.Fprintf(a.stdout, "VERIFIED: signed by its producer %s for %s, and NOT attested\n", clean(p.Producer), clean(p.Subject))
+	} else {
+		fmt.Fprintf(a.stdout, "VERIFIED: %s published this on %s\n", clean(p.Principal), clean(p.Subject))
+	}
 	principal := p.Principal
 	if p.AuthType != "" {
 		principal += " (" + p.AuthType + ")"

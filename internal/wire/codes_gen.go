@@ -74,7 +74,7 @@ const (
 	CodeProducerKeySubject Code = 40307
 	// CodeOutsideReplayWindow: the recordedtime of the signed event is too old or in the future.
 	CodeOutsideReplayWindow Code = 40308
-	// CodeReplayed: a signed event of this key, source and id was published already.
+	// CodeReplayed: a signed event of this principal, source and id was published already.
 	CodeReplayed Code = 40309
 	// CodeProducerSignatureInvalid: the producer signature does not match the event on this subject.
 	CodeProducerSignatureInvalid Code = 40310
@@ -150,7 +150,7 @@ var registry = []Entry{
 	{Code: CodeProducerKeySource, Name: "ProducerKeySource", Class: ClassBadSignature, Status: 403, Title: "the producer key may not sign events of this source", Fix: "use a source that the key has under sources in the keyring, or another key"},
 	{Code: CodeProducerKeySubject, Name: "ProducerKeySubject", Class: ClassBadSignature, Status: 403, Title: "the producer key may not sign for this subject, or the event was signed for another", Fix: "sign the event for the subject that it is published on, with a key that has the subject in the keyring"},
 	{Code: CodeOutsideReplayWindow, Name: "OutsideReplayWindow", Class: ClassBadSignature, Status: 403, Title: "the recordedtime of the signed event is too old or in the future", Fix: "sign the event when it is published, and set the clock of the producer"},
-	{Code: CodeReplayed, Name: "Replayed", Class: ClassBadSignature, Status: 403, Title: "a signed event of this key, source and id was published already", Fix: "nothing if it is a retry: the event was published; a new event needs an id of its own"},
+	{Code: CodeReplayed, Name: "Replayed", Class: ClassBadSignature, Status: 403, Title: "a signed event of this principal, source and id was published already", Fix: "nothing if it is a retry: the event was published; a new event needs an id of its own"},
 	{Code: CodeProducerSignatureInvalid, Name: "ProducerSignatureInvalid", Class: ClassBadSignature, Status: 403, Title: "the producer signature does not match the event on this subject", Fix: "change nothing after signing, and publish on the subject that was signed"},
 	{Code: CodeSignatureRequired, Name: "SignatureRequired", Class: ClassBadSignature, Status: 403, Title: "the policy requires a producer signature on this subject", Fix: "sign with an event key: client.WithEventKeyFile, or signet pub --sign-key FILE"},
 	{Code: CodeSchemaViolation, Name: "SchemaViolation", Class: ClassSchemaViolation, Status: 422, Title: "the payload does not match the schema of the subject", Fix: "see violations; signet dlq ls finds the stored payload by its ref"},
