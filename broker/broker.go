@@ -93,7 +93,7 @@ type storage struct {
 	nodes   *nodes // nil without a cluster
 	held    holds  // nothing without a cluster
 	own     *ownStreams
-	logs    *translog.Service
+	logs    atomic.Pointer[translog.Service]
 }
 
 // inForce is what changes while the broker runs: what a reload replaces, and how

@@ -44,12 +44,13 @@ func startLogs(b startup, m *material) error {
 	if b.barrier != nil {
 		cfg.Durable = b.barrier.Wait
 	}
-	var err error
-	if b.logs, err = translog.New(cfg); err != nil {
+	service, err := translog.New(cfg)
+	if err != nil {
 		return err
 	}
-	b.logs.Set(loggedStreams(m.policy))
-	b.running("logs", b.logs.Shutdown)
+	service.Set(loggedStreams(m.policy))
+	b.logs.Store(service) // metrics and health have been asking since the operations port is open
+	b.running("logs", service.Shutdown)
 	return nil
 }
 
@@ -66,10 +67,18 @@ func loggedStreams(set *policy.Set) []translog.Source {
 	return out
 }
 
+// logStates are those of all logs; none before the logs are started.
+func logStates(b *Broker) []translog.State {
+	if s := b.logs.Load(); s != nil {
+		return s.States()
+	}
+	return nil
+}
+
 // logHealth says which logs of a tenant stand still on this node.
 func (b view) logHealth(tenant string) adminapi.HealthPart {
 	h := adminapi.HealthPart{Part: "log", OK: true}
-	for _, st := range b.logs.States() {
+	for _, st := range logStates(b.Broker) {
 		if st.Tenant == tenant && errors.Is(st.Fault, translog.ErrDisagrees) {
 			h.OK, h.Detail = false, fmt.Sprintf("log of %s: %v: signet log verify %s", st.Stream, st.Fault, st.Stream)
 		}
@@ -81,10 +90,7 @@ func (b view) logHealth(tenant string) adminapi.HealthPart {
 func logMetrics(b *Broker) []ops.Source {
 	each := func(name, help string, kind ops.Kind, read func(*translog.State) float64) ops.Source {
 		return ops.Source{Name: name, Help: help, Kind: kind, Labels: []string{"tenant", "stream"}, Read: func(emit func(float64, ...string)) {
-			if b.logs == nil {
-				return
-			}
-			for _, st := range b.logs.States() {
+			for _, st := range logStates(b) {
 				emit(read(&st), st.Tenant, st.Stream)
 			}
 		}}

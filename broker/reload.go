@@ -146,7 +146,7 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 		b.material.Store(m)
 		b.chain.Store(chain)
 		b.gate.Reload(m.policy)
-		b.logs.Set(loggedStreams(m.policy))
+		b.logs.Load().Set(loggedStreams(m.policy))
 		if m.ring.Version() != old.ring.Version() && b.admin != nil {
 			admin.RingChanged(b.admin)
 		}

@@ -193,7 +193,7 @@ func TestApplyPolicy(t *testing.T) {
 			t.Errorf("%s: deny purge %v, rollup %v, direct %v", stream, c.DenyPurge, c.AllowRollup, c.AllowDirect)
 		}
 	}
-	if c := r.config("ORDERS"); c.MaxAge != time.Hour || c.Duplicates != 3*time.Minute || c.MaxMsgSize != 100<<10+headerBudget || c.MaxBytes != 4<<20 {
+	if c := r.config("ORDERS"); c.MaxAge != time.Hour || c.Duplicates != policy.DefaultDuplicateWindow || c.MaxMsgSize != 100<<10+headerBudget || c.MaxBytes != 4<<20 {
 		t.Errorf("ORDERS: %+v", c)
 	}
 	if c := r.config("DLQ"); len(c.Subjects) != 1 || c.Subjects[0] != "$SIGNET.DLQ.>" || c.MaxAge != time.Hour {

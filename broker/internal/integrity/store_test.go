@@ -3,6 +3,7 @@ package integrity
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -166,10 +167,16 @@ func copyStore(tb testing.TB, from string) string {
 			return os.MkdirAll(target, 0o700)
 		}
 		fi, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a running server has renamed it meanwhile
+		}
 		if err != nil {
 			return err
 		}
 		in, err := os.Open(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
