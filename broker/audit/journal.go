@@ -26,8 +26,8 @@ const (
 	// refuseFor is how long logins and changes are refused after the spool could not be
 	// written; then it is tried again.
 	refuseFor = time.Second
-	// reserve is the part of the spool, in percent, that only changes and logins may
-	// fill: a flood of refusals must not keep them out.
+	// reserve is the part of the queue and of the spool, in percent, that only changes
+	// and successful logins may fill: a flood of refusals must not keep them out.
 	reserve = 25
 )
 
@@ -137,6 +137,10 @@ func OpenJournal(cfg JournalConfig) (*Journal, error) {
 	}
 	for _, f := range frames {
 		l := j.lines[f.tenant]
+		if l != nil && f.to.ChainID == l.stored.ChainID && f.to.Seq <= l.stored.Seq {
+			f.seg.pending.Add(-1) // killed before its segment was removed: the stream has it
+			continue
+		}
 		switch {
 		case f.to.Node != cfg.Node: // the node has another name now; its old frames still go to their stream
 			l = lineOf(j, f.tenant+"\x00"+f.to.Node, f.tenant)
@@ -193,12 +197,18 @@ func (j *Journal) Keep(ctx context.Context, e auditlog.Entry) error {
 }
 
 // Room says whether what must be on record can be: nil, or an error that says what
-// to do. It does not block.
+// to do. It does not wait for I/O.
 //
 // Errors: ErrFull, ErrSpool.
 func (j *Journal) Room() error {
 	if j.cfg.Now().UnixNano() < j.refused.Load() {
 		return fmt.Errorf("%w: %s cannot be written; see the log of the broker", ErrSpool, j.cfg.Dir)
+	}
+	j.mu.Lock()
+	queued := len(j.queue)
+	j.mu.Unlock()
+	if queued >= maxQueue {
+		return fmt.Errorf("%w: %d records wait in memory for the disk of %s; try again in a moment", ErrFull, queued, j.cfg.Dir)
 	}
 	if j.held.Load() >= maxQueue {
 		return fmt.Errorf("%w: the stream AUDIT does not answer, and the chain of a tenant cannot be begun", ErrFull)
@@ -227,24 +237,11 @@ func (j *Journal) put(e auditlog.Entry, kept chan<- error) {
 		if kept != nil {
 			kept <- ErrClosed
 		}
-	case kept == nil && (len(j.queue) >= maxQueue || j.fullFor(e.Kind)):
+	case kept == nil && (len(j.queue) >= queueFor(&e) || j.fullFor(&e)):
 		j.loseLocked(e.Tenant, 1)
 	default:
 		j.queue = append(j.queue, queued{e, kept})
 	}
-}
-
-// fullFor says whether the spool has no room for a kind.
-func (j *Journal) fullFor(k auditlog.Kind) bool {
-	limit := j.cfg.Spool
-	switch k {
-	case auditlog.KindRefusal, auditlog.KindDelivered, auditlog.KindDelivery, auditlog.KindRead:
-		limit -= limit * reserve / 100
-	case auditlog.KindPolicy, auditlog.KindSchema, auditlog.KindKeys, auditlog.KindBroker, auditlog.KindChain:
-		// Few, and a revocation must get through whatever the trail is like.
-		limit += limit * reserve / 100
-	}
-	return j.spool.bytes.Load() >= limit
 }
 
 func (j *Journal) loseLocked(tenant string, n uint64) {
@@ -342,14 +339,14 @@ func (j *Journal) leftLocked() int {
 
 // shed counts what there is no room for any more, where nobody waits for it.
 func (j *Journal) shed(w *job) {
-	if !j.fullFor(auditlog.KindRefusal) {
+	if !j.fullFor(&auditlog.Entry{Kind: auditlog.KindRefusal}) {
 		return
 	}
 	rest := w.entries[:0]
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, q := range w.entries {
-		if q.kept == nil && j.fullFor(q.entry.Kind) {
+		if q.kept == nil && j.fullFor(&q.entry) {
 			j.loseEntryLocked(w.tenant, &q.entry)
 			continue
 		}
@@ -381,7 +378,7 @@ func (j *Journal) takeLocked() []*job {
 		w.entries = append(w.entries, q)
 	}
 	for tenant, n := range j.lost {
-		if j.lines[tenant] != nil && !j.fullFor(auditlog.KindLost) {
+		if j.lines[tenant] != nil && !j.fullFor(&auditlog.Entry{Kind: auditlog.KindLost}) {
 			add(tenant, queued{entry: auditlog.Entry{Time: j.cfg.Now(), Kind: auditlog.KindLost, Outcome: auditlog.OutcomeFailed, Count: n, Detail: "records that could not be kept"}})
 			delete(j.lost, tenant)
 		}
@@ -391,7 +388,7 @@ func (j *Journal) takeLocked() []*job {
 		switch {
 		case j.lines[tenant] != nil:
 			add(tenant, q)
-		case len(j.waiting[tenant]) < maxQueue:
+		case len(j.waiting[tenant]) < queueFor(&q.entry):
 			j.waiting[tenant] = append(j.waiting[tenant], q)
 			j.held.Add(1)
 			j.poke()

@@ -321,13 +321,13 @@ func tenantOf(key string) string {
 func (j publisher) match(l *chain, at auditlog.Position) (done int, known bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if at == l.stored { // both zero: nothing was ever stored
-		return 0, true
-	}
-	for i, f := range l.pending {
+	for i, f := range l.pending { // first: a batch that is stored and pending goes out once
 		if f.to == at {
 			return i + 1, true
 		}
+	}
+	if at == l.stored { // both zero: nothing was ever stored
+		return 0, true
 	}
 	// A new chain follows on an older one.
 	return 0, l.stored.Seq == 0 && at.ChainID != l.writer.Position().ChainID

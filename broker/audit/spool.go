@@ -219,14 +219,14 @@ func (s *spool) activeLocked() (*segment, error) {
 		return s.segments[n-1], nil
 	}
 	name := filepath.Join(s.dir, fmt.Sprintf("%020d%s", s.next, segmentSuffix))
+	s.next++ // also after an error: the name may be taken then
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	if err := syncFolder(s.dir); err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close(), os.Remove(name))
 	}
-	s.next++
 	s.segments = append(s.segments, &segment{file: f, name: name})
 	return s.segments[len(s.segments)-1], nil
 }
@@ -266,7 +266,7 @@ func (s *spool) drop(node string, chains map[string]auditlog.Position) error {
 		faults = append(faults, seg.file.Close(), os.Remove(seg.name))
 		return true
 	})
-	return errors.Join(faults...)
+	return errors.Join(append(faults, syncFolder(s.dir))...)
 }
 
 // close closes the files.
