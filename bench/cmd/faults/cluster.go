@@ -86,7 +86,7 @@ const overseer = `  - name: overseer
 func (g *ground) policy() string {
 	text, letters := policyWith("1GiB"), "96MiB"
 	if g.small {
-		text, letters = policyWith("280MiB"), "16MiB"
+		text, letters = policyWith("250MiB"), "16MiB"
 	}
 	return strings.Replace(text, "deadLetter: {maxBytes: 1MiB}", "deadLetter: {maxBytes: "+letters+"}", 1) + overseer
 }
