@@ -31,7 +31,9 @@ func putKeys(ctx context.Context, b *Broker, doc []byte, cutOff []string) (admin
 	if err != nil {
 		return out, refuseRing(err)
 	}
-	switch err := keepRing(ctx, b, ring, doc); {
+	// Another node may have kept a revocation that has not come here: it must not be undone.
+	may := func(kept *keyring.Ring) error { return errors.Join(ring.Replaces(kept), ring.Keeps(kept, now)) }
+	switch err := keepRing(ctx, b, ring, doc, may); {
 	case errors.Is(err, errRingTaken):
 		return out, refuseRing(err)
 	case err != nil: // a revocation must not wait for a quorum

@@ -23,11 +23,11 @@ const (
 var errRingTaken = errors.New("broker: another keyring was pushed")
 
 // keepRing puts a keyring into the broker's own stream, in the place of an older one by
-// compare and swap: of two pushes at two nodes one wins. What is there already is no
-// fault.
+// compare and swap: of two pushes at two nodes one wins. may judges what it is to
+// replace, which this node need not have heard of yet. What is there already is no fault.
 //
 // Errors: errRingTaken; anything else says that the store does not answer now.
-func keepRing(ctx context.Context, b *Broker, ring *keyring.Ring, doc []byte) error {
+func keepRing(ctx context.Context, b *Broker, ring *keyring.Ring, doc []byte, may func(kept *keyring.Ring) error) error {
 	ctx, cancel := context.WithTimeout(ctx, ringStoring)
 	defer cancel()
 	js, kept, err := keptRing(ctx, b)
@@ -35,7 +35,7 @@ func keepRing(ctx context.Context, b *Broker, ring *keyring.Ring, doc []byte) er
 		return err
 	}
 	if kept.ring != nil {
-		if err := ring.Replaces(kept.ring); err != nil {
+		if err := may(kept.ring); err != nil {
 			return fmt.Errorf("%w: %w", errRingTaken, err)
 		}
 		if ring.Version() == kept.ring.Version() {
@@ -104,7 +104,7 @@ func syncRing(ctx context.Context, b *Broker) {
 			b.log.Warn().Err(err).Uint64("keyring", kept.ring.Version()).Msg("the keyring in the stream KEYS is refused")
 		}
 	case (kept.ring == nil || kept.ring.Version() < m.ring.Version()) && len(m.ringDoc) <= maxPushedRing:
-		if err := keepRing(ctx, b, m.ring, m.ringDoc); err != nil && !errors.Is(err, errRingTaken) && ctx.Err() == nil {
+		if err := keepRing(ctx, b, m.ring, m.ringDoc, m.ring.Replaces); err != nil && !errors.Is(err, errRingTaken) && ctx.Err() == nil {
 			b.log.Warn().Err(err).Msg("the keyring in force is not kept in the stream KEYS")
 		}
 	}

@@ -454,13 +454,14 @@ func (w *writer) saveTiles(ctx context.Context, tiles []tlog.Tile) error {
 }
 
 // takeTile deals with a tile that another writer has left, which stopped before its
-// checkpoint: it is replaced, if this writer still has the log.
+// checkpoint: it is replaced, if this writer still has the log. One that holds all of t
+// is kept: the writer that left it is ahead, and a tile never gets shorter.
 func (w *writer) takeTile(ctx context.Context, t *tlog.Tile, subject string) (uint64, error) {
 	have, seq, err := w.l.s.archive.tile(ctx, &w.cp.Origin, t.Level, t.Index)
 	if err != nil {
 		return 0, err
 	}
-	if bytes.Equal(have, t.Bytes()) {
+	if bytes.HasPrefix(have, t.Bytes()) {
 		return seq, nil
 	}
 	_, last, err := w.l.s.archive.last(ctx, w.l.src.Tenant, w.l.src.Stream)

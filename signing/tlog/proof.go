@@ -59,10 +59,47 @@ type leafJSON struct {
 type proofJSON struct {
 	Format     string     `json:"format"`
 	First      uint64     `json:"first"`
-	Leaves     []leafJSON `json:"leaves"`
-	Hashes     []string   `json:"hashes"`
+	Leaves     leavesJSON `json:"leaves"`
+	Hashes     hashesJSON `json:"hashes"`
 	Checkpoint string     `json:"checkpoint"`
 	Keyring    string     `json:"keyring"`
+}
+
+// leavesJSON and hashesJSON stop at their limit: an element of a list costs much more
+// memory than the bytes that it is read from.
+type (
+	leavesJSON []leafJSON
+	hashesJSON []string
+)
+
+func (l *leavesJSON) UnmarshalJSON(doc []byte) error {
+	return atMost(doc, MaxRange, (*[]leafJSON)(l))
+}
+
+func (h *hashesJSON) UnmarshalJSON(doc []byte) error {
+	return atMost(doc, maxHashes, (*[]string)(h))
+}
+
+// atMost decodes a list of at most limit elements, strictly.
+func atMost[T any](doc []byte, limit int, out *[]T) error {
+	*out = nil
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.DisallowUnknownFields()
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return fmt.Errorf("%w: not a list", ErrMalformed)
+	}
+	for dec.More() {
+		if len(*out) == limit {
+			return fmt.Errorf("%w: a list of more than %d", ErrMalformed, limit)
+		}
+		var one T
+		if err := dec.Decode(&one); err != nil {
+			return err
+		}
+		*out = append(*out, one)
+	}
+	_, err := dec.Token()
+	return err
 }
 
 var kindNames = map[Kind]string{Absent: "absent", Event: "event", Message: "message"}
