@@ -27,6 +27,13 @@ import (
 // gate advertises: JetStream's own limit of a header block.
 const headerBudget = 64 << 10
 
+// ownPayload is what the broker's own messages need, whatever clients may send: a
+// batch of the trail, and a page of audit.MaxReadBytes in base64 inside JSON.
+const ownPayload = 640 << 10
+
+// serverPayload is the limit of the embedded server. Clients meet that of the gate.
+func serverPayload(gate ByteSize) int { return max(int(gate)+headerBudget, ownPayload) }
+
 // startup is a broker while Start brings its parts up, one step after the other;
 // each step registers how its part is stopped.
 type startup struct{ *Broker }
@@ -90,7 +97,7 @@ func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.Clu
 	return embed.Config{
 		StoreDir: b.cfg.State, Tenants: accounts, ServerName: b.cfg.Name, Cluster: cluster,
 		SyncAlways: b.Durability() == DurabilitySyncAlways,
-		MaxPayload: int(b.cfg.Gate.MaxPayload) + headerBudget,
+		MaxPayload: serverPayload(b.cfg.Gate.MaxPayload),
 		Encryption: atRest,
 		Inspect:    b.inspectStore, Stopped: b.sealStore,
 		Log: func(level, msg string) {

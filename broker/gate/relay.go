@@ -29,12 +29,16 @@ type relay struct {
 	ponged bool   // the first PONG was relayed
 }
 
+// leastFrame is room for an answer of the admin API, however little clients may send:
+// a page of the audit trail in base64 is over half a MiB.
+const leastFrame = 1 << 20
+
 func (r *relay) init(c *conn) {
 	g := c.gate
 	r.s, r.life, r.hold, r.greeting, r.counters = &c.session, &c.life, &c.hold, &c.greeting, &g.counters
 	// The largest that the server sends is an answer of the JetStream API: a stored
 	// message in base64 inside JSON (STREAM.MSG.GET), or one page of a list.
-	r.max = 4*(g.cfg.Limits.Payload+g.cfg.Limits.HeaderBudget) + largeBuffer
+	r.max = max(4*(g.cfg.Limits.Payload+g.cfg.Limits.HeaderBudget)+largeBuffer, leastFrame)
 	r.done = make(chan struct{})
 	r.tally.c = c
 }
