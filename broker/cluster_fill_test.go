@@ -2,9 +2,11 @@ package broker_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,8 +15,10 @@ import (
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 const fillPolicy = `
@@ -187,13 +191,43 @@ func TestClusterFillsWithoutOne(t *testing.T) {
 	r.consume()
 	r.publish(20)
 	r.status("well", well)
-	r.lose(0)
-	r.Stop(4)
+	lost, down := r.strangers()
+	r.lose(lost)
+	r.Stop(down)
 	r.publish(20)
-	r.Start(0)
-	r.status("n1 is filled", is("n1", "ready", "kept"))
-	r.Start(4)
+	r.Start(lost)
+	r.status("it is filled", is(nodeOf(lost), "ready", "kept"))
+	r.Start(down)
 	r.status("well again", well)
+}
+
+func nodeOf(i int) string { return fmt.Sprintf("n%d", i+1) }
+
+// strangers returns two nodes that have no stream in common: one that both have has no
+// quorum without them. The broker's own streams are taken away, with which there may be no such two.
+func (r *fillRig) strangers() (lost, down int) {
+	r.Helper()
+	nc := must(r.Nodes[1].Inside(wire.BrokerAccount))(r)
+	for _, name := range []string{store.StreamAudit, store.StreamLog, store.StreamKeys} {
+		if m := must(nc.RequestWithContext(r.ctx, "$JS.API.STREAM.DELETE."+name, nil))(r); !strings.Contains(string(m.Data), `"success":true`) {
+			r.Fatalf("%s: %s", name, m.Data)
+		}
+	}
+	s := must(r.api.ClusterStatus(r.ctx))(r)
+	for lost := range r.Nodes {
+		for down := range lost {
+			if !slices.ContainsFunc(s.Streams, func(t admin.ClusterStream) bool {
+				has := func(i int) bool {
+					return slices.ContainsFunc(t.Replicas, func(c admin.ClusterReplica) bool { return c.Node == nodeOf(i) })
+				}
+				return has(lost) && has(down)
+			}) {
+				return lost, down
+			}
+		}
+	}
+	r.Fatalf("every two nodes share a stream: %+v", s.Streams)
+	return 0, 0
 }
 
 // TestClusterAnswersSideBySide: the leader, which asks a node that hangs whether another
