@@ -153,10 +153,7 @@ func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root str
 		}
 		return err
 	}
-	good := true
-	for i := range v.Leaves {
-		good = good && v.Leaves[i].Unattested == nil
-	}
+	good := allAttested(v)
 	if a.jsonOut() {
 		err = a.printJSON(provenOf(v, good))
 	} else {
@@ -166,6 +163,17 @@ func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root str
 		err = &exitError{code: exitRefused}
 	}
 	return err
+}
+
+// allAttested: every leaf that is not absent is an event whose own signature holds. A
+// message has none.
+func allAttested(v *tlog.Verified) bool {
+	for i := range v.Leaves {
+		if l := &v.Leaves[i]; l.Kind != tlog.Absent && l.Attestation == nil {
+			return false
+		}
+	}
+	return true
 }
 
 func provenOf(v *tlog.Verified, good bool) provenJSON {
@@ -190,6 +198,8 @@ func leafOf(l *tlog.VerifiedLeaf) provenLeaf {
 		out.Principal = l.Attestation.Principal
 	case l.Unattested != nil:
 		out.Reason = reason(l.Unattested)
+	case l.Kind == tlog.Message:
+		out.Reason = "a message that is not an event, without a signature of its own"
 	}
 	return out
 }
@@ -199,12 +209,7 @@ func printProven(a *app, v *tlog.Verified) {
 	if time.Now().After(v.Ring.Expires()) {
 		expired = ", expired " + stamp(v.Ring.Expires()) + ": a newer one may have revoked keys (--keyring)"
 	}
-	first, last := &v.Leaves[0], &v.Leaves[len(v.Leaves)-1]
-	if len(v.Leaves) == 1 {
-		fmt.Fprintf(a.stdout, "PROVEN: sequence %d of %s stands in the log since %s\n", first.Sequence, v.Checkpoint.Origin.Stream, stamp(v.Checkpoint.Time))
-	} else {
-		fmt.Fprintf(a.stdout, "PROVEN: sequences %d to %d of %s, none missing, stand in the log since %s\n", first.Sequence, last.Sequence, v.Checkpoint.Origin.Stream, stamp(v.Checkpoint.Time))
-	}
+	fmt.Fprintln(a.stdout, provenHeadline(v))
 	facts(a.stdout, "  ", "log", v.Checkpoint.Origin.String(), "leaves", strconv.FormatInt(v.Checkpoint.Size, 10), "signed by", v.Key.Principal+" "+v.Key.ID,
 		"keyring", fmt.Sprintf("version %d%s", v.Ring.Version(), expired))
 	for i := range v.Leaves {
@@ -218,7 +223,28 @@ func printProven(a *app, v *tlog.Verified) {
 			fmt.Fprintf(a.stdout, "  %d  %s  %s  %s  %s\n", l.Sequence, l.Stored.Format(time.RFC3339Nano), clean(l.Subject), orDash(l.Principal), orDash(l.ID))
 		}
 	}
-	if len(v.Leaves) == 1 && first.Event != nil {
-		a.note("the event itself: %s", clean(string(bytes.TrimSpace(cloudevent.AppendJSON(nil, first.Event)))))
+	if e := v.Leaves[0].Event; len(v.Leaves) == 1 && e != nil {
+		a.note("the event itself: %s", clean(string(bytes.TrimSpace(cloudevent.AppendJSON(nil, e)))))
 	}
+}
+
+// provenHeadline says in one line what is proven: that there was no event is, too.
+func provenHeadline(v *tlog.Verified) string {
+	absent := 0
+	for i := range v.Leaves {
+		if v.Leaves[i].Kind == tlog.Absent {
+			absent++
+		}
+	}
+	first, last := v.Leaves[0].Sequence, v.Leaves[len(v.Leaves)-1].Sequence
+	stream, since := v.Checkpoint.Origin.Stream, stamp(v.Checkpoint.Time)
+	switch {
+	case first == last && absent > 0:
+		return fmt.Sprintf("PROVEN ABSENT: sequence %d of %s has no event in the log of %s", first, stream, since)
+	case first == last:
+		return fmt.Sprintf("PROVEN: sequence %d of %s stands in the log since %s", first, stream, since)
+	case absent > 0:
+		return fmt.Sprintf("PROVEN: sequences %d to %d of %s, %d of them absent, stand in the log since %s", first, last, stream, absent, since)
+	}
+	return fmt.Sprintf("PROVEN: sequences %d to %d of %s, none missing, stand in the log since %s", first, last, stream, since)
 }
