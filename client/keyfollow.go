@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -103,16 +102,5 @@ func rememberRing(file, root string, ring *keyring.Ring, doc []byte) error {
 			return nil
 		}
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".keyring-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(doc)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return writePrivate(file, doc)
 }

@@ -94,34 +94,47 @@ func resultOf(err error) string {
 	return err.Error()
 }
 
-func TestVectors(t *testing.T) {
-	want := makeVectors(t)
+// readVectors reads a vector file, which must be want, and is written anew with -update.
+func readVectors(t *testing.T, name string, want []byte, into any) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(vectorFile, want, 0o644); err != nil {
+		if err := os.WriteFile(name, want, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := os.ReadFile(vectorFile)
+	got, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Error("the vector file is stale: run go test ./signing -run TestVectors -update, and review the difference: it is a change of format")
+		t.Errorf("the vector file is stale: run go test ./signing -run %s -update, and review the difference: it is a change of format", t.Name())
 	}
-	var file vectors
 	dec := json.NewDecoder(bytes.NewReader(got))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&file); err != nil {
+	if err := dec.Decode(into); err != nil {
 		t.Fatal(err)
 	}
-	now, err := time.Parse(time.RFC3339, file.Keyring.Now)
+}
+
+// read verifies the keyring of a vector file at its time.
+func (k *vectorKeyring) read(t *testing.T) (*keyring.Ring, time.Time) {
+	t.Helper()
+	now, err := time.Parse(time.RFC3339, k.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := keyring.Parse([]byte(file.Keyring.Document), file.Keyring.Root, now)
+	ring, err := keyring.Parse([]byte(k.Document), k.Root, now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ring, now
+}
+
+func TestVectors(t *testing.T) {
+	want := makeVectors(t)
+	var file vectors
+	readVectors(t, vectorFile, want, &file)
+	ring, now := file.Keyring.read(t)
 	v := NewVerifier(func() *keyring.Ring { return ring })
 	v.now = func() time.Time { return now }
 	results := make(map[string]int)
