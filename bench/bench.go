@@ -58,6 +58,7 @@ type Results struct {
 	Figures map[Key][]*Figure
 	Message map[Kind]int64 // stored bytes per message in the reading workloads
 	Idle    map[Kind]Idle
+	Steps   []Step // of the work on signatures
 	Took    time.Duration
 }
 
@@ -91,6 +92,12 @@ func Run(ctx context.Context, p Plan) (*Results, error) {
 			if err := runRound(ctx, &p, r, round, s); err != nil {
 				return r, fmt.Errorf("round %d, %s: %w", round+1, s, err)
 			}
+		}
+	}
+	if strings.Contains("signatures", p.Only) {
+		var err error
+		if r.Steps, err = Signatures(p.Rounds); err != nil {
+			return r, err
 		}
 	}
 	if !strings.Contains("idle", p.Only) {
@@ -186,12 +193,21 @@ func runRound(ctx context.Context, plan *Plan, r *Results, round int, sync Sync)
 		kinds = []Kind{Signet, Raw}
 	}
 	if sync == Durable {
-		return p.durable(ctx, kinds)
+		if err := p.durable(ctx, kinds); err != nil {
+			return err
+		}
+		return p.lag(ctx)
 	}
-	if err := p.lazy(ctx, kinds); err != nil {
-		return err
+	for _, part := range []func() error{
+		func() error { return p.lazy(ctx, kinds) },
+		func() error { return p.logged(ctx) },
+		func() error { return p.reading(ctx, kinds) },
+	} {
+		if err := part(); err != nil {
+			return err
+		}
 	}
-	return p.reading(ctx, kinds)
+	return nil
 }
 
 // lazy measures publishing where the disk does not matter.

@@ -18,7 +18,7 @@ const curveRest = "schemas:\n"
 // curvePolicy is Policy with n streams instead of its own.
 func curvePolicy(n int) string {
 	_, rest, _ := strings.Cut(Policy, curveRest)
-	return curveStreams(n) + curveRest + strings.NewReplacer("plain.>, checked.>, read.>", "curve.>", "match: checked.>", "match: curve.>").Replace(rest)
+	return curveStreams(n) + curveRest + strings.NewReplacer("plain.>, checked.>, read.>, logged.>", "curve.>", "plain.>, checked.>, read.>", "curve.>", "match: checked.>", "match: curve.>").Replace(rest)
 }
 
 // curveStreams is the beginning of the policy. The first streams take part in every

@@ -6,12 +6,14 @@ import (
 )
 
 // Policy is the policy of the measurements: every check of the hot path is on, and
-// none of them bites. READ is filled once and then read.
+// none of them bites. READ is filled once and then
+// read; LOGGED has a log, which costs nothing before something is published there.
 const Policy = `tenant: bench
 streams:
   - {name: PLAIN, subjects: [plain.>], maxBytes: 4GiB}
   - {name: CHECKED, subjects: [checked.>], maxBytes: 4GiB}
-  - {name: READ, subjects: [read.>], maxBytes: 1GiB}
+  - {name: READ, subjects: [read.>], maxBytes: 512MiB}
+  - {name: LOGGED, subjects: [logged.>], maxBytes: 1GiB, log: true}
 schemas:
   - name: order
     version: 1
@@ -35,8 +37,9 @@ limits:
 principals:
   - name: bench
     identities: [{nkey: {{nkey "bench"}}}]
-    publish: [plain.>, checked.>, read.>]
+    publish: [plain.>, checked.>, read.>, logged.>]
     subscribe: [plain.>, checked.>, read.>]
+    admin: [log]
     limit: high
 `
 
@@ -45,6 +48,7 @@ const (
 	streamPlain, subjectPlain     = "PLAIN", "plain.orders.created"
 	streamChecked, subjectChecked = "CHECKED", "checked.orders.created"
 	streamRead, subjectRead       = "READ", "read.orders.created"
+	streamLogged, subjectLogged   = "LOGGED", "logged.orders.created"
 	filterRead                    = "read.>"
 )
 

@@ -106,6 +106,7 @@ func (r *Results) Checks() []Check {
 	for _, w := range r.Order {
 		switch {
 		case w == sameHeadersWorkload: // raw only
+		case w == loggedWorkload || w == lagWorkload: // Signet only
 		case strings.HasPrefix(w, "async") && strings.HasSuffix(w, "lazy"):
 			// The target is for ACL, limit and attestation; with a schema it is news.
 			atLeast(strings.Contains(w, "plain"), w, r.ratio(w, w, rate), 0.6)
@@ -132,6 +133,7 @@ func (r *Results) Checks() []Check {
 		}
 	}
 	atLeast(false, verified+", against a raw ordered consumer (equal size)", r.ratio(verified, ordered, rate), 0.5)
+	out = append(out, r.signatureChecks()...)
 	raw, signet := r.Idle[Raw], r.Idle[Signet]
 	if signet.Connections == 0 {
 		return out
@@ -140,6 +142,38 @@ func (r *Results) Checks() []Check {
 		fmt.Sprintf("%.2f (%.1f KiB: heap %.1f, stacks %.1f; raw %.1f KiB: heap %.1f, stacks %.1f)", signet.RSS/raw.RSS,
 			signet.RSS/1024, signet.Heap/1024, signet.Stacks/1024, raw.RSS/1024, raw.Heap/1024, raw.Stacks/1024), signet.RSS <= 2*raw.RSS)
 	add(false, "goroutines of an idle connection", "<= 4", fmt.Sprintf("%.2f (raw %.2f)", signet.Goroutines, raw.Goroutines), signet.Goroutines <= 4.005)
+	return out
+}
+
+// signatureChecks compares what signatures and the log cost with their targets.
+func (r *Results) signatureChecks() []Check {
+	var out []Check
+	for _, st := range r.Steps {
+		if s := spread(st.Micros); st.Most > 0 {
+			out = append(out, Check{
+				Name: st.Name + ", per event", Want: fmt.Sprintf("<= %.1f us", st.Most), Got: s.text("%.2f"), OK: s.Median <= st.Most, Strict: true,
+			})
+		}
+	}
+	const off = "async 256 B plain, lazy"
+	var more []float64
+	with, without := r.of(loggedWorkload, Signet, cpu), r.of(off, Signet, cpu)
+	for i := range min(len(with), len(without)) {
+		more = append(more, with[i]-without[i])
+	}
+	if s := spread(more); len(more) > 0 {
+		out = append(out, Check{
+			Name: off + ", server CPU per event with the log on minus off", Want: "<= 6 us", Got: s.text("%.1f"), OK: s.Median <= 6, Strict: true,
+		})
+	}
+	seconds := func(f *Figure) float64 { return f.P99.Seconds() }
+	if ages := r.of(lagWorkload, Signet, seconds); len(ages) > 0 {
+		s, got := spread(ages), spread(r.of(lagWorkload, Signet, rate))
+		out = append(out, Check{
+			Name: fmt.Sprintf("%s, greatest age of an event that no checkpoint covers (at %.0f/s)", lagWorkload, got.Median),
+			Want: "<= 2 s", Got: s.text("%.2f"), OK: s.Max <= 2 && got.Min > 0.95*lagRate, Strict: true,
+		})
+	}
 	return out
 }
 
@@ -164,6 +198,8 @@ the driver, which shares the processor cores with the server. "lazy" is Signet's
 sides. Reading compares equal sizes: the raw server stores a copy of a message that Signet stored, headers included. Ratios are
 formed per round; given are median (least-greatest). "async 256 B with the headers of Signet" is the raw server alone, fed with the
 header block that Signet makes: what the longer message costs the client and nats-server before any code of Signet has run.
+"logged" is a stream with a log: its server CPU counts until a signed checkpoint covers every event. At 30000/s p50 / p99 of the
+row are the median and the greatest age of the oldest event that no checkpoint covers, looked at every 50 ms.
 `
 
 // Write writes the report.
@@ -182,6 +218,12 @@ func (r *Results) Write(w io.Writer, env *Environment) error {
 	table(&b, checks, false)
 	b.WriteString("\n## Figures\n\nMedian (least-greatest) over the rounds. CPU and heap objects are those of the server process, per event.\n\n")
 	r.figures(&b)
+	if len(r.Steps) > 0 {
+		b.WriteString("\n## Signatures\n\nEach step by itself on one core, in the process of the driver, events of 256 B; microseconds and heap objects per event.\n\n| step | us | heap objects |\n|---|---|---|\n")
+		for _, st := range r.Steps {
+			fmt.Fprintf(&b, "| %s | %s | %.2f |\n", st.Name, spread(st.Micros).text("%.2f"), spread(st.Allocs).Median)
+		}
+	}
 	b.WriteString("\n## Raw figures\n\nEvents per second in each round.\n\n")
 	r.rounds(&b)
 	_, err := io.WriteString(w, b.String())
