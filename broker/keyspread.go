@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/internal/durablefile"
 	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
 )
@@ -92,10 +93,10 @@ func takeRing(b *Broker, doc []byte) error {
 // holdRing keeps a keyring for the next start: in its file, or in the state folder where
 // that cannot be written.
 func holdRing(cfg *Config, doc []byte) error {
-	if err := write(cfg.Keys.Keyring, doc, 0o644); err == nil {
+	if err := durablefile.Replace(cfg.Keys.Keyring, doc, 0o644); err == nil {
 		return nil
 	}
-	return write(heldKeyring(cfg), doc, 0o644)
+	return durablefile.Replace(heldKeyring(cfg), doc, 0o644)
 }
 
 // answerRing takes a keyring that another node brings.

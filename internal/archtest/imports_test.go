@@ -52,6 +52,7 @@ func listPackages(t *testing.T) map[string]pkg {
 var allowed = map[string][]string{
 	"internal/wire":                {},
 	"internal/wire/codegen":        {},
+	"internal/durablefile":         {},
 	"internal/cloudevent":          {"internal/wire"},
 	"internal/cloudevent/sdkevent": {"internal/wire", "internal/cloudevent", "github.com/cloudevents/sdk-go/v2"},
 	"internal/adminapi":            {"internal/wire"},
@@ -99,13 +100,13 @@ var allowed = map[string][]string{
 	"broker/memguard":  {},
 	"broker/ops":       {"internal/wire", "github.com/prometheus/client_golang"},
 	"broker": {
-		"internal/wire", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
+		"internal/wire", "internal/durablefile", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
 		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/ca", "broker/admission", "broker/jsapi",
 		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
 		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang",
 	},
-	"client":                  {"internal/wire", "internal/adminapi", "internal/cloudevent", "internal/cloudevent/sdkevent", "signing", "signing/keyring", "schema", "dlq", "github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/cloudevents/sdk-go/v2"},
+	"client":                  {"internal/wire", "internal/durablefile", "internal/adminapi", "internal/cloudevent", "internal/cloudevent/sdkevent", "signing", "signing/keyring", "schema", "dlq", "github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/cloudevents/sdk-go/v2"},
 	"client/admin":            {"internal/wire", "internal/adminapi", "signing/keyring", "client", "dlq", "github.com/nats-io/nats.go"},
 	"internal/doctor":         {"broker", "broker/policy", "client", "client/admin", "signing/keyring", "github.com/nats-io/nkeys", "github.com/rs/zerolog", "golang.org/x/sys"},
 	"internal/support":        {"github.com/nats-io/nkeys"},
