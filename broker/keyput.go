@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -48,25 +49,33 @@ func putKeys(ctx context.Context, b *Broker, doc []byte, cutOff []string) (admin
 	if errors.Is(err, errRingTaken) {
 		return out, refuseRing(err)
 	}
-	out = adminapi.KeysPut{Version: ring.Version(), Kept: err == nil, Faults: map[string]string{}}
 	if err != nil { // a revocation must not wait for a quorum
 		b.log.Warn().Err(err).Uint64("keyring", ring.Version()).Msg("the keyring is not kept in the stream KEYS yet")
 	}
-	out.InForce, out.Faults = spreadRing(ctx, b.nodes, doc)
-	switch err := takeRing(b, doc); {
-	case err == nil || errors.Is(err, errInForce):
-		out.InForce = append(out.InForce, b.cfg.Name)
-	case !out.Kept && len(out.InForce) == 0:
-		return adminapi.KeysPut{}, refuseRing(err)
-	default:
-		out.Faults[b.cfg.Name] = err.Error()
-	}
+	kept := err == nil
+	inForce, faults := spreadRing(ctx, b.nodes, doc)
+	out, err = tellPut(b.cfg.Name, kept, inForce, faults, takeRing(b, doc))
+	out.Version = ring.Version()
 	for node, fault := range out.Faults {
-		out.Waiting = append(out.Waiting, node)
 		b.log.Warn().Str("node", node).Str("fault", fault).Uint64("keyring", ring.Version()).Msg("a node does not have the keyring yet")
 	}
+	return out, err
+}
+
+// tellPut says what has become of a keyring, here being what node self said to it. It is
+// refused only if nobody has it: what one node or the stream has comes to the others.
+func tellPut(self string, kept bool, inForce []string, faults map[string]string, here error) (adminapi.KeysPut, error) {
+	out := adminapi.KeysPut{Kept: kept, InForce: slices.Clone(inForce), Faults: maps.Clone(faults)}
+	switch {
+	case here == nil || errors.Is(here, errInForce):
+		out.InForce = append(out.InForce, self)
+	case !kept && len(inForce) == 0:
+		return adminapi.KeysPut{}, refuseRing(here)
+	default:
+		out.Faults[self] = here.Error()
+	}
+	out.Waiting = slices.Sorted(maps.Keys(out.Faults))
 	slices.Sort(out.InForce)
-	slices.Sort(out.Waiting)
 	return out, nil
 }
 

@@ -126,6 +126,10 @@ func listOf(ring *keyring.Ring) *admin.KeyList {
 	return list
 }
 
+// pushTimeout is how long a push may take: without a quorum the broker waits for the
+// stream KEYS first, and then for each node that is silent.
+const pushTimeout = 30 * time.Second
+
 func keysPushCommand(a *app) *cobra.Command {
 	var root string
 	var cutOff []string
@@ -154,6 +158,8 @@ get it later. To push the same file again is harmless, and tries those once more
 				return err
 			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				ctx, cancel := context.WithTimeout(ctx, max(a.timeout, pushTimeout))
+				defer cancel()
 				put, err := api.PutKeys(ctx, doc, cutOff...)
 				if err != nil {
 					return err
