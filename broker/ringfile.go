@@ -103,9 +103,8 @@ func holdRing(cfg *Config, doc []byte) error {
 }
 
 // writeRing brings the keyring's file up to date; where it cannot be written, the held
-// one counts. What calls that were cut short have left is removed.
+// one counts.
 func writeRing(cfg *Config, doc []byte) (note error) {
-	_ = durablefile.Sweep(cfg.Keys.Keyring) // a folder that cannot be written has nothing of ours
 	if err := durablefile.Replace(cfg.Keys.Keyring, doc, 0o644); err != nil {
 		return fmt.Errorf("broker: the keyring file is older than the keyring in force and cannot be written; bring it up to date: %w", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/internal/adminapi"
-	"github.com/signetbus/signet/internal/durablefile"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -108,7 +107,6 @@ func rememberRing(file, root string, ring *keyring.Ring, doc []byte) error {
 			return nil
 		}
 	}
-	_ = durablefile.Sweep(file) // what a client that was killed has left; no fault of this one
 	if err := writePrivate(file, doc); err != nil {
 		return fmt.Errorf("%w: %w", errNotRemembered, err)
 	}

@@ -70,7 +70,7 @@ var allowed = map[string][]string{
 	"broker/policy":                {"internal/wire", "ratelimit", "github.com/goccy/go-yaml"},
 	"broker/acl":                   {"internal/wire", "broker/policy"},
 	"broker/identity":              {"internal/wire", "broker/policy", "github.com/nats-io/nkeys"},
-	"broker/ca":                    {"internal/wire"},
+	"broker/ca":                    {"internal/durablefile", "internal/wire"},
 	"broker/admission": {
 		"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "schema", "ratelimit", "dlq",
 		"broker/policy", "broker/acl",
@@ -80,10 +80,10 @@ var allowed = map[string][]string{
 		"internal/wire", "broker/policy", "broker/acl", "broker/identity", "broker/admission", "broker/jsapi",
 		"signing", "ratelimit", "github.com/nats-io/nkeys",
 	},
-	"broker/internal/integrity": {"github.com/minio/highwayhash", "github.com/klauspost/compress", "golang.org/x/crypto"},
-	"broker/internal/embed":     {"internal/wire", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go"},
+	"broker/internal/integrity": {"internal/durablefile", "github.com/minio/highwayhash", "github.com/klauspost/compress", "golang.org/x/crypto"},
+	"broker/internal/embed":     {"internal/durablefile", "internal/wire", "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go"},
 	"broker/store":              {"internal/wire", "broker/policy", "dlq", "github.com/nats-io/nats.go", "golang.org/x/sys"},
-	"broker/audit":              {"internal/wire", "internal/auditlog", "signing", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
+	"broker/audit":              {"internal/durablefile", "internal/wire", "internal/auditlog", "signing", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
 	"broker/deadletter":         {"internal/wire", "broker/policy", "dlq", "ratelimit", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
 	"broker/admin": {
 		"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit", "internal/auditlog",

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -27,12 +28,15 @@ const (
 // it has the new content, which a power cut may undo.
 //
 // The temporary file beside it has a name of its own for each call, so that two callers
-// do not write into one file: the last one wins, whole. Replace leaves none behind,
-// unless the process is killed; see Sweep. A link with that name is replaced, not
-// followed.
+// do not write into one file: the last one wins, whole. What a process that was killed has
+// left of it goes an hour later, with the first call of another process for that name. A
+// link with that name is replaced, not followed.
 //
 // Errors: those of the file system.
 func Replace(name string, data []byte, mode fs.FileMode) (err error) {
+	if _, done := swept.LoadOrStore(filepath.Clean(name), true); !done {
+		_ = sweep(name) // a folder that cannot be read says so below
+	}
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, prefixOf(name)+"*"+ending) // with 0600
 	if err != nil {
@@ -59,11 +63,14 @@ func Replace(name string, data []byte, mode fs.FileMode) (err error) {
 	return SyncDir(dir)
 }
 
-// Sweep removes what calls of Replace for the file name have left that were cut short an
+// swept holds the names whose folders this process has looked through: what it leaves
+// itself, it removes. It grows by one for each file that is ever replaced, of which a
+// process has few.
+var swept sync.Map
+
+// sweep removes what calls of Replace for the file name have left that were cut short an
 // hour ago or earlier, a secret among it. A younger one may still be written.
-//
-// Errors: those of the file system.
-func Sweep(name string) error {
+func sweep(name string) error {
 	dir := filepath.Dir(name)
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -139,14 +139,22 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Sweep(name); err != nil {
+	if err := sweep(name); err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(names(t, dir), " ")
 	if want := ".node.seed..tmp .node.seed.9.tmp .node.seed.x1.tmp .other.seed.123.tmp node.seed node.seed.123.tmp"; got != want {
 		t.Errorf("left: %s\nwant: %s", got, want)
 	}
-	if err := Sweep(filepath.Join(dir, "none", "f")); !errors.Is(err, fs.ErrNotExist) {
+	// The first call of a process does it, for that file.
+	other := filepath.Join(dir, "other.seed")
+	if err := Replace(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, ".other.seed.123.tmp")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a killed process left of %s is there: %v", other, err)
+	}
+	if err := sweep(filepath.Join(dir, "none", "f")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("in a folder that is not there: %v", err)
 	}
 }
