@@ -177,6 +177,10 @@ func commit(ctx context.Context, b *Broker, m, old *material, chain *admission.C
 // putInForce swaps what decides. The caller holds b.swap.
 func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 	if !bytes.Equal(m.ringDoc, old.ringDoc) {
+		if err := m.ring.Keeps(old.ring, time.Now()); err != nil {
+			// Not of a push, which is refused: the holder of the root key brings it as a file.
+			b.log.Error().Err(err).Uint64("keyring", m.ring.Version()).Uint64("before", old.ring.Version()).Msg("the keyring that comes into force takes something back; if that is not meant, sign a newer one that begins with the one before")
+		}
 		if err := holdRing(&b.cfg, m.ringDoc); err != nil {
 			// In force all the same: the others have it, and it may revoke a stolen key.
 			b.log.Error().Err(err).Msg("the keyring is in force, and could not be held on disk: after a restart an older file counts until another node is heard")
