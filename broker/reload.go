@@ -143,8 +143,11 @@ func (b *Broker) reloadLocked(ctx context.Context) (was, is *material, err error
 // that nobody wrote down. A broker that stops leaves it to its next start, which goes by
 // the files.
 func undo(ctx context.Context, b *Broker, m, old *material) error {
-	if !m.policyChanged(old) || b.life.Err() != nil {
+	switch {
+	case !m.policyChanged(old):
 		return nil
+	case b.life.Err() != nil:
+		return errors.New("broker: it stops: streams may be as the new policy has them, the next start goes by the files")
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
