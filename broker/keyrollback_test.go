@@ -22,9 +22,9 @@ import (
 )
 
 // health is what the status says of one part.
-func health(t testing.TB, b *brokertest.Broker, part string) admin.HealthPart {
+func health(t testing.TB, api *admin.API, part string) admin.HealthPart {
 	t.Helper()
-	st := must(admin.New(b.Client("root")).Status(within(t)))(t)
+	st := must(api.Status(within(t)))(t)
 	for _, h := range st.Health {
 		if h.Part == part {
 			return h
@@ -88,7 +88,7 @@ func TestOlderKeyringFileAtStart(t *testing.T) {
 				t.Errorf("started with version %d, want %d", v, r.ring.Version())
 			}
 			log.wait(within(t), t, tt.logged)
-			if h := health(t, b, "keyring-file"); h.OK != tt.fileOK || !h.OK && !strings.Contains(h.Detail, "look for who did") {
+			if h := health(t, admin.New(b.Client("root")), "keyring-file"); h.OK != tt.fileOK || !h.OK && !strings.Contains(h.Detail, "look for who did") {
 				t.Errorf("health: %+v", h)
 			}
 			held := must(os.ReadFile(broker.HeldKeyring(b.Broker)))(t)
@@ -120,10 +120,10 @@ func TestOlderKeyringFileDoesNotBlockReload(t *testing.T) {
 		t.Errorf("version %d is in force, want %d", v, r.ring.Version())
 	}
 	log.wait(ctx, t, "is passed over, the keyring in force stays")
-	if h := health(t, b, "keyring-file"); h.OK || !strings.Contains(h.Detail, "in force is") {
+	if h := health(t, api, "keyring-file"); h.OK || !strings.Contains(h.Detail, "in force is") {
 		t.Errorf("health: %+v", h)
 	}
-	if h := health(t, b, "reload"); !h.OK {
+	if h := health(t, api, "reload"); !h.OK {
 		t.Errorf("health: %+v", h)
 	}
 	if v := fileOK(t, b); v != "0" {
@@ -135,7 +135,7 @@ func TestOlderKeyringFileDoesNotBlockReload(t *testing.T) {
 		t.Error("the file is still the older one")
 	}
 	eventually(t, "all is well", func() bool {
-		return health(t, b, "keyring-file").OK && fileOK(t, b) == "1"
+		return health(t, api, "keyring-file").OK && fileOK(t, b) == "1"
 	})
 }
 
