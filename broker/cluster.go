@@ -76,7 +76,7 @@ type nodes struct {
 	nc      *nats.Conn
 	server  *embed.Server
 	serving atomic.Pointer[admin.Service]            // answers the others' requests; nil until it is up
-	trusted atomic.Pointer[[]string]                 // nodes, when the routes were judged last; written under Broker.reload
+	trusted atomic.Pointer[[]string]                 // nodes, when the routes were judged last; written under inForce.swap
 	clocks  atomic.Pointer[map[string]time.Duration] // by node: how far its clock is ahead of this one's
 	// heard are the accounts that a node which waits starts its store with; nil: those of
 	// the server. They are written down before they are told.
@@ -170,7 +170,7 @@ func (n *nodes) answerTo(m *nats.Msg, q question) {
 		cancel()
 		info.Keeps = err == nil && len(loses) == 0
 	}
-	if m := n.b.material.Load(); q.Ring != 0 && m.ring.Version() > q.Ring && len(m.ringDoc) <= maxPushedRing {
+	if m := n.b.material.Load(); q.Ring != 0 && m.ring.Version() > q.Ring {
 		info.Document = m.ringDoc
 	}
 	if q.Fill != "" {
@@ -260,7 +260,7 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 // compare warns of what should be the same on every node.
 func (n *nodes) compare(other *nodeInfo) {
 	m := n.b.material.Load()
-	if other.Policy != m.policy.Digest() || other.Keyring != m.ring.Version() {
+	if other.Policy != m.policy.Digest() || !hasRing(other, m) {
 		n.b.log.Warn().Str("node", other.Node).Str("its policy", other.Policy).Str("policy", m.policy.Digest()).
 			Uint64("its keyring", other.Keyring).Uint64("keyring", m.ring.Version()).Msg("another node has another policy or keyring")
 	}

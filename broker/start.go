@@ -28,8 +28,8 @@ import (
 const headerBudget = 64 << 10
 
 // ownPayload is what the broker's own messages need, whatever clients may send: a
-// batch of the trail, and a page of audit.MaxReadBytes in base64 inside JSON.
-const ownPayload = 640 << 10
+// batch of the trail, and a page of audit.MaxReadBytes or a keyring in base64 inside JSON.
+const ownPayload = keyring.MaxDocumentBytes*4/3 + headerBudget
 
 // serverPayload is the limit of the embedded server. Clients meet that of the gate.
 func serverPayload(gate ByteSize) int { return max(int(gate)+headerBudget, ownPayload) }

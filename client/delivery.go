@@ -67,7 +67,7 @@ func Permanent(err error) error {
 // (attestation, authid, authtype, recordedtime) and the producer's signature
 // (dssematerial), if there is one, among its extensions: what to
 // keep when the evidence must be kept. Such an event cannot be published again;
-// Delivery.Event can.
+// Delivery.Event can, and what Event.WithoutSignatures makes of it.
 func (d *Delivery) Attested() *Event {
 	e := &Event{}
 	var dec decoder

@@ -288,7 +288,13 @@ func admit(s *Service, c *call) (*request, handler, error) {
 }
 
 func (s *Service) answer(m *nats.Msg, c *call, result any, err error) {
-	if err := m.Respond(s.encode(c.Subject, c.Principal, result, err)); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+	body := s.encode(c.Subject, c.Principal, result, err)
+	err = m.Respond(body)
+	if errors.Is(err, nats.ErrMaxPayload) { // the caller must not wait for nothing
+		err = m.Respond(s.encode(c.Subject, c.Principal, nil, wire.Refuse(wire.CodePayloadTooLarge, "admin",
+			fmt.Sprintf("the answer has %d bytes, more than a message may have: raise gate.maxPayload", len(body)))))
+	}
+	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		s.cfg.Log.Warn().Err(err).Str("subject", c.Subject).Msg("admin answer not sent")
 	}
 }

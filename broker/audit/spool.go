@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/signetbus/signet/internal/auditlog"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 const (
@@ -284,17 +285,5 @@ func (s *spool) close() error {
 // replaceFile writes a file so that it has the old or the new content, whatever
 // happens.
 func replaceFile(name string, data []byte) error {
-	tmp := name + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, name); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(name))
+	return durablefile.Replace(name, data, 0o600)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type subVerb struct {
 	rawData bool
 	save    string
 	live    bool
+	signers []string // of --require-producer; anyProducer: whoever
 
 	file    *os.File // of --save
 	seen    int
@@ -47,11 +49,16 @@ nothing. With --durable the position is kept by the broker under that name, each
 event is acknowledged after it was printed, and the first start is at the oldest.
 
 -o json prints one structured CloudEvent a line, with natssubject and attestation:
-the evidence that signet verify reads. --save FILE appends the same lines to a file.`,
+the evidence that signet verify reads. --save FILE appends the same lines to a file.
+
+--require-producer takes only events that their producer has signed, and with a value
+only those that it names: nobody can then take a signature away unseen, not even the
+broker. Others are reported like events that do not verify.`,
 		Example: `  signet sub 'orders.>'
   signet sub orders.created --since 1h -o json
   signet sub 'orders.>' --since start --count 10 --save evidence.ndjson
   signet sub 'orders.>' --durable billing
+  signet sub orders.paid --require-producer=shop/checkout
   signet sub 'telemetry.>' --live`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return s.run(ctx, args[0]) }),
 	}
@@ -62,7 +69,30 @@ the evidence that signet verify reads. --save FILE appends the same lines to a f
 	f.BoolVar(&s.rawData, "raw-data", false, "print the data only, byte for byte, each followed by a line end")
 	f.StringVar(&s.save, "save", "", "append the events as structured JSON lines to this file")
 	f.BoolVar(&s.live, "live", false, "the subject is ephemeral: only what is published from now on")
+	f.StringSliceVar(&s.signers, "require-producer", nil, "only events signed by their producer: any, or these (TENANT/NAME, comma between them, after a =)")
+	f.Lookup("require-producer").NoOptDefVal = anyProducer
 	return cmd
+}
+
+// anyProducer is the value of --require-producer where none is given; it is no principal,
+// which has a slash.
+const anyProducer = "any"
+
+// producerOption is what --require-producer asks for; nil: it is not given.
+func producerOption(signers []string) ([]client.SubOption, error) {
+	if len(signers) == 0 {
+		return nil, nil
+	}
+	named := slices.DeleteFunc(slices.Clone(signers), func(p string) bool { return p == anyProducer })
+	if len(named) > 0 && len(named) < len(signers) {
+		return nil, &usageError{msg: "--require-producer: either any producer, or those that are named"}
+	}
+	for _, p := range named {
+		if tenant, name, ok := strings.Cut(p, "/"); !ok || tenant == "" || name == "" {
+			return nil, &usageError{msg: fmt.Sprintf("--require-producer=%s: want TENANT/NAME", clean(p))}
+		}
+	}
+	return []client.SubOption{client.RequireProducer(named...)}, nil
 }
 
 func (s *subVerb) run(ctx context.Context, filter string) (err error) {
@@ -70,6 +100,11 @@ func (s *subVerb) run(ctx context.Context, filter string) (err error) {
 	if err != nil {
 		return err
 	}
+	signed, err := producerOption(s.signers)
+	if err != nil {
+		return err
+	}
+	opts = append(opts, signed...)
 	if s.save != "" {
 		if s.file, err = os.OpenFile(s.save, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
 			return err

@@ -22,10 +22,12 @@ const (
 // sign texts that cannot be confused, see docs/spec/envelope.md.
 const AlgEd25519 = "ed25519"
 
-// Limits of a ring.
+// Limits of a ring. That of the document is met before that of the keys.
 const (
-	MaxKeys           = 4096
-	MaxDocumentBytes  = 2 << 20
+	MaxKeys = 4096
+	// MaxDocumentBytes bounds a signed document wherever one is signed, read, pushed, kept
+	// or answered with. In base64 inside JSON it fits into every message of the broker.
+	MaxDocumentBytes  = 512 << 10
 	MaxPrincipalBytes = 256
 	MaxVersion        = 1<<53 - 1 // every JSON reader holds it exactly
 )
