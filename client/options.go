@@ -53,6 +53,8 @@ type config struct {
 	retry       RetryPolicy
 	id          *identity
 	producer    *signing.Producer // nil: events are not signed here
+	encryption  *Encryption       // nil: payloads are not encrypted here
+	decryption  *decrypter        // nil: encrypted payloads stay as they are
 	tls         *tls.Config
 	root        string
 	keyringFile string

@@ -52,6 +52,9 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 		r = checkSignature(s, p, e)
 	}
 	if r == nil {
+		r = checkEncryption(rt, e)
+	}
+	if r == nil {
 		r = s.checkSchema(rt, e.ContentType, e.Data)
 	}
 	if r == nil && signed && rt.class == acl.ClassEphemeral {
