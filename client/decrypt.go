@@ -17,7 +17,13 @@ import (
 const (
 	maxOpenedKeys = 1024            // keys that a client keeps
 	keyRetry      = 5 * time.Second // before a record that could not be had is asked for again
+	// patienceEvery is how often a young event without a record is put back for once:
+	// made-up key ids must not hold a reader up.
+	patienceEvery = time.Minute
 )
+
+// jsNoMessage is JetStream's code for: nothing is stored on this subject.
+const jsNoMessage = 10037
 
 // Errors of decryption.
 var (
@@ -36,7 +42,7 @@ var (
 // RequireEncryption delivers only events whose payload was encrypted; others go to
 // WithInvalidHandler, with ErrNotEncrypted, and are terminated. The policy of the broker
 // can refuse them at publishing (encrypted: true); with this option the broker need not
-// be believed.
+// be believed. Without WithDecryption the content type alone says that it was encrypted.
 func RequireEncryption() SubOption {
 	return func(c *subConfig) error { c.encrypted = true; return nil }
 }
@@ -47,9 +53,10 @@ type decrypter struct {
 	prefix string
 	now    func() time.Time
 
-	mu     sync.Mutex // guards both; never held while a record is fetched
-	opened map[string]*openedKey
-	failed map[string]failedKey
+	mu      sync.Mutex // guards the rest; never held while a record is fetched
+	opened  map[string]*openedKey
+	failed  map[string]failedKey
+	patient time.Time // when an event was last put back for want of its record
 }
 
 // openedKey is a key of a record that was verified.
@@ -151,9 +158,7 @@ func (r *decrypter) open(ctx context.Context, c *Client, principal, id string, s
 	defer cancel()
 	natsSubject := payload.RecordSubject(r.prefix, principal, id)
 	msg, at, err := c.js().lastOn(call, natsSubject)
-	if errors.Is(err, ErrNoKeyRecord) && !stored.IsZero() && r.now().Sub(stored) < clockSlack {
-		// It was stored before the event. A leader that has just come to be may not have it
-		// yet.
+	if errors.Is(err, ErrNoKeyRecord) && r.mayWait(stored) {
 		err = fmt.Errorf("%w: %w", errLater, err)
 	}
 	if err != nil {
@@ -171,6 +176,23 @@ func (r *decrypter) open(ctx context.Context, c *Client, principal, id string, s
 		return nil, err
 	}
 	return &openedKey{key: key, principal: by, subject: record.Subject}, nil
+}
+
+// mayWait says whether an event stored then is put back because its record is not there.
+// It was stored before the event, but a leader that has just come to be may not have it
+// yet.
+func (r *decrypter) mayWait(stored time.Time) bool {
+	now := r.now()
+	if stored.IsZero() || now.Sub(stored) > clockSlack {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.patient) < patienceEvery {
+		return false
+	}
+	r.patient = now
+	return true
 }
 
 // verifyRecord reads a record out of an event that is verified like every other.
@@ -225,8 +247,9 @@ func (c jsAPI) lastOn(ctx context.Context, natsSubject string) (*nats.Msg, time.
 	}{natsSubject}
 	var answer storedMsg
 	err = c.request(ctx, "get", "STREAM.MSG.GET."+stream, request, &answer)
+	var refused *Error
 	switch m := answer.Message; {
-	case errors.Is(err, ErrNotFound):
+	case errors.As(err, &refused) && refused.Code == jsNoMessage:
 		return nil, time.Time{}, fmt.Errorf("%w on %s: %w", ErrNoKeyRecord, natsSubject, err)
 	case err != nil:
 		return nil, time.Time{}, fmt.Errorf("%w: %w", errLater, atSubject(err, natsSubject))

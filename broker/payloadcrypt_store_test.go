@@ -1,0 +1,140 @@
+package broker_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/client"
+	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing"
+)
+
+// TestPlaintextLeavesNoTrace: of a payload that is encrypted, and of one that was refused
+// because it was not, nothing is on the disk of the broker.
+func TestPlaintextLeavesNoTrace(t *testing.T) {
+	b := cryptBroker(t)
+	ctx := within(t)
+	b.RecipientKey("shop/doctor", "care.>")
+	eventKey, _ := b.EventKey("shop/clinic")
+	clinic := b.Client("clinic", client.WithEventKeyFile(eventKey), client.WithEncryption(client.Encryption{}))
+	must(clinic.Publish(ctx, "care.1", client.NewEvent("t", []byte("encrypted secret"))))(t)
+	plain := b.Client("clinic", client.WithEventKeyFile(eventKey))
+	_, err := plain.Publish(ctx, "care.1", client.NewEvent("t", []byte("forgotten secret")))
+	var e *client.Error
+	if !asError(err, &e) || e.Code != int(wire.CodeEncryptionRequired) {
+		t.Errorf("in the clear: %v", err)
+	}
+	// What was in the clear on purpose is found, so the search finds.
+	must(plain.Publish(ctx, "orders.x", client.NewEvent("t", []byte("open book"))))(t)
+	stop(t, b)
+	for what, want := range map[string]bool{"encrypted secret": false, "forgotten secret": false, "open book": true} {
+		if found := onDisk(t, b.State.Dir, what); (len(found) > 0) != want {
+			t.Errorf("%q is in %v", what, found)
+		}
+	}
+}
+
+// TestMovedCiphertext: whoever writes into the store, behind the broker's back, gets no
+// ciphertext decrypted but as it was published: elsewhere, changed, with another key id
+// or in another event it is refused before a key is looked at.
+func TestMovedCiphertext(t *testing.T) {
+	b := cryptBroker(t)
+	ctx := within(t)
+	seed, _ := b.RecipientKey("shop/doctor", "orders.>")
+	clinic := b.Client("clinic", client.WithEncryption(client.Encryption{EpochEvents: 1}))
+	for _, data := range []string{"one", "two"} {
+		must(clinic.Publish(ctx, "orders.a", client.NewEvent("t", []byte(data))))(t)
+	}
+	nc := must(b.Inside("shop"))(t)
+	js := must(jetstream.New(nc))(t)
+	orders := must(js.Stream(ctx, "ORDERS"))(t)
+	one, two := must(orders.GetMsg(ctx, 1))(t), must(orders.GetMsg(ctx, 2))(t)
+	keyID := "ce-" + wire.AttrEncryptionKey
+	forged := 0
+	put := func(subject string, data []byte, changes ...string) {
+		t.Helper()
+		h := nats.Header{}
+		for name, values := range one.Header {
+			if name != nats.MsgIdHdr {
+				h[name] = slices.Clone(values)
+			}
+		}
+		for i := 0; i+1 < len(changes); i += 2 {
+			if delete(h, changes[i]); changes[i+1] != "" {
+				h[changes[i]] = []string{changes[i+1]}
+			}
+		}
+		must(js.PublishMsg(ctx, &nats.Msg{Subject: subject, Header: h, Data: data}))(t)
+		forged++
+	}
+	put("orders.b", one.Data)
+	put("orders.a", two.Data)
+	put("orders.a", one.Data, keyID, two.Header[keyID][0])
+	put("orders.a", two.Data, keyID, two.Header[keyID][0])
+	put("orders.a", one.Data, keyID, "")
+	put("orders.a", one.Data, "ce-id", "another")
+	put("orders.a", one.Data, "ce-datacontenttype", "text/plain")
+	put("orders.a", one.Data, "ce-datacontenttype", "")
+	put("orders.a", []byte("two"), "ce-datacontenttype", "text/plain", keyID, "")
+	for _, i := range []int{0, 1, 12, 13, len(one.Data) / 2, len(one.Data) - 1} {
+		data := bytes.Clone(one.Data)
+		data[i] ^= 1
+		put("orders.a", data)
+	}
+	must(clinic.Publish(ctx, "orders.a", client.NewEvent("t", []byte("last"))))(t)
+
+	in := newInbox()
+	must(b.Client("doctor", in.option(), client.WithDecryption(client.Decryption{SeedFiles: []string{seed}})).Subscribe(ctx, "orders.>", in.handle))(t)
+	var got []string
+	refused := 0
+	for len(got) < 3 {
+		select {
+		case d := <-in.got:
+			got = append(got, string(d.Event.Data))
+		case e := <-in.refused:
+			if !errors.Is(e.Err, signing.ErrBadSignature) || e.Retried {
+				t.Errorf("event %d: %v", e.Sequence, e.Err)
+			}
+			refused++
+		case <-ctx.Done():
+			t.Fatalf("got %q, %d refused", got, refused)
+		}
+	}
+	if want := []string{"one", "two", "last"}; !slices.Equal(got, want) || refused != forged {
+		t.Errorf("got %q, %d refused, want %q and %d", got, refused, want, forged)
+	}
+}
+
+// TestEncryptionGuide: the policy of the guide does what the guide says.
+func TestEncryptionGuide(t *testing.T) {
+	guide := must(os.ReadFile("../docs/guides/encrypt-events.md"))(t)
+	found := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindSubmatch(guide)
+	if found == nil {
+		t.Fatal("no policy in the guide")
+	}
+	b := brokertest.New(t, brokertest.Options{Policy: string(found[1]), Change: quickDrain})
+	ctx := within(t)
+	seed, _ := b.RecipientKey("shop/doctor", "care.>")
+	clinic := b.Client("clinic", client.WithEncryption(client.Encryption{Subjects: []string{"care.>"}}))
+	must(clinic.Publish(ctx, "care.7.temperature", must(client.NewJSONEvent("temperature", map[string]float64{"celsius": 39.5}))(t)))(t)
+	in := newInbox()
+	doctor := b.Client("doctor", in.option(), client.WithDecryption(client.Decryption{SeedFiles: []string{seed}}))
+	must(doctor.Subscribe(ctx, "care.>", in.handle, client.RequireEncryption()))(t)
+	var got map[string]float64
+	if d := in.next(ctx, t); json.Unmarshal(d.Event.Data, &got) != nil || got["celsius"] != 39.5 {
+		t.Errorf("got %q", d.Event.Data)
+	}
+	if _, err := b.Client("clinic").Publish(ctx, "care.7.temperature", client.NewEvent("t", nil)); err == nil || !strings.Contains(err.Error(), "40403") {
+		t.Errorf("in the clear: %v", err)
+	}
+}
