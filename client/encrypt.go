@@ -143,12 +143,20 @@ func (e *encrypter) keyFor(ctx context.Context, natsSubject string) (*payload.Ke
 	if e.usable(ep) { // somebody was faster
 		return ep.key, nil
 	}
-	next, err := e.review(ctx, natsSubject, ep)
-	if err != nil {
-		return nil, err
+	for {
+		next, err := e.review(ctx, natsSubject, ep)
+		if err != nil {
+			return nil, err
+		}
+		s.now.Store(next)
+		// A recipient may have been revoked while the record was stored.
+		if e.usable(next) {
+			return next.key, nil
+		}
+		if ep = next; ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 	}
-	s.now.Store(next)
-	return next.key, nil
 }
 
 func (e *encrypter) subject(natsSubject string) *subjectKeys {

@@ -279,7 +279,11 @@ func (s *subVerb) refused(ev client.InvalidEvent) {
 	if !ev.Retried {
 		s.invalid.Add(1)
 	}
-	fmt.Fprintf(s.stderr, "signet: NOT VERIFIED: %s %s seq %d: %s\n", clean(ev.NATSSubject), clean(ev.Stream), ev.Sequence, clean(ev.Err.Error()))
+	verdict := "NOT VERIFIED"
+	if errors.Is(ev.Err, client.ErrDecryption) {
+		verdict = "NOT DECRYPTED"
+	}
+	fmt.Fprintf(s.stderr, "signet: "+verdict+": %s %s seq %d: %s\n", clean(ev.NATSSubject), clean(ev.Stream), ev.Sequence, clean(ev.Err.Error()))
 }
 
 func (s *subVerb) warn(err error) { s.note("warning: %s", clean(err.Error())) }
