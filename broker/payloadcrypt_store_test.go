@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,6 +18,7 @@ import (
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/payload"
 )
 
 // TestPlaintextLeavesNoTrace: of a payload that is encrypted, and of one that was refused
@@ -137,4 +139,66 @@ func TestEncryptionGuide(t *testing.T) {
 	if _, err := b.Client("clinic").Publish(ctx, "care.7.temperature", client.NewEvent("t", nil)); err == nil || !strings.Contains(err.Error(), "40403") {
 		t.Errorf("in the clear: %v", err)
 	}
+}
+
+// TestMadeUpKeyIDs: events with keys that nobody has stored are refused, and hold no
+// reader up, of whatever kind.
+func TestMadeUpKeyIDs(t *testing.T) {
+	b := cryptBroker(t)
+	ctx := within(t)
+	seed, _ := b.RecipientKey("shop/doctor", "orders.>")
+	plain, clinic := b.Client("clinic"), b.Client("clinic", client.WithEncryption(client.Encryption{}))
+	const made = 20
+	for range made {
+		key, _, err := payload.NewEpoch("orders.x", []string{must(recipientOf(seed))(t)}, time.Now())
+		check(t, err)
+		bound := payload.Bound{NATSSubject: "orders.x", Source: "/shop/clinic", ID: client.NewID(), Type: "t"}
+		must(plain.Publish(ctx, "orders.x", &client.Event{
+			ID: bound.ID, Type: "t", DataContentType: wire.EncryptedContentType, Data: must(key.Encrypt(bound, "", []byte("made up")))(t),
+			Extensions: map[string]string{wire.AttrEncryptionKey: key.ID()},
+		}))(t)
+	}
+	must(clinic.Publish(ctx, "orders.x", client.NewEvent("t", []byte("real"))))(t)
+	for name, opts := range map[string][]client.SubOption{
+		"ordered": {client.Ordered()}, "durable": {client.Durable("d")}, "plain": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := newInbox()
+			doctor := b.Client("doctor", in.option(), client.WithDecryption(client.Decryption{SeedFiles: []string{seed}}))
+			sub := must(doctor.Subscribe(ctx, "orders.x", in.handle, opts...))(t)
+			defer sub.Stop()
+			final, came := 0, false
+			for final < made || !came {
+				select {
+				case d := <-in.got:
+					if string(d.Event.Data) != "real" {
+						t.Fatalf("the handler got %q", d.Event.Data)
+					}
+					came = true
+				case e := <-in.refused:
+					if !errors.Is(e.Err, client.ErrNoKeyRecord) {
+						t.Errorf("event %d: %v", e.Sequence, e.Err)
+					}
+					if !e.Retried {
+						final++
+					}
+				case <-ctx.Done():
+					t.Fatalf("%d of %d were given up, the real one came: %v", final, made, came)
+				}
+			}
+		})
+	}
+}
+
+func recipientOf(seedFile string) (string, error) {
+	seed, err := os.ReadFile(seedFile)
+	if err != nil {
+		return "", err
+	}
+	reader, err := payload.NewReader(seed)
+	if err != nil {
+		return "", err
+	}
+	return reader.Keys()[0], nil
 }
