@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nkeys"
+
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // errCurvePoint is about what nkeys takes for an X25519 key.
@@ -54,6 +56,12 @@ func checkCurvePoint(raw []byte) error {
 		return errCurvePoint
 	}
 	return nil
+}
+
+// MeetsSubjects reports whether the key may sign or read on some of the subjects of a
+// filter: one that CoversSubject is true of.
+func (k *Key) MeetsSubjects(filter string) bool {
+	return len(k.Subjects) == 0 || slices.ContainsFunc(k.Subjects, func(pattern string) bool { return wire.Overlap(pattern, filter) })
 }
 
 // Recipients returns the recipient keys of a tenant that may read the payloads of a
