@@ -202,3 +202,45 @@ func recipientOf(seedFile string) (string, error) {
 	}
 	return reader.Keys()[0], nil
 }
+
+// TestRecipientWhoPublishes: a recipient has the producer's key, and may publish. What it
+// encrypts with that key is its own word, and keeps nobody from reading the producer's.
+func TestRecipientWhoPublishes(t *testing.T) {
+	b := cryptBroker(t)
+	ctx := within(t)
+	doctorSeed, _ := b.RecipientKey("shop/doctor", "care.>")
+	mallorySeed, _ := b.RecipientKey("shop/mallory", "care.>")
+	clinicKey, _ := b.EventKey("shop/clinic")
+	malloryKey, _ := b.EventKey("shop/mallory")
+	clinic := b.Client("clinic", client.WithEventKeyFile(clinicKey), client.WithEncryption(client.Encryption{Tenant: "shop"}))
+	mallory := b.Client("mallory", client.WithEventKeyFile(malloryKey))
+	must(clinic.Publish(ctx, "care.1", client.NewEvent("t", []byte("first"))))(t)
+	js := must(jetstream.New(must(b.Inside("shop"))(t)))(t)
+	first := must(must(js.Stream(ctx, "CARE"))(t).GetMsg(ctx, 1))(t)
+	id := first.Header["ce-"+wire.AttrEncryptionKey][0]
+	rec := recordOf(ctx, t, b, id)
+	key := must(must(payload.NewReader(must(os.ReadFile(mallorySeed))(t)))(t).Open(rec))(t)
+	must(mallory.Publish(ctx, payload.RecordSubject(client.DefaultKeyPrefix, "shop/mallory", id),
+		&client.Event{Type: payload.RecordType, DataContentType: client.ContentTypeJSON, Data: rec.Data()}))(t)
+	bound := payload.Bound{NATSSubject: "care.1", Source: "/shop/mallory", ID: "m", Type: "t"}
+	must(mallory.Publish(ctx, "care.1", &client.Event{
+		ID: "m", Type: "t", DataContentType: wire.EncryptedContentType, Data: must(key.Encrypt(bound, "", []byte("mallory's")))(t),
+		Extensions: map[string]string{wire.AttrEncryptionKey: id},
+	}))(t)
+	must(clinic.Publish(ctx, "care.1", client.NewEvent("t", []byte("last"))))(t)
+
+	in := newInbox()
+	doctor := b.Client("doctor", in.option(), client.WithDecryption(client.Decryption{SeedFiles: []string{doctorSeed}}))
+	must(doctor.Subscribe(ctx, "care.>", in.handle, client.FromSequence(2)))(t) // mallory's key is seen first
+	for _, want := range [][2]string{{"mallory's", "shop/mallory"}, {"last", "shop/clinic"}} {
+		if d := in.next(ctx, t); string(d.Event.Data) != want[0] || d.Principal != want[1] || d.Producer.Principal != want[1] || d.KeyID != id {
+			t.Errorf("got %q of %s with key %s, want %q with key %s", d.Event.Data, d.Principal, d.KeyID, want, id)
+		}
+	}
+
+	_, err := client.Connect(ctx, b.URL(), client.WithNkeySeedFile(b.Cred("clinic")), client.WithTLSConfig(b.TLS()), client.WithRoot(b.State.Root),
+		client.WithEncryption(client.Encryption{Tenant: "mill"}))
+	if !errors.Is(err, client.ErrInvalidOption) || !strings.Contains(err.Error(), "shop/clinic") {
+		t.Errorf("of another tenant: %v", err)
+	}
+}

@@ -137,7 +137,10 @@ func (c *Client) begin(ctx context.Context) error {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "the broker did not say which tenant this is"}
 	}
 	c.tenant = tenant + "/"
-	c.crypt = newEncrypter(c, who.Caller)
+	var err error
+	if c.crypt, err = newEncrypter(c, who.Caller); err != nil {
+		return err
+	}
 	if c.cfg.producer != nil {
 		c.signer = newEventSigner(c.cfg.producer, "/"+who.Caller, func(msg *nats.Msg, id string, f *Future) error {
 			return dispatch(c, msg, id, f)

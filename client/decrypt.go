@@ -54,16 +54,19 @@ type decrypter struct {
 	now    func() time.Time
 
 	mu      sync.Mutex // guards the rest; never held while a record is fetched
-	opened  map[string]*openedKey
-	failed  map[string]failedKey
+	opened  map[recordName]openedKey
+	failed  map[recordName]failedKey
 	patient time.Time // when an event was last put back for want of its record
 }
 
+// recordName is where a record is looked for. The principal is part of it: a recipient
+// has the keys of others, and could publish a record with one as its own.
+type recordName struct{ principal, id string }
+
 // openedKey is a key of a record that was verified.
 type openedKey struct {
-	key       *payload.Key
-	principal string // who published the record
-	subject   string // that the key is for
+	key     *payload.Key
+	subject string // that it is for
 }
 
 // failedKey keeps a record that cannot be had from being asked for with every event.
@@ -73,7 +76,7 @@ type failedKey struct {
 }
 
 func newDecrypter(reader *payload.Reader, prefix string) *decrypter {
-	return &decrypter{reader: reader, prefix: prefix, now: time.Now, opened: map[string]*openedKey{}, failed: map[string]failedKey{}}
+	return &decrypter{reader: reader, prefix: prefix, now: time.Now, opened: map[recordName]openedKey{}, failed: map[recordName]failedKey{}}
 }
 
 // decrypt replaces an encrypted payload of a verified delivery. stored is when the event
@@ -111,71 +114,69 @@ func (r *decrypter) keyOf(ctx context.Context, c *Client, d *Delivery, id string
 	if err := payload.CheckKeyID(id); err != nil {
 		return nil, err
 	}
+	name := recordName{d.Principal, id}
 	r.mu.Lock()
-	got, failed := r.opened[id], r.failed[id]
+	got, failed := r.opened[name], r.failed[name]
 	r.mu.Unlock()
-	if got == nil && r.now().Before(failed.till) {
+	if got.key == nil && r.now().Before(failed.till) {
 		return nil, failed.err
 	}
-	if got == nil {
+	if got.key == nil {
 		var err error
-		if got, err = r.open(ctx, c, d.Principal, id, stored); err != nil {
+		if got, err = r.open(ctx, c, name, stored); err != nil {
 			r.mu.Lock()
 			makeRoom(r.failed)
-			r.failed[id] = failedKey{err, r.now().Add(keyRetry)}
+			r.failed[name] = failedKey{err, r.now().Add(keyRetry)}
 			r.mu.Unlock()
 			return nil, err
 		}
 		r.mu.Lock()
 		makeRoom(r.opened)
-		r.opened[id] = got
-		delete(r.failed, id)
+		r.opened[name] = got
+		delete(r.failed, name)
 		r.mu.Unlock()
 	}
-	switch {
-	case got.principal != d.Principal:
-		return nil, fmt.Errorf("%w: it is of %s", payload.ErrRecord, got.principal)
-	case got.subject != d.NATSSubject:
+	if got.subject != d.NATSSubject {
 		return nil, fmt.Errorf("%w: it is for the subject %s", payload.ErrRecord, got.subject)
 	}
 	return got.key, nil
 }
 
 // makeRoom keeps a cache within its bound; what goes is fetched again when it is needed.
-func makeRoom[T any](m map[string]T) {
-	for id := range m {
+func makeRoom[T any](m map[recordName]T) {
+	for name := range m {
 		if len(m) < maxOpenedKeys {
 			return
 		}
-		delete(m, id)
+		delete(m, name)
 	}
 }
 
 // open fetches and verifies the record of a key and opens it. What is not known now is
 // errLater.
-func (r *decrypter) open(ctx context.Context, c *Client, principal, id string, stored time.Time) (*openedKey, error) {
+func (r *decrypter) open(ctx context.Context, c *Client, name recordName, stored time.Time) (openedKey, error) {
 	call, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()
-	natsSubject := payload.RecordSubject(r.prefix, principal, id)
+	natsSubject := payload.RecordSubject(r.prefix, name.principal, name.id)
 	msg, at, err := c.js().lastOn(call, natsSubject)
 	if errors.Is(err, ErrNoKeyRecord) && r.mayWait(stored) {
 		err = fmt.Errorf("%w: %w", errLater, err)
 	}
 	if err != nil {
-		return nil, err
+		return openedKey{}, err
 	}
 	record, by, err := verifyRecord(ctx, c, msg, at)
 	if err != nil {
-		return nil, fmt.Errorf("the record on %s: %w", natsSubject, err)
+		return openedKey{}, fmt.Errorf("the record on %s: %w", natsSubject, err)
 	}
-	if by != principal || record.KeyID != id {
-		return nil, fmt.Errorf("%w: the one on %s is of %s, for key %s", payload.ErrRecord, natsSubject, by, record.KeyID)
+	if by != name.principal || record.KeyID != name.id {
+		return openedKey{}, fmt.Errorf("%w: the one on %s is of %s, for key %s", payload.ErrRecord, natsSubject, by, record.KeyID)
 	}
 	key, err := r.reader.Open(record)
 	if err != nil {
-		return nil, err
+		return openedKey{}, err
 	}
-	return &openedKey{key: key, principal: by, subject: record.Subject}, nil
+	return openedKey{key: key, subject: record.Subject}, nil
 }
 
 // mayWait says whether an event stored then is put back because its record is not there.

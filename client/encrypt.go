@@ -25,14 +25,17 @@ var (
 	ErrEncryption = errors.New("client: the payload cannot be encrypted, so the event was not sent")
 
 	errNoRecipient = errors.New("the keyring has no valid recipient key of this tenant for the subject")
+	errForeignKey  = errors.New("the keyring does not say that this principal is who signs")
 	errEncrypted   = errors.New("the event is encrypted already; it can be published again by a client without WithEncryption")
 )
 
 // encrypter encrypts what a client publishes. A nil one encrypts nothing.
 type encrypter struct {
 	cfg    Encryption
-	caller string // tenant/name
-	ring   func() *keyring.Ring
+	caller string // tenant/name, by the word of the broker
+	// eventKey is the id of the event key, whose holder the keyring names; or empty.
+	eventKey string
+	ring     func() *keyring.Ring
 	// publish stores a key record and returns when it is on stable storage.
 	publish func(ctx context.Context, natsSubject string, ev *Event) error
 	now     func() time.Time
@@ -56,17 +59,25 @@ type epoch struct {
 	review     time.Time     // when ring may say something else, by itself
 }
 
-func newEncrypter(c *Client, caller string) *encrypter {
+func newEncrypter(c *Client, caller string) (*encrypter, error) {
 	if c.cfg.encryption == nil {
-		return nil
+		return nil, nil
 	}
-	return &encrypter{
+	tenant, _, _ := strings.Cut(caller, "/")
+	if want := c.cfg.encryption.Tenant; want != "" && want != tenant {
+		return nil, fmt.Errorf("%w: WithEncryption: the broker says that this is %s, Tenant is %s", ErrInvalidOption, caller, want)
+	}
+	e := &encrypter{
 		cfg: *c.cfg.encryption, caller: caller, ring: c.ring.current, now: time.Now, epochs: map[string]*subjectKeys{},
 		publish: func(ctx context.Context, natsSubject string, ev *Event) error {
 			_, err := c.Publish(ctx, natsSubject, ev)
 			return err
 		},
 	}
+	if c.cfg.producer != nil {
+		e.eventKey = c.cfg.producer.KeyID()
+	}
+	return e, nil
 }
 
 // covers says whether events on the subject are encrypted. Key records never are.
@@ -192,6 +203,10 @@ func (e *encrypter) review(ctx context.Context, natsSubject string, old *epoch) 
 	now, ring := e.now(), e.ring()
 	if ring == nil || !now.Before(ring.Expires()) {
 		return nil, fmt.Errorf("%w: none that is in force, so nobody knows the recipients", ErrKeyring)
+	}
+	// A broker that names another tenant must not so choose other recipients.
+	if key, ok := ring.ByID(e.eventKey); e.eventKey != "" && (!ok || key.Principal != e.caller) {
+		return nil, fmt.Errorf("%w: it does not have the event key %s as one of %s", errForeignKey, e.eventKey, e.caller)
 	}
 	tenant, _, _ := strings.Cut(e.caller, "/")
 	recipients, until := ring.Recipients(tenant, natsSubject, now)

@@ -72,6 +72,20 @@ func (rig *encrypterRig) recipient(principal string, subjects ...string) keyring
 	}
 }
 
+// eventKeyOf has the encrypter sign with a key that the keyring has as one of principal.
+func (rig *encrypterRig) eventKeyOf(principal string) {
+	rig.t.Helper()
+	keys := []keyring.Key{rig.recipient("shop/doctor", "care.>"), rig.recipient("mill/doctor", ">")}
+	_, rig.e.eventKey = testSeed(rig.t, nkeys.PrefixByteUser)
+	if principal != "" {
+		keys = append(keys, keyring.Key{
+			ID: rig.e.eventKey, Alg: keyring.AlgEd25519, Role: keyring.RoleProducer, Principal: principal,
+			NotBefore: rig.clock.Add(-time.Hour), NotAfter: rig.clock.Add(time.Hour),
+		})
+	}
+	rig.recipients(keys...)
+}
+
 func (rig *encrypterRig) key(natsSubject string) string {
 	rig.t.Helper()
 	out, err := rig.e.encrypt(rig.t.Context(), natsSubject, &Event{Data: []byte("x")})
@@ -151,6 +165,8 @@ func TestEncrypterFailsClosed(t *testing.T) {
 		{"no recipient", func(rig *encrypterRig) { rig.recipients() }, errNoRecipient, Event{}},
 		{"the record is refused", func(rig *encrypterRig) { rig.refuse = refusal }, ErrDenied, Event{}},
 		{"nobody answers", func(rig *encrypterRig) { rig.refuse = context.DeadlineExceeded }, context.DeadlineExceeded, Event{}},
+		{"the keyring has the event key of another tenant", func(rig *encrypterRig) { rig.eventKeyOf("mill/clinic") }, errForeignKey, Event{}},
+		{"the keyring does not have the event key", func(rig *encrypterRig) { rig.eventKeyOf(""); rig.e.eventKey = "U" }, errForeignKey, Event{}},
 		{"a long content type", func(*encrypterRig) {}, payload.ErrContentType, Event{DataContentType: string(make([]byte, 2000))}},
 	} {
 		for _, begun := range []bool{false, true} {
@@ -169,6 +185,10 @@ func TestEncrypterFailsClosed(t *testing.T) {
 		}
 	}
 	rig := newEncrypterRig(t, Encryption{Subjects: []string{"care.>"}})
+	rig.eventKeyOf("shop/clinic")
+	if out, err := rig.e.encrypt(t.Context(), "care.1", &Event{}); err != nil || len(rig.records[0].Recipients) != 1 {
+		t.Errorf("with the right event key: got %+v, %v", out, err)
+	}
 	for name, ev := range map[string]*Event{
 		"ciphertext": {DataContentType: wire.EncryptedContentType}, "a key id": {Extensions: map[string]string{wire.AttrEncryptionKey: "x"}},
 	} {
@@ -212,7 +232,7 @@ func TestDecrypterIsNotHeldUp(t *testing.T) {
 	}
 	for i := range 2 * maxOpenedKeys {
 		makeRoom(r.failed)
-		r.failed[fmt.Sprint(i)] = failedKey{}
+		r.failed[recordName{"shop/clinic", fmt.Sprint(i)}] = failedKey{}
 	}
 	if len(r.failed) != maxOpenedKeys {
 		t.Errorf("%d entries, limit %d", len(r.failed), maxOpenedKeys)

@@ -26,6 +26,10 @@ type Encryption struct {
 	// policy must have a stream for it, and let this principal publish there. Default
 	// DefaultKeyPrefix; nothing under it is encrypted.
 	KeyPrefix string
+	// Tenant is whose recipients are meant, where the keyring has several tenants: Connect
+	// fails if the broker says that this principal is of another one. Empty: as the broker
+	// says. With an event key the keyring has the tenant anyhow, and is believed.
+	Tenant string
 	// EpochAge is how long a key is used. Default DefaultEpochAge, 1 min to MaxEpochAge.
 	EpochAge time.Duration
 	// EpochEvents is how many events a key encrypts, about: publishes at the same time can
