@@ -277,8 +277,7 @@ func TestEpochs(t *testing.T) {
 	var after string
 	eventually(t, "a new epoch after the revocation", func() bool {
 		after = send()
-		rec := recordOf(ctx, t, b, after)
-		return !slices.ContainsFunc(rec.Recipients, func(w payload.Wrapped) bool { return w.Key == nurseID })
+		return !slices.Contains(recipientsOf(recordOf(ctx, t, b, after)), nurseID)
 	})
 	if after == third {
 		t.Error("the key that nurse has is still in use")
@@ -300,6 +299,13 @@ func recordOf(ctx context.Context, t *testing.T, b *brokertest.Broker, keyID str
 	stream := must(js.Stream(ctx, "KEYS"))(t)
 	msg := must(stream.GetLastMsgForSubject(ctx, payload.RecordSubject(client.DefaultKeyPrefix, "shop/clinic", keyID)))(t)
 	return must(payload.ParseRecord(msg.Data))(t)
+}
+
+func recipientsOf(rec *payload.Record) (keys []string) {
+	for _, w := range rec.Recipients {
+		keys = append(keys, w.Key)
+	}
+	return keys
 }
 
 // TestForeignRecords: a record of another principal, of another subject or key, or one
