@@ -6,24 +6,23 @@ import (
 	"github.com/signetbus/signet/signing/payload"
 )
 
-// checkEncryption is what the subjects section demands of payloads that the broker
-// cannot see: the encrypted form, or not the encrypted form. That they are encrypted
-// with a key that exists, only a recipient can tell.
-func checkEncryption(rt *route, e *cloudevent.Event) *wire.Refusal {
-	if rt.binding == nil {
-		return nil
-	}
-	encrypted := string(e.ContentType) == wire.EncryptedContentType
-	if !rt.binding.Encrypted {
-		if encrypted && rt.validator != nil {
-			return wire.Refuse(wire.CodeEncryptionNotDeclared, rt.binding.Rule, "schema "+rt.schemaName)
-		}
+// requireEncryption is what the subjects section demands of payloads that the broker
+// cannot see: that they have the encrypted form. That they are encrypted with a key that
+// exists, only a recipient can tell. It comes before every check whose refusals are kept
+// whole as dead letters: no payload may get onto the disk in the clear by being wrong in
+// a second way.
+func requireEncryption(rt *route, e *cloudevent.Event) *wire.Refusal {
+	if rt.binding == nil || !rt.binding.Encrypted {
 		return nil
 	}
 	refuse := func(detail string) *wire.Refusal {
 		return wire.Refuse(wire.CodeEncryptionRequired, rt.binding.Rule, detail)
 	}
-	if !encrypted {
+	contentType := e.ContentType
+	if len(contentType) == 0 {
+		contentType = rt.mediaType // as complete fills it in
+	}
+	if string(contentType) != wire.EncryptedContentType {
 		return refuse("want datacontenttype " + wire.EncryptedContentType)
 	}
 	if err := payload.CheckKeyID(e.Get(wire.AttrEncryptionKey)); err != nil {
@@ -33,4 +32,13 @@ func checkEncryption(rt *route, e *cloudevent.Event) *wire.Refusal {
 		return refuse(err.Error())
 	}
 	return nil
+}
+
+// schemaBlinded refuses an encrypted payload where there is a schema that it would have
+// to match.
+func schemaBlinded(rt *route, e *cloudevent.Event) *wire.Refusal {
+	if rt.validator == nil || rt.binding.Encrypted || string(e.ContentType) != wire.EncryptedContentType {
+		return nil
+	}
+	return wire.Refuse(wire.CodeEncryptionNotDeclared, rt.binding.Rule, "schema "+rt.schemaName)
 }

@@ -39,6 +39,9 @@ func TestEncryptedSubject(t *testing.T) {
 		{"another version", "\x02" + string(frame[1:]), []string{contentType, keyID}, false},
 		{"structured, plain", structured("text/plain", key, frame), []string{jsonMode}, false},
 		{"structured, no key id", strings.Replace(structured(wire.EncryptedContentType, key, frame), "enckeyid", "otherid", 1), []string{jsonMode}, false},
+		{"plain, with an attribute of the broker", "secret", []string{"ce-datacontenttype: text/plain", "ce-authid: shop/checkout"}, false},
+		{"plain, with a signature that is none", "secret", []string{"ce-datacontenttype: text/plain", "ce-dssematerial: bm9uZQ=="}, false},
+		{"plain, with a type that is not granted", "secret", []string{"ce-datacontenttype: text/plain", "ce-type: com.elsewhere"}, false},
 		{"structured, no frame", structured(wire.EncryptedContentType, key, []byte("x")), []string{jsonMode}, false},
 	} {
 		f := newFixture(t)
