@@ -27,6 +27,7 @@ type Client struct {
 	verifier *signing.Verifier
 	producer *signing.ProducerVerifier
 	signer   *eventSigner  // nil: events are not signed here
+	crypt    *encrypter    // nil: payloads are not encrypted here
 	tenant   string        // prefix of the principals whose events are ours, "shop/"
 	slots    chan struct{} // one token per PublishAsync without an answer
 
@@ -136,6 +137,10 @@ func (c *Client) begin(ctx context.Context) error {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "the broker did not say which tenant this is"}
 	}
 	c.tenant = tenant + "/"
+	var err error
+	if c.crypt, err = newEncrypter(c, who.Caller); err != nil {
+		return err
+	}
 	if c.cfg.producer != nil {
 		c.signer = newEventSigner(c.cfg.producer, "/"+who.Caller, func(msg *nats.Msg, id string, f *Future) error {
 			return dispatch(c, msg, id, f)

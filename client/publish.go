@@ -63,15 +63,19 @@ func WithoutRetry() PubOpt {
 //
 // Errors: *Error with the classes ErrDenied, ErrMalformed, ErrBadSignature,
 // ErrSchemaViolation, ErrRateLimited, ErrTooLarge, ErrConflict, ErrUnavailable,
-// ErrInternal, and ErrReceipt for WithSignedAck. If no answer came, it is also context.DeadlineExceeded and the
+// ErrInternal, ErrReceipt for WithSignedAck, and ErrEncryption. If no answer came, it is also context.DeadlineExceeded and the
 // outcome is unknown: publish again with the EventID of the error.
 func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Ack, error) {
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	ev, err := c.crypt.encrypt(ctx, natsSubject, ev)
+	if err != nil {
+		return nil, err
+	}
 	msg, id, noRetry, err := c.prepare(natsSubject, ev, opts)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.cfg.deadline(ctx)
-	defer cancel()
 	delay, made := c.cfg.retry.Delay, time.Now()
 	c.signer.flush() // what PublishAsync was given before goes out before
 	for try := 0; ; try++ {
@@ -162,8 +166,15 @@ func (f *Future) Wait(ctx context.Context) (*Ack, error) {
 // When WithMaxInFlight publishes have no answer yet it waits for one, until ctx
 // ends.
 //
-// Errors: ErrMalformed, ErrInvalidOption, ErrTooManyInFlight, ErrUnavailable.
+// With WithEncryption the first event of a key waits until the record of the key is stored.
+//
+// Errors: ErrMalformed, ErrInvalidOption, ErrTooManyInFlight, ErrUnavailable,
+// ErrEncryption.
 func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Future, error) {
+	ev, err := c.crypt.encrypt(ctx, natsSubject, ev)
+	if err != nil {
+		return nil, err
+	}
 	if c.signer != nil {
 		return publishSigned(ctx, c, natsSubject, ev, opts)
 	}
@@ -241,8 +252,12 @@ func (c *Client) Flush(ctx context.Context) error {
 // PublishLive sends ev on a declared ephemeral subject: attested, not stored, no
 // answer. A refusal goes to WithErrorHandler.
 //
-// Errors: ErrMalformed, ErrTooLarge, and ErrUnavailable while disconnected.
-func (c *Client) PublishLive(_ context.Context, natsSubject string, ev *Event, opts ...PubOpt) error {
+// Errors: ErrMalformed, ErrTooLarge, ErrEncryption, and ErrUnavailable while disconnected.
+func (c *Client) PublishLive(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) error {
+	ev, err := c.crypt.encrypt(ctx, natsSubject, ev)
+	if err != nil {
+		return err
+	}
 	msg, id, _, err := c.prepare(natsSubject, ev, opts)
 	if err != nil {
 		return err

@@ -27,6 +27,9 @@ type subVerb struct {
 	save    string
 	live    bool
 	signers []string // of --require-producer; anyProducer: whoever
+	// decrypt are the seed files of --decrypt.
+	decrypt   []string
+	keyPrefix string
 
 	file    *os.File // of --save
 	seen    int
@@ -53,13 +56,17 @@ the evidence that signet verify reads. --save FILE appends the same lines to a f
 
 --require-producer takes only events that their producer has signed, and with a value
 only those that it names: nobody can then take a signature away unseen, not even the
-broker. Others are reported like events that do not verify.`,
+broker. Others are reported like events that do not verify.
+
+--decrypt prints the data of encrypted events; with -o json too, which then is not the
+evidence: --save keeps that, encrypted, as it was signed.`,
 		Example: `  signet sub 'orders.>'
   signet sub orders.created --since 1h -o json
   signet sub 'orders.>' --since start --count 10 --save evidence.ndjson
   signet sub 'orders.>' --durable billing
   signet sub orders.paid --require-producer=shop/checkout
-  signet sub 'telemetry.>' --live`,
+  signet sub 'telemetry.>' --live
+  signet sub 'care.>' --decrypt doctor.recipient.seed`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return s.run(ctx, args[0]) }),
 	}
 	f := cmd.Flags()
@@ -68,6 +75,8 @@ broker. Others are reported like events that do not verify.`,
 	f.IntVar(&s.count, "count", 0, "end after this many events (default: go on)")
 	f.BoolVar(&s.rawData, "raw-data", false, "print the data only, byte for byte, each followed by a line end")
 	f.StringVar(&s.save, "save", "", "append the events as structured JSON lines to this file")
+	f.StringArrayVar(&s.decrypt, "decrypt", nil, "file with the seed of a recipient key (SX..., mode 0600): decrypt what is encrypted to it (repeat it)")
+	f.StringVar(&s.keyPrefix, "key-prefix", client.DefaultKeyPrefix, "where the key records of encrypted events are")
 	f.BoolVar(&s.live, "live", false, "the subject is ephemeral: only what is published from now on")
 	f.StringSliceVar(&s.signers, "require-producer", nil, "only events signed by their producer: any, or these (TENANT/NAME, comma between them, after a =)")
 	f.Lookup("require-producer").NoOptDefVal = anyProducer
@@ -111,8 +120,16 @@ func (s *subVerb) run(ctx context.Context, filter string) (err error) {
 		}
 		defer func() { err = errors.Join(err, s.file.Close()) }()
 	}
-	c, err := s.connect(ctx,
-		client.WithErrorHandler(s.warn), client.WithInvalidHandler(s.refused), client.WithStateHandler(s.state))
+	connect := []client.Option{client.WithErrorHandler(s.warn), client.WithInvalidHandler(s.refused), client.WithStateHandler(s.state)}
+	for _, file := range s.decrypt {
+		if _, err := os.Stat(file); err != nil {
+			return &usageError{msg: "--decrypt: " + err.Error()}
+		}
+	}
+	if len(s.decrypt) > 0 {
+		connect = append(connect, client.WithDecryption(client.Decryption{SeedFiles: s.decrypt, KeyPrefix: s.keyPrefix}))
+	}
+	c, err := s.connect(ctx, connect...)
 	if err != nil {
 		return err
 	}
@@ -240,8 +257,15 @@ func (s *subVerb) print(d *client.Delivery) error {
 	}
 	var err error
 	switch {
+	case s.jsonOut() && d.KeyID != "":
+		if line, err = decrypted(d); err == nil {
+			_, err = s.stdout.Write(line)
+		}
 	case s.jsonOut():
 		_, err = s.stdout.Write(line)
+	case s.rawData && d.Ciphertext:
+		s.invalid.Add(1)
+		fmt.Fprintf(s.stderr, "signet: ENCRYPTED, not printed: %s %s seq %d: --decrypt SEED reads it\n", clean(d.NATSSubject), clean(d.Stream), d.Sequence)
 	case s.rawData:
 		_, err = s.stdout.Write(append(d.Event.Data[:len(d.Event.Data):len(d.Event.Data)], '\n'))
 	default:
@@ -250,9 +274,28 @@ func (s *subVerb) print(d *client.Delivery) error {
 			at = d.Attestation.RecordedTime
 		}
 		_, err = fmt.Fprintf(s.stdout, "%s  %s  %s  %s  %s\n", at.Local().Format("15:04:05.000"),
-			clean(d.NATSSubject), clean(d.Principal), clean(d.Event.ID), payload(d.Event.Data))
+			clean(d.NATSSubject), clean(d.Principal), clean(d.Event.ID), body(d))
 	}
 	return err
+}
+
+// body is the payload of an event in one line.
+func body(d *client.Delivery) string {
+	if d.Ciphertext {
+		return fmt.Sprintf("(encrypted, %d bytes; --decrypt SEED reads it)", len(d.Event.Data))
+	}
+	return payload(d.Event.Data)
+}
+
+// decrypted is the event in the clear, structured, and a line end.
+func decrypted(d *client.Delivery) ([]byte, error) {
+	ev := d.Event.Clone()
+	if ev.Extensions == nil {
+		ev.Extensions = map[string]string{}
+	}
+	ev.Extensions[wire.AttrNATSSubject] = d.NATSSubject
+	line, err := ev.MarshalJSON()
+	return append(line, '\n'), err
 }
 
 // evidence is the structured event with everything that was signed, and a line end.
@@ -271,7 +314,11 @@ func (s *subVerb) refused(ev client.InvalidEvent) {
 	if !ev.Retried {
 		s.invalid.Add(1)
 	}
-	fmt.Fprintf(s.stderr, "signet: NOT VERIFIED: %s %s seq %d: %s\n", clean(ev.NATSSubject), clean(ev.Stream), ev.Sequence, clean(ev.Err.Error()))
+	verdict := "NOT VERIFIED"
+	if errors.Is(ev.Err, client.ErrDecryption) {
+		verdict = "NOT DECRYPTED"
+	}
+	fmt.Fprintf(s.stderr, "signet: "+verdict+": %s %s seq %d: %s\n", clean(ev.NATSSubject), clean(ev.Stream), ev.Sequence, clean(ev.Err.Error()))
 }
 
 func (s *subVerb) warn(err error) { s.note("warning: %s", clean(err.Error())) }

@@ -10,6 +10,7 @@ const (
 	idPolicy, idPolicyInForce                  = "POLICY_001", "POLICY_002"
 	idKeyring, idNodeKey, idRingInForce        = "KEYS_001", "KEYS_002", "KEYS_003"
 	idRootSeed, idAttestation                  = "KEYS_004", "KEYS_005"
+	idRecipients                               = "KEYS_006"
 	idSecretMode                               = "FILE_001"
 	idCert, idCertNames, idCertNode, idCertUse = "CERT_001", "CERT_002", "CERT_003", "CERT_004"
 	idChain                                    = "CERT_005"
@@ -75,6 +76,7 @@ func Checks() []Check {
 		{idRingInForce, "the keyring in force does not expire soon"},
 		{idRootSeed, "the root seed is not beside the broker"},
 		{idAttestation, "the broker can attest for long enough"},
+		{idRecipients, "whoever has to encrypt has a recipient, whose key does not end soon"},
 		{idFileLimit, "the limit of open files fits gate.maxConnections"},
 		{idOpenFiles, "the broker has file descriptors left"},
 		{idLive, "the broker is live"},
