@@ -99,15 +99,21 @@ func (r *Record) PrunedEnd() Position {
 // Verify checks that a batch of a tenant's trail ends with a head of its own, signed by
 // its node. Whether it goes on from the one before it is not looked at.
 //
-// Errors: ErrBatch.
+// Errors: ErrBatch; also ErrKeyTime if all that is wrong is that the key of the node was
+// not valid when the head was signed. A later batch may cover it.
 func (b *Batch) Verify(tenant string, ring *keyring.Ring) error {
 	if b.Records[0].Tenant != tenant {
 		return fmt.Errorf("%w: it is of another tenant", ErrBatch)
 	}
-	v := NewVerifier(tenant, ring)
-	v.head(b, 0)
-	if len(v.out.Faults) > 0 {
+	v, last := NewVerifier(tenant, ring), b.Last()
+	c := v.chain(b.ID())
+	c.Position = last
+	v.head(c, b, 0)
+	switch {
+	case len(v.out.Faults) > 0:
 		return fmt.Errorf("%w: %s", ErrBatch, v.out.Faults[0].String())
+	case c.doubt != nil:
+		return fmt.Errorf("%w: %w at %s", ErrBatch, ErrKeyTime, c.doubt.Signed.Format(time.RFC3339))
 	}
 	return nil
 }
