@@ -23,6 +23,8 @@ const (
 	// stream as a whole is fuller than fullPercent, both are halved.
 	fullPercent = 80
 	goalPercent = 70
+	// minPart is room for two of the largest batches: one that stays, and one that comes.
+	minPart = 2 * (auditlog.MaxBatchBytes + overhead)
 	// maxPruned bounds the messages that one record stands for.
 	maxPruned = 4096
 	// overhead of a message of the trail in the store: its headers, subject and index.
@@ -60,6 +62,7 @@ type Pruner struct {
 	shares  map[string]*share // by tenant; the goroutine's
 	tight   bool              // the stream as a whole is too full
 	tightAt time.Time         // when that is looked at again
+	biggest *share            // of this node's, when all were looked at last
 	counted struct{ age, size, early atomic.Uint64 }
 	looked  atomic.Uint64 // times that every chain was looked at
 }
@@ -152,13 +155,14 @@ func (p *Pruner) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-p.cfg.Journal.prune:
 		}
 	}
 }
 
 func (p *Pruner) all(ctx context.Context) error {
 	now := p.cfg.Journal.cfg.Now()
-	if !now.Before(p.tightAt) {
+	if !now.Before(p.tightAt) || streamFull(p.cfg.Journal) {
 		used, limit, err := p.stream.Used(ctx)
 		if err != nil {
 			return err
@@ -175,6 +179,11 @@ func (p *Pruner) all(ctx context.Context) error {
 			return fmt.Errorf("tenant %s: %w", tenant, err)
 		}
 	}
+	for _, s := range p.shares {
+		if p.biggest == nil || s.sizes > p.biggest.sizes {
+			p.biggest = s
+		}
+	}
 	p.looked.Add(1)
 	return nil
 }
@@ -182,16 +191,21 @@ func (p *Pruner) all(ctx context.Context) error {
 // one looks after the chain of one tenant.
 func (p *Pruner) one(ctx context.Context, s *share, now time.Time) error {
 	at, ok := p.cfg.Journal.Position(s.tenant)
-	if !ok || at == s.at && now.Before(s.ageAt) && !s.owed && !p.tight {
+	held := heldUp(p.cfg.Journal, s.tenant)
+	if !ok || at == s.at && now.Before(s.ageAt) && !s.owed && !p.tight && !held {
 		return nil
 	}
-	if s.pending.Seq > 0 && at.ChainID == s.pending.ChainID && at.Seq < s.pending.Seq {
+	if !held && s.pending.Seq > 0 && at.ChainID == s.pending.ChainID && at.Seq < s.pending.Seq {
 		return nil // the record that was kept last is not in the stream yet
 	}
 	s.pending = auditlog.Position{}
 	if err := p.read(ctx, s, at); err != nil {
 		return err
 	}
+	if err := p.recall(s); err != nil {
+		return err
+	}
+	defer p.measure(s)
 	if s.owed {
 		if !s.sure {
 			return nil
@@ -201,11 +215,11 @@ func (p *Pruner) one(ctx context.Context, s *share, now time.Time) error {
 		}
 	}
 	for !now.Before(s.rest) {
-		c, err := p.choose(ctx, s, now)
+		c, err := p.choose(ctx, s, now, held)
 		if err != nil || c == nil {
 			return err
 		}
-		done, err := p.carryOut(ctx, s, c, now)
+		done, err := p.carryOut(ctx, s, c, now, held)
 		if err != nil || !done {
 			return err
 		}
@@ -248,6 +262,26 @@ func (p *Pruner) read(ctx context.Context, s *share, at auditlog.Position) error
 			s.sure = true
 		}
 	}
+}
+
+// recall adds what pruned records in the spool say: they are this node's word, and so is
+// what they say that went, once it went.
+func (p *Pruner) recall(s *share) error {
+	said, err := saidInSpool(p.cfg.Journal, s.tenant, func(b *auditlog.Batch) error { return p.cfg.Verify(b, s.tenant) })
+	for _, end := range said {
+		s.gone[end.Chain] = end
+	}
+	return err
+}
+
+// measure tells the publisher how much room there is, and that there may be some again.
+func (p *Pruner) measure(s *share) {
+	if s.writers == 0 {
+		return // not looked at yet
+	}
+	part := max(p.cfg.Keep(s.tenant).MaxBytes/s.writers, minPart)
+	measured(p.cfg.Journal, s.tenant, s.sizes, s.cursor, part)
+	p.cfg.Journal.poke()
 }
 
 // doubt: what was read so far does not lead to what this node wrote, so nothing that it

@@ -10,8 +10,9 @@ import (
 	"github.com/signetbus/signet/internal/auditlog"
 )
 
-// choose returns what has to go next of a chain, nil: nothing.
-func (p *Pruner) choose(ctx context.Context, s *share, now time.Time) (*auditlog.Pruning, error) {
+// choose returns what has to go next of a chain, nil: nothing. held: batches wait for
+// room, so more goes at once.
+func (p *Pruner) choose(ctx context.Context, s *share, now time.Time, held bool) (*auditlog.Pruning, error) {
 	keep := p.cfg.Keep(s.tenant)
 	if !now.Before(s.ageAt) {
 		names, err := p.stream.Subjects(ctx, PrefixRecord+s.tenant+".>")
@@ -33,10 +34,17 @@ func (p *Pruner) choose(ctx context.Context, s *share, now time.Time) (*auditlog
 	if p.tight {
 		part /= 2
 	}
-	if s.sizes <= part*fullPercent {
+	full, goal := int64(fullPercent), int64(goalPercent)
+	if held {
+		full, goal = 0, goalPercent/2
+	}
+	if s.sizes <= part*full {
 		return nil, nil
 	}
-	left := s.sizes - part*goalPercent
+	left := s.sizes - part*goal
+	if s == p.biggest && streamFull(p.cfg.Journal) {
+		left = max(left, s.sizes/2) // the shares are more than there is
+	}
 	c, err := p.oldest(ctx, s, func(before int64, _ time.Time) bool { return before < left })
 	return because(c, auditlog.PrunedSize), err
 }
@@ -99,9 +107,16 @@ func (p *Pruner) oldest(ctx context.Context, s *share, goes func(before int64, u
 
 // carryOut puts on record what goes, waits until the stream has that, and takes the
 // batches away. false: the stream does not have the record yet.
-func (p *Pruner) carryOut(ctx context.Context, s *share, c *auditlog.Pruning, now time.Time) (bool, error) {
+//
+// Where batches wait for room (held), the record would wait behind them, and they for it.
+// Then the batches go once it is in the spool, signed and synced: until the stream has
+// taken what is before it, a verifier finds them deleted, and knows better afterwards.
+func (p *Pruner) carryOut(ctx context.Context, s *share, c *auditlog.Pruning, now time.Time, held bool) (bool, error) {
 	j := p.cfg.Journal
 	e := c.Entry(now, s.tenant)
+	if held {
+		return false, p.ahead(ctx, s, c, e, now)
+	}
 	if err := j.Keep(ctx, e); err != nil {
 		return false, err
 	}
@@ -128,8 +143,29 @@ func (p *Pruner) carryOut(ctx context.Context, s *share, c *auditlog.Pruning, no
 	return true, nil
 }
 
+// ahead is carryOut where batches wait for room. The record is taken although there may
+// be none in the spool: it is what makes some.
+func (p *Pruner) ahead(ctx context.Context, s *share, c *auditlog.Pruning, e auditlog.Entry, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, storedFor)
+	defer cancel()
+	if err := keepAnyway(ctx, p.cfg.Journal, e); err != nil {
+		return err
+	}
+	if err := p.recall(s); err != nil {
+		return err
+	}
+	if s.gone[c.Chain].Seq < c.Last {
+		return errors.New("the record of what is pruned is not in the spool; it is tried again")
+	}
+	if err := p.purge(ctx, s); err != nil {
+		return err
+	}
+	p.tell(s, c, e.Count, now)
+	return nil
+}
+
 // await waits until the stream has what the chain had when the record was kept; the zero
-// Position: it has not.
+// Position: it has not, or cannot take it before there is room.
 func (p *Pruner) await(ctx context.Context, s *share) (auditlog.Position, error) {
 	poll := time.NewTicker(gatherFor / 10)
 	defer poll.Stop()
@@ -146,6 +182,9 @@ func (p *Pruner) await(ctx context.Context, s *share) (auditlog.Position, error)
 		case <-end.C:
 			return auditlog.Position{}, nil
 		case <-poll.C:
+			if heldUp(p.cfg.Journal, s.tenant) {
+				return auditlog.Position{}, nil
+			}
 		}
 	}
 }
