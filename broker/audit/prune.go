@@ -230,14 +230,21 @@ func (p *Pruner) one(ctx context.Context, s *share, now time.Time) error {
 // read takes in what has come since the last time. at is how far this node knows its
 // chain to be: what leads to it is what the node wrote.
 func (p *Pruner) read(ctx context.Context, s *share, at auditlog.Position) error {
+	whole := true // all that came was batches
 	for {
 		m, err := p.stream.Next(ctx, s.subject, s.cursor+1)
-		if err != nil || m == nil {
+		if err != nil {
 			return err
+		}
+		if m == nil {
+			// What the node knew at first may have gone, and nothing come since.
+			s.sure = s.sure || whole && s.at == at
+			return nil
 		}
 		s.cursor, s.sizes = m.Seq, s.sizes+size(m)
 		b, err := auditlog.ParseBatch(m.Data)
 		if err != nil {
+			whole = false
 			s.doubt()
 			continue
 		}
