@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,7 @@ type share struct {
 	ageAt           time.Time                    // when the age is looked at again
 	writers         int64                        // nodes that have a chain
 	gone            map[string]auditlog.Position // by chain, what the last pruned record says
+	unproved        []auditlog.Position          // what pruned records say that no valid head covers yet
 	sure            bool                         // what was read is what this node wrote
 	owed            bool                         // a pruned record may be there whose batches are too
 	pending         auditlog.Position            // where the chain was when a pruned record was kept
@@ -162,6 +164,7 @@ func (p *Pruner) run(ctx context.Context) {
 
 func (p *Pruner) all(ctx context.Context) error {
 	now := p.cfg.Journal.cfg.Now()
+	p.tightAt = notBeyond(p.tightAt, now, tightEvery)
 	if !now.Before(p.tightAt) || streamFull(p.cfg.Journal) {
 		used, limit, err := p.stream.Used(ctx)
 		if err != nil {
@@ -188,8 +191,18 @@ func (p *Pruner) all(ctx context.Context) error {
 	return nil
 }
 
+// notBeyond returns at, or now where that is further away than it was ever set.
+func notBeyond(at, now time.Time, most time.Duration) time.Time {
+	if at.Sub(now) > most {
+		return now
+	}
+	return at
+}
+
 // one looks after the chain of one tenant.
 func (p *Pruner) one(ctx context.Context, s *share, now time.Time) error {
+	// A clock that was ahead and is right again must not make them wait for long.
+	s.ageAt, s.rest = notBeyond(s.ageAt, now, ageEvery), notBeyond(s.rest, now, ageEvery)
 	at, ok := p.cfg.Journal.Position(s.tenant)
 	held := heldUp(p.cfg.Journal, s.tenant)
 	if !ok || at == s.at && now.Before(s.ageAt) && !s.owed && !p.tight && !held {
@@ -213,6 +226,9 @@ func (p *Pruner) one(ctx context.Context, s *share, now time.Time) error {
 		if err := p.purge(ctx, s); err != nil {
 			return err
 		}
+	}
+	if len(s.unproved) > 0 && !held {
+		return nil // this node's key is not valid now: what it says would not count
 	}
 	for !now.Before(s.rest) {
 		c, err := p.choose(ctx, s, now, held)
@@ -255,19 +271,36 @@ func (p *Pruner) read(ctx context.Context, s *share, at auditlog.Position) error
 		if s.next(b, s.gone) != "" && !first { // how the first one begins is looked at when it goes
 			s.doubt()
 		}
-		for i := range b.Records {
-			if end := b.Records[i].PrunedEnd(); end.Seq > 0 {
-				if err := p.cfg.Verify(b, s.tenant); err != nil {
-					p.cfg.Log.Error().Err(err).Str("tenant", s.tenant).Msg("a pruned record in the audit trail is not of this node; run signet audit verify")
-					s.doubt()
-					break
-				}
-				s.gone[end.Chain] = end
-			}
-		}
+		p.said(s, b)
 		if s.at == at {
 			s.sure = true
 		}
+	}
+}
+
+// said takes what pruned records of a batch say, if the node has signed it. Under a head
+// of a time at which its key was not valid, that waits for a batch that covers it.
+func (p *Pruner) said(s *share, b *auditlog.Batch) {
+	var ends []auditlog.Position
+	for i := range b.Records {
+		if end := b.Records[i].PrunedEnd(); end.Seq > 0 {
+			ends = append(ends, end)
+		}
+	}
+	if len(ends)+len(s.unproved) == 0 {
+		return
+	}
+	s.unproved = append(s.unproved, ends...)
+	switch err := p.cfg.Verify(b, s.tenant); {
+	case errors.Is(err, auditlog.ErrKeyTime):
+	case err != nil:
+		p.cfg.Log.Error().Err(err).Str("tenant", s.tenant).Msg("a pruned record in the audit trail is not of this node; run signet audit verify")
+		s.doubt()
+	default:
+		for _, end := range s.unproved {
+			s.gone[end.Chain] = end
+		}
+		s.unproved = nil
 	}
 }
 
@@ -294,7 +327,7 @@ func (p *Pruner) measure(s *share) {
 // doubt: what was read so far does not lead to what this node wrote, so nothing that it
 // says is believed.
 func (s *share) doubt() {
-	s.sure = false
+	s.sure, s.unproved = false, nil
 	clear(s.gone)
 }
 

@@ -60,10 +60,10 @@ func because(c *auditlog.Pruning, why string) *auditlog.Pruning {
 // it is told the bytes before a batch and the time of its last record. The newest batch
 // always stays.
 func (p *Pruner) oldest(ctx context.Context, s *share, goes func(before int64, until time.Time) bool) (*auditlog.Pruning, error) {
-	var c *auditlog.Pruning
+	var c, covered *auditlog.Pruning // covered: up to where a head under a valid key holds it
 	var walk link
 	var bytes int64
-	broken := ""
+	broken, enough := "", false
 	for seq, n := uint64(1), 0; n < maxPruned; n++ {
 		m, err := p.stream.Next(ctx, s.subject, seq)
 		if err != nil {
@@ -80,29 +80,52 @@ func (p *Pruner) oldest(ctx context.Context, s *share, goes func(before int64, u
 		}
 		first, last := &b.Records[0], &b.Records[len(b.Records)-1]
 		fault := walk.next(b, s.gone)
-		if err := p.cfg.Verify(b, s.tenant); err != nil && broken == "" {
-			broken = err.Error()
+		failed := p.cfg.Verify(b, s.tenant)
+		late := errors.Is(failed, auditlog.ErrKeyTime)
+		if failed != nil && !late && broken == "" {
+			broken = failed.Error()
 		}
 		if c != nil && first.Chain != c.Chain {
+			if broken == "" && (covered == nil || covered.Last != c.Last) {
+				broken = "the chain ends under a head that was signed when the key was not valid"
+			}
+			covered = c
 			break
 		}
 		if fault != "" && broken == "" {
 			broken = fault // of the first that stays, too: it must go on from the last that goes
 		}
-		if m.Seq >= s.cursor || !goes(bytes, last.Time) {
-			break
+		if c != nil && !late {
+			covered = clone(c)
+			if enough {
+				break
+			}
+		}
+		if enough = enough || m.Seq >= s.cursor || !goes(bytes, last.Time); enough {
+			if c == nil || covered != nil && covered.Last == c.Last {
+				break
+			}
+			continue // to a head that covers what goes
 		}
 		if c == nil {
 			c = &auditlog.Pruning{Chain: first.Chain, First: first.Seq, From: first.Time}
 		}
 		end := b.Last()
 		c.Last, c.Hash, c.Until = end.Seq, end.Hash, last.Time
+		if !late {
+			covered = clone(c)
+		}
 		bytes += size(m)
 	}
-	if c != nil {
-		c.Broken = broken
+	if covered != nil { // what no valid head holds yet stays
+		covered.Broken = broken
 	}
-	return c, nil
+	return covered, nil
+}
+
+func clone(c *auditlog.Pruning) *auditlog.Pruning {
+	out := *c
+	return &out
 }
 
 // carryOut puts on record what goes, waits until the stream has that, and takes the
@@ -131,6 +154,9 @@ func (p *Pruner) carryOut(ctx context.Context, s *share, c *auditlog.Pruning, no
 	s.sure, s.pending = false, auditlog.Position{}
 	if err := p.read(ctx, s, at); err != nil {
 		return false, err
+	}
+	if len(s.unproved) > 0 {
+		return false, nil
 	}
 	if !s.sure || s.gone[c.Chain].Seq < c.Last {
 		s.rest = now.Add(ageEvery) // each attempt is a record

@@ -261,3 +261,33 @@ func (silent) Used(ctx context.Context) (int64, int64, error) {
 	<-ctx.Done()
 	return 0, 0, ctx.Err()
 }
+
+// TestPruneUnderAnInvalidKey: batches whose heads were signed while the key was not valid
+// are pruned once a valid head covers them, not as broken ones, and not before.
+func TestPruneUnderAnInvalidKey(t *testing.T) {
+	r := newJournalRig(t, 16<<20)
+	var c clock
+	j := r.open(func(cfg *JournalConfig) { cfg.Now = c.now })
+	j.Attach(r.stream)
+	r.fill(j, 0, 5)
+	c.ahead.Store(int64(48 * time.Hour)) // the clock jumps, and is set back
+	r.fill(j, 5, 30)
+	if _, report := r.read("shop"); report.OK {
+		t.Fatal("heads of no valid key prove the trail")
+	}
+	keep := Retention{MaxBytes: r.bytes() / 2, MaxAge: quarter}
+	p := r.prune(j, r.stream, keep)
+	until(t, "the pruner has looked", func() bool { return p.looked.Load() > 1 })
+	if s := p.Stats(); s.Size > 6 { // the first five may go: they are under valid heads
+		t.Fatalf("%+v: what nothing proves was pruned", s)
+	}
+	c.ahead.Store(0)
+	r.fill(j, 35, 5)
+	until(t, "what is covered is pruned", func() bool { return p.Stats().Size > 20 })
+	p.Detach()
+	r.settle(j)
+	records, report := r.read("shop", r.seal(j))
+	if !report.OK || report.Chains[0].Pruned == 0 {
+		t.Fatalf("from %d: %+v", records[0].Seq, report)
+	}
+}
