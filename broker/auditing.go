@@ -131,7 +131,7 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 	b.running("journal", b.journal.Shutdown)
 	b.minute = audit.NewMinute(b.journal)
 	b.pruner = audit.NewPruner(audit.PrunerConfig{
-		Journal: b.journal, Log: b.component("audit"),
+		Journal: b.journal, Log: b.component("audit"), Clock: func() error { return clockHealth(b.Broker) },
 		Keep:   func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
 		Verify: func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
 	})
@@ -153,6 +153,9 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 	})
 	return nil
 }
+
+// health says what somebody must look at, or nil.
+func (a *auditing) health() error { return errors.Join(a.journal.Health(), a.pruner.Health()) }
 
 // note puts an entry on record. What the log says of accounts that are no tenants is the
 // broker's.
@@ -399,7 +402,7 @@ func auditMetrics(b *Broker) []ops.Source {
 		one("signet_audit_spool_limit_bytes", "Size of the spool from which on logins and changes are refused.", ops.Gauge, func(s audit.JournalStats) float64 { return float64(s.SpoolLimit) }),
 		one("signet_audit_pending_batches", "Batches of audit records that the stream does not have.", ops.Gauge, func(s audit.JournalStats) float64 { return float64(s.Pending) }),
 		one("signet_audit_ok", "1 while the audit trail is stored and whole as far as this node knows, else 0.", ops.Gauge, func(audit.JournalStats) float64 {
-			if b.journal.Health() != nil {
+			if b.auditing.health() != nil {
 				return 0
 			}
 			return 1

@@ -41,10 +41,13 @@ type Retention struct {
 	MaxAge   time.Duration // of a record
 }
 
-// PrunerConfig configures a Pruner. All members are required.
+// PrunerConfig configures a Pruner. All members but Clock are required.
 type PrunerConfig struct {
 	Journal *Journal
 	Keep    func(tenant string) Retention
+	// Clock says why the clock of this node must not be believed, as other nodes see it; nil,
+	// or a nil error: nothing is known against it.
+	Clock func() error
 	// Verify is auditlog.Batch.Verify with the keyring in force: no node acts on a record
 	// that it has not signed.
 	Verify func(b *auditlog.Batch, tenant string) error
@@ -64,6 +67,7 @@ type Pruner struct {
 	tight   bool              // the stream as a whole is too full
 	tightAt time.Time         // when that is looked at again
 	biggest *share            // of this node's, when all were looked at last
+	clock   clockWatch
 	counted struct{ age, size, early atomic.Uint64 }
 	looked  atomic.Uint64 // times that every chain was looked at
 }
@@ -120,7 +124,10 @@ func (l *link) next(b *auditlog.Batch, gone map[string]auditlog.Position) (fault
 
 // NewPruner returns a Pruner. It does nothing before Attach.
 func NewPruner(cfg PrunerConfig) *Pruner {
-	return &Pruner{cfg: cfg, shares: map[string]*share{}}
+	if cfg.Clock == nil {
+		cfg.Clock = func() error { return nil }
+	}
+	return &Pruner{cfg: cfg, shares: map[string]*share{}, clock: clockWatch{began: time.Now(), offAt: -1}}
 }
 
 // Attach begins to look after the chains in s, until Detach. It is called once.
@@ -164,6 +171,9 @@ func (p *Pruner) run(ctx context.Context) {
 
 func (p *Pruner) all(ctx context.Context) error {
 	now := p.cfg.Journal.cfg.Now()
+	if err := p.clock.look(ctx, p, now); err != nil {
+		return err
+	}
 	p.tightAt = notBeyond(p.tightAt, now, tightEvery)
 	if !now.Before(p.tightAt) || streamFull(p.cfg.Journal) {
 		used, limit, err := p.stream.Used(ctx)

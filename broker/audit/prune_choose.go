@@ -21,7 +21,7 @@ func (p *Pruner) choose(ctx context.Context, s *share, now time.Time, held bool)
 		}
 		s.writers = max(int64(len(names)), 1)
 		old := now.Add(-keep.MaxAge)
-		if s.oldest.Before(old) {
+		if s.oldest.Before(old) && p.clock.allows(keep.MaxAge) {
 			c, err := p.oldest(ctx, s, func(_ int64, until time.Time) bool { return until.Before(old) })
 			if err != nil || c != nil {
 				return because(c, auditlog.PrunedAge), err
