@@ -132,8 +132,9 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 	b.minute = audit.NewMinute(b.journal)
 	b.pruner = audit.NewPruner(audit.PrunerConfig{
 		Journal: b.journal, Log: b.component("audit"), Clock: func() error { return clockHealth(b.Broker) },
-		Keep:   func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
-		Verify: func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
+		Members: func() []string { return auditMembers(b.Broker) },
+		Keep:    func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
+		Verify:  func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
 	})
 	b.trail = audit.New(audit.Config{Log: b.component("audit"), Record: func(e auditlog.Entry) { b.note(b.Policy(), e) }})
 	if err := b.trail.Start(ctx); err != nil {
@@ -152,6 +153,27 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 		Detail: "signet " + b.version + ", node key " + m.signer.KeyID(),
 	})
 	return nil
+}
+
+// auditMembers are the nodes of the configuration and of the cluster's log: one that is in
+// neither is gone. nil while that is not known.
+func auditMembers(b *Broker) []string {
+	key, _ := b.material.Load().ring.ByID(b.material.Load().signer.KeyID())
+	out := []string{key.Principal}
+	if b.cfg.Cluster == nil {
+		return out
+	}
+	state := b.server.Cluster()
+	if b.nodes == nil || state.Quorum() != nil {
+		return nil
+	}
+	for name := range b.cfg.Cluster.Nodes {
+		out = append(out, name)
+	}
+	for _, peer := range state.Peers {
+		out = append(out, peer.Name)
+	}
+	return out
 }
 
 // health says what somebody must look at, or nil.

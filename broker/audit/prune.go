@@ -41,13 +41,16 @@ type Retention struct {
 	MaxAge   time.Duration // of a record
 }
 
-// PrunerConfig configures a Pruner. All members but Clock are required.
+// PrunerConfig configures a Pruner. All members but Clock and Members are required.
 type PrunerConfig struct {
 	Journal *Journal
 	Keep    func(tenant string) Retention
 	// Clock says why the clock of this node must not be believed, as other nodes see it; nil,
 	// or a nil error: nothing is known against it.
 	Clock func() error
+	// Members are the nodes of the cluster, this one among them, as the keyring names them.
+	// The first one by name prunes what nodes have left that are gone. nil: nobody does.
+	Members func() []string
 	// Verify is auditlog.Batch.Verify with the keyring in force: no node acts on a record
 	// that it has not signed.
 	Verify func(b *auditlog.Batch, tenant string) error
@@ -57,7 +60,8 @@ type PrunerConfig struct {
 // Pruner takes the oldest batches of this node's chains away when they are too old or
 // their share of the stream is full: first a record of kind pruned says so, and once
 // the stream has it, the batches go. A process that ends between the two goes on with
-// the second at its next start. It never touches what another node wrote.
+// the second at its next start. What another node wrote it touches only if that node is
+// gone for good.
 type Pruner struct {
 	cfg     PrunerConfig
 	stream  Stream
@@ -68,6 +72,7 @@ type Pruner struct {
 	tightAt time.Time         // when that is looked at again
 	biggest *share            // of this node's, when all were looked at last
 	clock   clockWatch
+	left    departed
 	counted struct{ age, size, early atomic.Uint64 }
 	looked  atomic.Uint64 // times that every chain was looked at
 }
@@ -81,6 +86,7 @@ type PrunerStats struct {
 // share is what is known of this node's batches for one tenant.
 type share struct {
 	tenant, subject string
+	node            string                       // whose chain it is
 	link                                         // reading, to the end of what was read
 	cursor          uint64                       // sequence of the last message that was read
 	sizes           int64                        // bytes of the messages that are there
@@ -185,7 +191,7 @@ func (p *Pruner) all(ctx context.Context) error {
 	for _, tenant := range tenantsOf(p.cfg.Journal) {
 		s := p.shares[tenant]
 		if s == nil {
-			s = &share{tenant: tenant, subject: RecordSubject(tenant, p.cfg.Journal.cfg.Node), gone: map[string]auditlog.Position{}, owed: true}
+			s = &share{tenant: tenant, node: p.cfg.Journal.cfg.Node, subject: RecordSubject(tenant, p.cfg.Journal.cfg.Node), gone: map[string]auditlog.Position{}, owed: true}
 			p.shares[tenant] = s
 		}
 		if err := p.one(ctx, s, now); err != nil {
@@ -198,7 +204,7 @@ func (p *Pruner) all(ctx context.Context) error {
 		}
 	}
 	p.looked.Add(1)
-	return nil
+	return p.departures(ctx, now)
 }
 
 // notBeyond returns at, or now where that is further away than it was ever set.
@@ -293,7 +299,7 @@ func (p *Pruner) read(ctx context.Context, s *share, at auditlog.Position) error
 func (p *Pruner) said(s *share, b *auditlog.Batch) {
 	var ends []auditlog.Position
 	for i := range b.Records {
-		if end := b.Records[i].PrunedEnd(); end.Seq > 0 {
+		if end := b.Records[i].PrunedEnd(); end.Seq > 0 && end.Node == s.node {
 			ends = append(ends, end)
 		}
 	}
@@ -319,7 +325,9 @@ func (p *Pruner) said(s *share, b *auditlog.Batch) {
 func (p *Pruner) recall(s *share) error {
 	said, err := saidInSpool(p.cfg.Journal, s.tenant, func(b *auditlog.Batch) error { return p.cfg.Verify(b, s.tenant) })
 	for _, end := range said {
-		s.gone[end.Chain] = end
+		if end.Node == s.node {
+			s.gone[end.Chain] = end
+		}
 	}
 	return err
 }

@@ -120,7 +120,8 @@ type walked struct {
 // gap is what is missing between two records.
 type gap struct {
 	first, last, at uint64
-	next            string // what the record behind it holds as the hash of last
+	next            string    // what the record behind it holds as the hash of last
+	made            time.Time // of that record
 }
 
 // follow is what the first record of a chain says of the chain before it.
@@ -221,7 +222,7 @@ func (v *Verifier) record(c *walked, r *Record, hash string, at uint64) {
 		}
 	case r.Seq > c.Seq+1:
 		v.unlinked(c)
-		c.gaps = append(c.gaps, gap{c.Seq + 1, r.Seq - 1, at, r.Prev})
+		c.gaps = append(c.gaps, gap{c.Seq + 1, r.Seq - 1, at, r.Prev, r.Time})
 	default:
 		v.late(c, r, at)
 		return
@@ -259,10 +260,10 @@ func (v *Verifier) late(c *walked, r *Record, at uint64) {
 		}
 		var rest []gap
 		if r.Seq > g.first {
-			rest = append(rest, gap{g.first, r.Seq - 1, g.at, r.Prev})
+			rest = append(rest, gap{g.first, r.Seq - 1, g.at, r.Prev, r.Time})
 		}
 		if r.Seq < g.last {
-			rest = append(rest, gap{r.Seq + 1, g.last, g.at, g.next})
+			rest = append(rest, gap{r.Seq + 1, g.last, g.at, g.next, g.made})
 		}
 		c.gaps = slices.Replace(c.gaps, i, i+1, rest...)
 		v.fault(Fault{What: FaultReordered, Node: r.Node, Chain: r.Chain, Seq: r.Seq, At: at, Detail: fmt.Sprintf("it stands behind record %d", c.Seq)})
@@ -332,7 +333,7 @@ func (v *Verifier) Finish() *Report {
 			v.gap(c, g)
 		}
 		v.unlinked(c)
-		if c.most > c.Seq && !v.pruned.covers(c) {
+		if c.most > c.Seq && !v.coversOutside(c) {
 			v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d", c.most)})
 		}
 		if c.seen {
@@ -342,6 +343,7 @@ func (v *Verifier) Finish() *Report {
 	for i := range v.follow {
 		v.followed(&v.follow[i])
 	}
+	v.allGone()
 	v.openEnds()
 	out.Heads = v.heads
 	out.OK = len(out.Faults) == 0
