@@ -17,11 +17,13 @@ import (
 const (
 	// clockFile is beside the spool: the time up to which the clock was believed.
 	clockFile = "clock.json"
-	// clockStep is by how much the clock may be ahead of what is known of the time: a node
-	// may have been off for so long. For records that are kept for less than
-	// clockStep*clockPart it is that part of their time.
+	// clockStep is by how much the clock may be ahead of what is known of the time for
+	// records to go: a node may have been off for so long. For records that are kept for less
+	// than clockStep*clockPart it is that part of their time.
 	clockStep = 7 * 24 * time.Hour
 	clockPart = 4
+	// clockFault is by how much it may be ahead for the node to believe it in the end.
+	clockFault = 30 * 24 * time.Hour
 	// clockEvery is how often the time is written down, and the other nodes' are read.
 	clockEvery = 10 * time.Minute
 	// clockSettle is how long a node must have run with a clock that is somewhat ahead.
@@ -42,6 +44,7 @@ type clockWatch struct {
 	others  time.Time     // the latest head of another node in the stream
 	nextAt  time.Duration // when the file is written and the stream is read again
 	fault   error         // the clock must not be believed
+	unread  error         // what is known could not be read
 	ahead   time.Duration // of what is known
 	offAt   time.Duration // since when it is ahead or behind; below 0: it is not
 	checked bool
@@ -66,9 +69,7 @@ func (c *clockWatch) look(ctx context.Context, p *Pruner, now time.Time) error {
 		if others, err = newestOfOthers(ctx, p); err != nil {
 			return err
 		}
-		if err := c.load(file); err != nil {
-			return err
-		}
+		c.load(file)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,7 +91,10 @@ func (c *clockWatch) look(ctx context.Context, p *Pruner, now time.Time) error {
 	if err == nil {
 		err = replaceFile(file, b)
 	}
-	return err
+	if err != nil { // what is pruned for its size makes room, and must go on
+		p.cfg.Log.Warn().Err(err).Msg("the time that the audit trail is pruned by was not written down")
+	}
+	return nil
 }
 
 // carryLocked takes now for what is known from here on, unless it is ahead or behind. A
@@ -109,7 +113,9 @@ func (c *clockWatch) carryLocked(now time.Time, run time.Duration) {
 
 // judgeLocked sets fault and ahead.
 func (c *clockWatch) judgeLocked(p *Pruner, file string, now time.Time, run time.Duration) {
-	c.fault, c.ahead = nil, 0
+	if c.fault, c.ahead = c.unread, 0; c.fault != nil {
+		return
+	}
 	if err := p.cfg.Clock(); err != nil {
 		c.fault = fmt.Errorf("records are not pruned for their age: %w", err)
 		return
@@ -123,7 +129,7 @@ func (c *clockWatch) judgeLocked(p *Pruner, file string, now time.Time, run time
 	if expected.IsZero() {
 		return // a new node by itself: there is nothing to compare with
 	}
-	if c.ahead = now.Sub(expected); c.ahead > clockStep {
+	if c.ahead = now.Sub(expected); c.ahead > clockFault {
 		c.fault = fmt.Errorf("records are not pruned for their age: this node's clock says %s, and by what it knew and what other nodes signed it is about %s; set the clock. If it is right, and all nodes were off for so long, remove %s and start the node again",
 			now.UTC().Format(time.RFC3339), expected.UTC().Format(time.RFC3339), file)
 	}
@@ -143,23 +149,21 @@ func (c *clockWatch) health() error {
 }
 
 // load reads clock.json, once.
-func (c *clockWatch) load(file string) error {
+func (c *clockWatch) load(file string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.loaded {
-		return nil
+		return
 	}
 	data, err := os.ReadFile(file)
 	var s clockState
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return err
-	case json.Unmarshal(data, &s) != nil || s.V != 1 || s.Time.IsZero():
-		return fmt.Errorf("audit: %s is not readable: remove it if this node's clock is right", file)
+	case err == nil && json.Unmarshal(data, &s) == nil && s.V == 1 && !s.Time.IsZero():
+	default:
+		c.unread = fmt.Errorf("records are not pruned for their age: %s is not readable (%w); remove it if this node's clock is right, and start the node again", file, errors.Join(err, errors.New("or not of this version")))
 	}
 	c.loaded, c.known = true, s.Time
-	return nil
 }
 
 // newestOfOthers is the latest time at which another node signed a batch that the stream

@@ -336,13 +336,29 @@ func TestClockThatIsAhead(t *testing.T) {
 	p.Detach()
 	r.close(j)
 
+	// A file that nobody can read stops that too, and what is pruned for its size goes on.
+	r.must(os.WriteFile(filepath.Join(r.dir, clockFile), []byte("{"), 0o600))
+	j = open()
+	j.Attach(r.stream)
+	r.fill(j, 6, 20)
+	small := keep
+	small.MaxBytes = r.bytes()
+	p = r.prune(j, r.stream, small)
+	until(t, "it is pruned for its size", func() bool { return p.Stats().Size > 0 })
+	if err := p.Health(); err == nil || !strings.Contains(err.Error(), "not readable") {
+		t.Errorf("health: %v", err)
+	}
+	p.Detach()
+	r.settle(j)
+	r.close(j)
+
 	// The node was off for a year, and the operator says so.
 	r.must(os.Remove(filepath.Join(r.dir, clockFile)))
 	c.ahead.Store(int64(year))
 	r.ring = longRing(t, r.signer)
 	j = open()
 	j.Attach(r.stream)
-	r.fill(j, 6, 1)
+	r.fill(j, 26, 1)
 	p = r.prune(j, r.stream, keep)
 	until(t, "what is old is pruned", func() bool { return p.Stats().Age > 0 })
 	p.Detach()
@@ -377,6 +393,7 @@ func TestClockOfOtherNodes(t *testing.T) {
 		{"the others are a year behind", 0, 365 * 24 * time.Hour, quarter, true, false},
 		{"it was off, and the others were not", 60 * 24 * time.Hour, time.Hour, quarter, false, true},
 		{"all were off", 60 * 24 * time.Hour, 60 * 24 * time.Hour, quarter, true, false},
+		{"all were off for a fortnight", 14 * 24 * time.Hour, 14 * 24 * time.Hour, quarter, false, false},
 		{"all were off for a weekend", 2 * 24 * time.Hour, 2 * 24 * time.Hour, quarter, false, true},
 		{"and records are kept for three days", 2 * 24 * time.Hour, 2 * 24 * time.Hour, 3 * 24 * time.Hour, false, false},
 	} {
