@@ -103,7 +103,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "keyring-file": b.ringFileHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "audit": b.journal.Health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
+		"volume": b.guards.volumeHealth, "audit": b.auditing.health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
@@ -221,6 +221,7 @@ func (b view) metrics() []ops.Source {
 	out = append(out, clockMetrics(b.Broker)...)
 	out = append(out, logMetrics(b.Broker)...)
 	out = append(out, ringMetrics(b.Broker)...)
+	out = append(out, receiptMetrics(b.Broker)...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

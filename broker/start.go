@@ -247,7 +247,13 @@ func makeGate(b *Broker, m *material) error {
 		deps.Barrier = b.barrier
 	}
 	if b.Durability() != DurabilityUnsafeLazy {
-		deps.Receipt = func(r signing.Receipt) ([]byte, error) { return b.chain.Load().SignReceipt(r, time.Now()) }
+		deps.NoReceipt = func() error { return noReceipt(b) }
+		deps.Receipt = func(r signing.Receipt) ([]byte, error) {
+			if err := noReceipt(b); err != nil {
+				return nil, err
+			}
+			return b.chain.Load().SignReceipt(r, time.Now())
+		}
 	}
 	b.gate, err = gate.New(gate.Config{
 		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.cert.Config(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),

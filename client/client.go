@@ -30,6 +30,7 @@ type Client struct {
 	crypt    *encrypter    // nil: payloads are not encrypted here
 	tenant   string        // prefix of the principals whose events are ours, "shop/"
 	slots    chan struct{} // one token per PublishAsync without an answer
+	asked    chan struct{} // one token per PublishAsync that waits for a signed acknowledgement
 
 	rejoined chan struct{} // capacity 1: the connection is back, and requests may be lost
 
@@ -78,7 +79,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	ctx, cancel := cfg.deadline(ctx)
 	defer cancel()
 	c := &Client{
-		cfg: cfg, slots: make(chan struct{}, cfg.maxInFlight),
+		cfg: cfg, slots: make(chan struct{}, cfg.maxInFlight), asked: make(chan struct{}, maxAsked),
 		closed: make(chan struct{}), rejoined: make(chan struct{}, 1),
 	}
 	if err := c.dial(ctx, servers); err != nil {

@@ -101,7 +101,7 @@ func publishOnce(ctx context.Context, c *Client, msg *nats.Msg, id string) (*Ack
 	// A copy: the mux sets its reply, and a resend may still read the last one.
 	answer, err := c.mux.ask(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
 	ack, err := readAck(msg.Subject, id, answer, err)
-	if err == nil && asksReceipt(msg) {
+	if err == nil {
 		err = checkReceipt(ctx, c, msg, ack)
 	}
 	if err != nil {
@@ -182,12 +182,12 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 	if err != nil {
 		return nil, err
 	}
-	if err := c.slot(ctx); err != nil {
+	if err := c.slot(ctx, asksReceipt(msg)); err != nil {
 		return nil, notSent(natsSubject, id, err)
 	}
 	f := &Future{done: make(chan struct{})}
 	if err := dispatch(c, msg, id, f); err != nil {
-		<-c.slots
+		free(c, asksReceipt(msg))
 		return nil, err
 	}
 	return f, nil
@@ -202,10 +202,10 @@ func dispatch(c *Client, msg *nats.Msg, id string, f *Future) error {
 			if f.err = err; err == nil {
 				f.ack = ack
 			}
-			<-c.slots
+			free(c, asksReceipt(msg))
 			close(f.done)
 		}
-		if err == nil && asksReceipt(msg) {
+		if err == nil {
 			settleReceipt(c, msg, ack, finish)
 			return
 		}
@@ -221,17 +221,39 @@ func notSent(natsSubject, id string, err error) error {
 	return &Error{Op: "publish", Class: string(wire.ClassUnavailable), Title: "not sent", Subject: natsSubject, EventID: id, Err: err}
 }
 
-// slot takes a place in flight.
-func (c *Client) slot(ctx context.Context) error {
+// slot takes a place in flight, and one of those that wait for a signed acknowledgement.
+func (c *Client) slot(ctx context.Context, asks bool) error {
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	if err := take(ctx, c.slots); err != nil {
+		return err
+	}
+	if !asks {
+		return nil
+	}
+	err := take(ctx, c.asked)
+	if err != nil {
+		<-c.slots
+	}
+	return err
+}
+
+// free gives back what slot took.
+func free(c *Client, asks bool) {
+	<-c.slots
+	if asks {
+		<-c.asked
+	}
+}
+
+func take(ctx context.Context, places chan struct{}) error {
 	select {
-	case c.slots <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	default:
 	}
-	ctx, cancel := c.cfg.deadline(ctx)
-	defer cancel()
 	select {
-	case c.slots <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return errors.Join(ErrTooManyInFlight, ctx.Err())

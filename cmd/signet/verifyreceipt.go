@@ -215,7 +215,11 @@ func printReceipt(a *app, p *receiptProof) {
 	case p.Event != "":
 		compared = "the same bytes as " + p.Event
 	}
-	fmt.Fprintf(a.stdout, "VERIFIED: %s had an event of %s on stable storage: %s seq %d\n", clean(r.Node), clean(r.Principal), clean(r.Stream), r.Sequence)
+	if r.Duplicate {
+		fmt.Fprintf(a.stdout, "VERIFIED, OF A DUPLICATE: %s had an event of %s with this source and id before: %s seq %d; what is stored there nobody compared\n", clean(r.Node), clean(r.Principal), clean(r.Stream), r.Sequence)
+	} else {
+		fmt.Fprintf(a.stdout, "VERIFIED: %s had an event of %s on stable storage: %s seq %d\n", clean(r.Node), clean(r.Principal), clean(r.Stream), r.Sequence)
+	}
 	facts(a.stdout, "  ", "acknowledged", r.Time.Format(time.RFC3339), "subject", r.Subject, "id", r.ID, "source", r.Source, "type", r.Type,
 		"recorded", r.Recorded, "event", compared, "digest", hex.EncodeToString(r.Event), "policy", r.Policy, "broker key", p.Key)
 }
