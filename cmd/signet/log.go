@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -15,9 +13,6 @@ import (
 	"github.com/signetbus/signet/signing/keyring"
 	"github.com/signetbus/signet/signing/tlog"
 )
-
-// maxCheckpointFile bounds a file of checkpoints that is read.
-const maxCheckpointFile = 256 << 20
 
 func logCommand(a *app) *cobra.Command {
 	return parent("log", "that a stream is whole", "  signet log ls\n  signet log verify ORDERS",
@@ -101,7 +96,7 @@ func lastCheckpoint(ctx context.Context, api *admin.API, ring *keyring.Ring, str
 	if err != nil {
 		return nil, keyring.Key{}, &exitError{code: exitRefused, err: err}
 	}
-	key, err := note.Verify(ring)
+	key, err := note.VerifyAt(ring, time.Now())
 	if err != nil {
 		return nil, key, &exitError{code: exitRefused, err: err}
 	}
@@ -111,49 +106,23 @@ func lastCheckpoint(ctx context.Context, api *admin.API, ring *keyring.Ring, str
 	return note, key, nil
 }
 
-// readCheckpoint reads the last checkpoint of a file, of the stream if that is given, and
-// verifies it.
-func readCheckpoint(file, stream string, ring *keyring.Ring) (*tlog.Note, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxCheckpointFile))
-	if err != nil {
-		return nil, err
-	}
-	all, err := tlog.ParseNotes(raw)
-	if err != nil {
-		return nil, &usageError{msg: fmt.Sprintf("%s holds no checkpoints: %v", file, err), fix: "signet log checkpoint STREAM > FILE"}
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if stream != "" && all[i].Origin.Stream != stream {
-			continue
-		}
-		if _, err := all[i].Verify(ring); err != nil {
-			return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s: %w", file, err)}
-		}
-		return all[i], nil
-	}
-	return nil, &usageError{msg: fmt.Sprintf("%s holds no checkpoint of %s", file, orDash(stream))}
-}
-
 func logConsistencyCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "consistency OLD NEW", Short: "prove that a log only grew between two checkpoints", Args: exactly("OLD", "NEW"),
-		Long:    "Takes the last checkpoint of each of two files, verifies both, and has the broker prove\nthat the log of NEW begins with all of the log of OLD. Exit code 3 if it does not.",
-		Example: "  signet log consistency monday.checkpoint friday.checkpoint",
+	var of string
+	cmd := &cobra.Command{
+		Use: "consistency OLD NEW [--log TENANT/STREAM]", Short: "prove that a log only grew between two checkpoints", Args: exactly("OLD", "NEW"), DisableFlagsInUseLine: true,
+		Long: "Takes the last checkpoint of each of two files, verifies both, and has the broker prove\nthat the log of NEW begins with all of the log of OLD. Exit code 3 if it does not. A file\n" +
+			"of a sink may hold several logs: --log says which.",
+		Example: "  signet log consistency monday.checkpoint friday.checkpoint\n  signet log consistency monday.sink friday.sink --log shop/ORDERS",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			ring, err := loadRing(ctx, a, "", "")
 			if err != nil {
 				return err
 			}
-			older, err := readCheckpoint(args[0], "", ring)
+			older, err := readCheckpoint(a, args[0], of, nil, ring)
 			if err != nil {
 				return err
 			}
-			newer, err := readCheckpoint(args[1], older.Origin.Stream, ring)
+			newer, err := readCheckpoint(a, args[1], logName(&older.Origin), nil, ring)
 			if err != nil {
 				return err
 			}
@@ -169,6 +138,8 @@ func logConsistencyCommand(a *app) *cobra.Command {
 			})
 		}),
 	}
+	cmd.Flags().StringVar(&of, "log", "", "TENANT/STREAM, where a file holds more than one log")
+	return cmd
 }
 
 // consistent proves that newer only appends to older.
@@ -208,14 +179,8 @@ begin with it, so a log that was rewritten together with its stream is found too
 			if err != nil {
 				return err
 			}
-			var outside *tlog.Note
-			if from != "" {
-				if outside, err = readCheckpoint(from, args[0], ring); err != nil {
-					return err
-				}
-			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				return verifyLog(ctx, a, api, ring, args[0], outside)
+				return verifyLog(ctx, a, api, ring, args[0], from)
 			})
 		}),
 	}
@@ -237,13 +202,17 @@ type logReport struct {
 	Finding  *admin.LogFinding `json:"finding,omitempty"`
 }
 
-func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, stream string, outside *tlog.Note) error {
+func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, stream, from string) error {
 	note, _, err := lastCheckpoint(ctx, api, ring, stream)
 	if err != nil {
 		return err
 	}
 	report := logReport{Origin: note.Origin.String(), First: note.First, Last: note.Next() - 1, Time: note.Time}
-	if outside != nil {
+	if from != "" {
+		outside, err := readCheckpoint(a, from, logName(&note.Origin), &note.Origin, ring)
+		if err != nil {
+			return err
+		}
 		if err := consistent(ctx, api, outside, note); err != nil {
 			return err
 		}
