@@ -173,6 +173,9 @@ func (a *archive) reader(ctx context.Context, o *tlog.Origin) tlog.ReadTile {
 			return data, nil
 		}
 		data, _, err := a.tile(ctx, o, level, index)
+		if string(data) == letGo {
+			return nil, ErrLetGo
+		}
 		if err == nil {
 			seen[key{level, index}] = data
 		}
@@ -224,14 +227,16 @@ func acknowledged(data []byte, subject string) (uint64, error) {
 // streamState is what a log needs to know of its stream.
 type streamState struct {
 	Config struct {
-		Subjects []string      `json:"subjects"`
-		MaxAge   time.Duration `json:"max_age"`
+		MaxAge     time.Duration `json:"max_age"`
+		Replicas   int           `json:"num_replicas"`
+		DenyDelete bool          `json:"deny_delete"`
+		DenyPurge  bool          `json:"deny_purge"`
 	} `json:"config"`
 	Created time.Time `json:"created"`
 	State   struct {
-		FirstSeq  uint64    `json:"first_seq"`
-		LastSeq   uint64    `json:"last_seq"`
-		FirstTime time.Time `json:"first_ts"`
+		FirstSeq uint64 `json:"first_seq"`
+		LastSeq  uint64 `json:"last_seq"`
+		Deleted  uint64 `json:"num_deleted"` // between the two
 	} `json:"state"`
 }
 
