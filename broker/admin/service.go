@@ -117,7 +117,7 @@ var handlers = map[string]handler{
 	adminapi.SubjectLogFind:        logs(Logs.Find),
 	adminapi.SubjectLogProve:       logs(Logs.Prove),
 	adminapi.SubjectLogPart:        logs(Logs.Part),
-	adminapi.SubjectLogRestart:     logs(Logs.Restart),
+	adminapi.SubjectLogRestart:     restartLog,
 
 	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
 	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),

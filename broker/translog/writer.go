@@ -1,6 +1,7 @@
 package translog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -214,10 +215,17 @@ func (w *writer) rest(ctx context.Context, idle *time.Time) error {
 	if w.edge.Size() == w.cp.Size && w.pending == 0 && len(w.check) == 0 {
 		w.l.well()
 	}
-	if time.Since(*idle) <= idleCheck || w.l.src.Filter != "" {
+	if time.Since(*idle) <= idleCheck {
 		return nil
 	}
 	*idle = time.Now()
+	// Nothing is published that could fail: a log that was begun anew has to be looked for.
+	if _, last, err := w.l.s.archive.last(ctx, w.l.src.Tenant, w.l.src.Stream); err != nil || last != w.cpSeq {
+		return cmp.Or(err, errFenced)
+	}
+	if w.l.src.Filter != "" {
+		return nil
+	}
 	return w.takeRemovedEnd(ctx)
 }
 

@@ -169,7 +169,9 @@ func logVerifyCommand(a *app) *cobra.Command {
 		Use: "verify STREAM [--from FILE]", Short: "compare a stream as it is stored with its log", Args: exactly("STREAM"), DisableFlagsInUseLine: true,
 		Long: `Verifies the last checkpoint of the log, then walks the stream as it is stored and
 compares every sequence with its leaf. It names the first event that was dropped,
-altered, reordered or added, with exit code 3.
+altered, reordered or added, with exit code 3. Events that have aged out count as such
+where a node has signed that they were old enough; the others are said to be not
+verified, with exit code 1.
 
 --from takes a checkpoint that was kept outside, or a file of a sink: the log must
 begin with it, so a log that was rewritten together with its stream is found too.`,
@@ -190,14 +192,17 @@ begin with it, so a log that was rewritten together with its stream is found too
 
 // logReport is the result of signet log verify.
 type logReport struct {
-	OK       bool              `json:"ok"`
-	Origin   string            `json:"origin"`
-	First    uint64            `json:"first"`
-	Last     uint64            `json:"last"`
-	Time     time.Time         `json:"checkpointTime"`
-	Compared uint64            `json:"compared"`
-	Absent   uint64            `json:"absent"`
-	Aged     uint64            `json:"aged"`
+	OK       bool      `json:"ok"`
+	Origin   string    `json:"origin"`
+	First    uint64    `json:"first"`
+	Last     uint64    `json:"last"`
+	Time     time.Time `json:"checkpointTime"`
+	Compared uint64    `json:"compared"`
+	Absent   uint64    `json:"absent"`
+	Aged     uint64    `json:"aged"`
+	// Unproven are gone, and nothing signed says that they were old enough.
+	Unproven uint64            `json:"unproven"`
+	Doubt    string            `json:"doubt,omitempty"`
 	Outside  int64             `json:"outsideSize,omitempty"`
 	Finding  *admin.LogFinding `json:"finding,omitempty"`
 }
@@ -226,36 +231,49 @@ func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, 
 		report.Compared += part.Compared
 		report.Absent += part.Absent
 		report.Aged += part.Aged
+		if report.Unproven += part.Unproven; part.Doubt != "" {
+			report.Doubt = part.Doubt
+		}
 		if report.Finding = part.Finding; report.Finding == nil && part.Next <= from {
 			return errors.New("the walk does not advance")
 		}
 		from = part.Next
 	}
-	report.OK = report.Finding == nil
+	report.OK = report.Finding == nil && report.Unproven == 0
 	if a.jsonOut() {
 		err = a.printJSON(report)
 	} else {
 		printLogReport(a, stream, &report)
 	}
-	if err == nil && !report.OK {
+	switch {
+	case err == nil && report.Finding != nil:
 		err = &exitError{code: exitRefused}
+	case err == nil && !report.OK:
+		err = &exitError{code: exitFailed}
 	}
 	return err
 }
 
 func printLogReport(a *app, stream string, r *logReport) {
-	if f := r.Finding; f != nil {
+	switch f := r.Finding; {
+	case f != nil:
 		fmt.Fprintf(a.stdout, "NOT AS LOGGED: %s, sequence %d is the first that was %s\n", stream, f.Sequence, strings.ToUpper(f.What))
 		facts(a.stdout, "  ", "detail", clean(f.Detail))
-	} else {
+	case r.Unproven > 0:
+		fmt.Fprintf(a.stdout, "NOT ALL VERIFIED: %s, sequences %d to %d: what is stored is as logged, but %d are gone that may have been cut off\n", stream, r.First, r.Last, r.Unproven)
+	default:
 		fmt.Fprintf(a.stdout, "AS LOGGED: %s, sequences %d to %d\n", stream, r.First, r.Last)
 	}
 	outside := ""
 	if r.Outside > 0 {
 		outside = fmt.Sprintf("the log begins with its %d leaves", r.Outside)
 	}
+	doubt := ""
+	if r.Unproven > 0 {
+		doubt = count(r.Unproven) + " sequences are no longer stored: " + clean(r.Doubt)
+	}
 	facts(a.stdout, "  ", "log", r.Origin, "checkpoint", stamp(r.Time), "compared", count(r.Compared)+" events", "absent", count(r.Absent)+" sequences never had an event",
-		"aged out", count(r.Aged)+" events are no longer stored", "outside checkpoint", outside)
+		"aged out", count(r.Aged)+" sequences are no longer stored, and were old enough", "not verified", doubt, "outside checkpoint", outside)
 }
 
 func logRestartCommand(a *app) *cobra.Command {
@@ -263,7 +281,7 @@ func logRestartCommand(a *app) *cobra.Command {
 		Use: "restart STREAM", Short: "begin a new log where the old one stands still", Args: exactly("STREAM"),
 		Long: "Begins a new log from what the stream has stored now. The old log, which says that the\n" +
 			"stream was changed, stays where it is; proofs of it go on verifying. Look first:\n" +
-			"signet log verify, and docs/operations.md.",
+			"signet log verify, and docs/operations.md. Grants: admin log and streams.",
 		Example: "  signet log restart ORDERS",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
