@@ -173,6 +173,8 @@ func healthFix(part string) string {
 		return "put keys/root.seed back, then: signet init DIR"
 	case "storage", "server":
 		return "df on its state folder; free space, then restart the broker"
+	case "log":
+		return "signet log ls; docs/operations.md, Logs of streams"
 	case "durability":
 		return "remove storage.durability from its configuration and restart it"
 	}
