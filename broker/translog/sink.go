@@ -30,7 +30,7 @@ type sink struct {
 	mu   sync.Mutex
 	last map[string][]byte // by file name: what has not been written yet
 
-	reading sync.Mutex // guards what was read; held while a file is read
+	reading sync.Mutex // guards read and seen; held while a file is read
 	read    map[string]int64
 	seen    map[string][]*tlog.Note // by cluster, tenant and stream
 }

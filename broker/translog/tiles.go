@@ -17,22 +17,23 @@ import (
 // within hours, and there nothing makes way. The log does not wait for it: what AUDIT
 // does not take is tried again, more and more seldom, with the checkpoint of that time.
 func (w *writer) remember(ctx context.Context) {
-	if w.raw == nil || time.Since(w.kept) < w.l.s.cfg.HistoryEvery || time.Now().Before(w.again) {
+	h := &w.history
+	if h.raw == nil || time.Since(h.kept) < w.l.s.cfg.HistoryEvery || time.Now().Before(h.again) {
 		return
 	}
 	m := nats.NewMsg(SubjectHistory(w.l.src.Tenant, w.l.src.Stream))
-	m.Data = w.raw
+	m.Data = h.raw
 	_, err := publish(ctx, w.system, m)
 	if err == nil {
-		w.raw, w.kept, w.backoff = nil, time.Now(), 0
+		h.raw, h.kept, h.backoff = nil, time.Now(), 0
 		w.l.update(func(s *State) { s.Unkept = nil })
 		return
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	w.backoff = min(max(2*w.backoff, retryLater), rememberMost)
-	w.again = time.Now().Add(w.backoff)
+	h.backoff = min(max(2*h.backoff, retryLater), rememberMost)
+	h.again = time.Now().Add(h.backoff)
 	if w.l.snapshot().Unkept == nil {
 		w.l.s.cfg.Log.Warn().Err(err).Str("log", w.cp.Origin.String()).Msg("AUDIT does not take a checkpoint")
 	}

@@ -44,15 +44,20 @@ type writer struct {
 	check     []tlog.Hash
 	checkFrom uint64
 	state     *streamState
-	saved     time.Time     // of the last checkpoint, by this node's clock
-	raw       []byte        // the last checkpoint of this writer that AUDIT has not got
-	kept      time.Time     // when AUDIT last got one
-	again     time.Time     // before which AUDIT is not asked again
-	backoff   time.Duration // between two tries
-	stored    int64         // of the last message that came, by the stream's clock
-	pending   uint64        // messages behind it, as far as it is known
+	saved     time.Time // of the last checkpoint, by this node's clock
+	history   history
+	stored    int64  // of the last message that came, by the stream's clock
+	pending   uint64 // messages behind it, as far as it is known
 	cal       *calendar
 	used      int64 // bytes in LOG
+}
+
+// history is what AUDIT is still to get.
+type history struct {
+	raw     []byte        // the last checkpoint of the writer that it has not got
+	kept    time.Time     // when it last got one
+	again   time.Time     // before which it is not asked again
+	backoff time.Duration // between two tries
 }
 
 func (w *writer) close() {
@@ -94,9 +99,9 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 		}
 	}
 	if note.Size == 0 { // what comes was stored after it: AUDIT must know
-		w.raw = note.Bytes()
+		w.history.raw = note.Bytes()
 		w.remember(ctx)
-		w.kept = time.Time{}
+		w.history.kept = time.Time{}
 	}
 	w.cp, w.cpSeq = note.Checkpoint, seq
 	whole, err := l.trusted(note, w.state)
@@ -392,7 +397,7 @@ func (w *writer) save(ctx context.Context) error {
 	if err := w.l.s.archive.settle(ctx); err != nil {
 		return err
 	}
-	w.cp, w.cpSeq, w.saved, w.raw = cp, seq, time.Now(), raw
+	w.cp, w.cpSeq, w.saved, w.history.raw = cp, seq, time.Now(), raw
 	if w.stored > 0 {
 		w.cal.next, w.cal.stored = cp.Next(), w.stored
 	}
