@@ -365,3 +365,43 @@ func TestTornSink(t *testing.T) {
 		t.Errorf("sizes %v, %d torn, %v", sizes, n, err)
 	}
 }
+
+// LOG alone is put back, and nobody has a sink: AUDIT still knows better.
+func TestLogThatWasPutBackBehindAudit(t *testing.T) {
+	r := newRigKeeping(t, -1)
+	s, stop := r.serve(func(c *Config) { c.HistoryEvery = time.Millisecond })
+	r.publish(0, 100)
+	old := awaitSize(t, s, 100)
+	r.publish(100, 200)
+	note := awaitSize(t, s, 200)
+	l, err := s.find("shop", "ORDERS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "AUDIT has the checkpoint", func() (bool, string) {
+		n := l.history(t.Context())
+		return n != nil && n.Size == note.Size, fmt.Sprintf("%+v", n)
+	})
+	stop()
+	if _, err := r.js(system).Publish(t.Context(), SubjectCheckpoint("shop", "ORDERS"), old.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = r.serve(nil)
+	eventually(t, "the fault", func() (bool, string) {
+		st := s.States()[0]
+		return errors.Is(st.Fault, ErrDisagrees) && strings.Contains(st.Fault.Error(), "AUDIT has a checkpoint of 200"), fmt.Sprintf("%+v", st)
+	})
+}
+
+// What has left the stream cannot be proven any more; that is not a disagreement.
+func TestProofOfWhatHasAgedOut(t *testing.T) {
+	r := newRig(t)
+	r.updateStream(keeping(3 * time.Second))
+	s, _ := r.serve(nil)
+	r.publish(0, 10)
+	awaitSize(t, s, 10)
+	r.awaitMessages(0)
+	if _, err := s.Prove(t.Context(), "shop", "ORDERS", 3, 5); !errors.Is(err, ErrLetGo) || errors.Is(err, ErrDisagrees) {
+		t.Errorf("got %v", err)
+	}
+}

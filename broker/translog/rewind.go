@@ -8,24 +8,61 @@ import (
 	"github.com/signetbus/signet/signing/tlog"
 )
 
-// outside returns the last checkpoint of the log that the sink has; nil if it has none.
-func (l *log) outside() (*tlog.Note, error) {
-	o := tlog.Origin{Cluster: l.s.cfg.Cluster, Tenant: l.src.Tenant, Stream: l.src.Stream}
-	return l.s.sink.newest(&o, l.s.cfg.Ring())
+// witness is a checkpoint of the log that is kept elsewhere than in LOG.
+type witness struct {
+	where string
+	note  *tlog.Note
 }
 
-// rewound compares the last checkpoint of the store, nil for none, with that of the sink,
-// out, which was read before: a store that was put back to an earlier state would let a
-// second history be signed under the name of the first.
-//
-// Errors: ErrDisagrees, or the connection's.
-func (l *log) rewound(ctx context.Context, out, note *tlog.Note) error {
-	if out == nil {
+// outside returns the last checkpoints of the log that the sink and AUDIT have. The log
+// does not wait for AUDIT.
+func (l *log) outside(ctx context.Context) ([]witness, error) {
+	var out []witness
+	o := tlog.Origin{Cluster: l.s.cfg.Cluster, Tenant: l.src.Tenant, Stream: l.src.Stream}
+	note, err := l.s.sink.newest(&o, l.s.cfg.Ring())
+	if err != nil {
+		return nil, err
+	}
+	if note != nil {
+		out = append(out, witness{"the sink", note})
+	}
+	if note := l.history(ctx); note != nil {
+		out = append(out, witness{"AUDIT", note})
+	}
+	return out, nil
+}
+
+// history returns the last checkpoint that AUDIT has; nil if there is none that a node
+// of this cluster has signed.
+func (l *log) history(ctx context.Context) *tlog.Note {
+	nc, err := l.s.archive.conn()
+	if err != nil {
 		return nil
 	}
+	m, err := get(ctx, nc, StreamAudit, map[string]any{"last_by_subj": SubjectHistory(l.src.Tenant, l.src.Stream)})
+	if err != nil || m == nil {
+		return nil
+	}
+	n, err := tlog.ParseNote(m.Data)
+	if err != nil || n.Origin.Cluster != l.s.cfg.Cluster || n.Origin.Tenant != l.src.Tenant || n.Origin.Stream != l.src.Stream {
+		return nil
+	}
+	if _, err := n.Verify(l.s.cfg.Ring()); err != nil {
+		return nil
+	}
+	return n
+}
+
+// rewound compares the last checkpoint of the store, nil for none, with a witness that was
+// read before: a store that was put back to an earlier state would let a second history be
+// signed under the name of the first.
+//
+// Errors: ErrDisagrees, or the connection's.
+func (l *log) rewound(ctx context.Context, w witness, note *tlog.Note) error {
+	out := w.note
 	went := func(have string) error {
-		return fmt.Errorf("%w: the sink has a checkpoint of %d leaves from %s of %s, the store %s: was a volume, a machine or a backup put back? Nothing is signed until somebody has looked (docs/operations.md, When a log does not verify)",
-			ErrDisagrees, out.Size, out.Time.Format(time.RFC3339), out.Origin, have)
+		return fmt.Errorf("%w: %s has a checkpoint of %d leaves from %s of %s, the store %s: was a volume, a machine or a backup put back? Nothing is signed until somebody has looked (docs/operations.md, When a log does not verify)",
+			ErrDisagrees, w.where, out.Size, out.Time.Format(time.RFC3339), out.Origin, have)
 	}
 	switch {
 	case note == nil:
@@ -46,7 +83,7 @@ func (l *log) rewound(ctx context.Context, out, note *tlog.Note) error {
 		}
 	}
 	if err := tlog.CheckConsistency(&out.Checkpoint, &note.Checkpoint, proof); err != nil {
-		return fmt.Errorf("%w: %w: the log in the store has another history than the sink: was a volume, a machine or a backup put back? Nothing is signed until somebody has looked (docs/operations.md, When a log does not verify)", ErrDisagrees, err)
+		return fmt.Errorf("%w: %w: the log in the store has another history than %s: was a volume, a machine or a backup put back? Nothing is signed until somebody has looked (docs/operations.md, When a log does not verify)", ErrDisagrees, err, w.where)
 	}
 	return nil
 }

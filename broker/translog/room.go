@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/signetbus/signet/signing/tlog"
 )
@@ -28,12 +29,35 @@ const letGo = "signet: this tile has made way for newer ones\n"
 var (
 	// errRoom: the log has used its share of LOG.
 	errRoom = errors.New("translog: no room in LOG")
-	// ErrLetGo: what is asked for needs tiles that have made way for newer ones.
-	ErrLetGo = errors.New("translog: the log has let the tiles of these sequences go, which have aged out of the stream")
+	// ErrLetGo: what is asked for needs events that are no longer stored, or tiles that
+	// have made way for newer ones.
+	ErrLetGo = errors.New("translog: these sequences have left the stream; signet log verify says whether they had aged out")
 )
 
-// measure counts what a log has in LOG, its earlier runs included.
-func (w *writer) measure(ctx context.Context) error {
+// measureEvery is how long what was counted is believed: counting takes a request to the
+// leader of the cluster.
+const measureEvery = time.Minute
+
+// measure counts what a log has in LOG, its earlier runs included. Where that fails the
+// log goes on: LOG has a limit of its own.
+func (w *writer) measure(ctx context.Context) {
+	l := w.l
+	if l.src.Room == 0 {
+		return
+	}
+	if l.counted.IsZero() || time.Since(l.counted) > measureEvery {
+		n, err := w.count(ctx)
+		if err != nil {
+			l.s.cfg.Log.Warn().Err(err).Str("log", w.cp.Origin.String()).Msg("what the log takes in LOG is not known")
+		} else {
+			l.counted, l.used = time.Now(), n
+		}
+	}
+	w.used = l.used
+	l.update(func(s *State) { s.Used, s.Room = w.used, l.src.Room })
+}
+
+func (w *writer) count(ctx context.Context) (int64, error) {
 	var answer struct {
 		Name    string `json:"name"`
 		Pending int64  `json:"num_pending"`
@@ -44,7 +68,7 @@ func (w *writer) measure(ctx context.Context) error {
 		"mem_storage": true, "num_replicas": 1, "inactive_threshold": requestTimeout,
 	}}, &answer)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var deleted struct {
 		Success bool `json:"success"`
@@ -52,9 +76,7 @@ func (w *writer) measure(ctx context.Context) error {
 	if err := ask(ctx, w.system, "CONSUMER.DELETE."+StreamLog+"."+answer.Name, nil, &deleted); err != nil {
 		w.l.s.cfg.Log.Debug().Err(err).Msg("a consumer that counts tiles goes by itself")
 	}
-	w.used = max(answer.Pending*storedTile-w.cal.LetGo*(storedTile-512), 0)
-	w.l.update(func(s *State) { s.Used, s.Room = w.used, w.l.src.Room })
-	return nil
+	return max(answer.Pending*storedTile-w.cal.LetGo*(storedTile-512), 0), nil
 }
 
 // room says whether tiles may be stored. The share is the log's own: one that is full
@@ -81,6 +103,7 @@ func (w *writer) room(ctx context.Context, tiles []tlog.Tile) error {
 		return fmt.Errorf("%w: the log has used %d of its %d bytes there, and no more of its events have aged out: raise maxBytes of the stream, of which an eighth is for the log", errRoom, w.used, share)
 	}
 	w.used += more
+	w.l.used = w.used
 	w.l.update(func(s *State) { s.Used, s.Room = w.used, share })
 	return nil
 }

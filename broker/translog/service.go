@@ -233,7 +233,10 @@ type log struct {
 	src  Source
 	stop context.CancelFunc
 
-	stepped time.Time // when this node last handed the stream on; of the goroutine
+	// Of the goroutine: when this node last handed the stream on, and when what the log
+	// takes in LOG was last counted.
+	stepped, counted time.Time
+	used             int64
 
 	mu    sync.Mutex
 	state State

@@ -82,7 +82,7 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 	if w.state, err = stateOf(ctx, w.tenant, l.src.Stream); err != nil {
 		return nil, err
 	}
-	out, err := l.outside() // before the store is read, which only grows
+	witnesses, err := l.outside(ctx) // before the store is read, which only grows
 	if err != nil {
 		return nil, err
 	}
@@ -90,8 +90,10 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.rewound(ctx, out, note); err != nil {
-		return nil, err
+	for _, out := range witnesses {
+		if err := l.rewound(ctx, out, note); err != nil {
+			return nil, err
+		}
 	}
 	if note == nil {
 		if note, seq, err = l.begin(ctx, w.system, w.state, nil, 0); err != nil {
@@ -111,9 +113,7 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 	if w.cal, err = openCalendar(ctx, l.s, &note.Origin, w.state.Config.MaxAge); err != nil {
 		return nil, err
 	}
-	if err := w.measure(ctx); err != nil {
-		return nil, err
-	}
+	w.measure(ctx)
 	if err := w.load(ctx, whole); err != nil {
 		return nil, err
 	}
