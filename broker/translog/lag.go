@@ -27,7 +27,7 @@ func (s *State) Trouble(now time.Time) error {
 	case !s.Behind.IsZero() && late > Patience && s.Fault != nil:
 		return fmt.Errorf("it does not go on since %s: %w", s.Behind.UTC().Format(time.RFC3339), s.Fault)
 	case !s.Behind.IsZero() && late > Patience:
-		return fmt.Errorf("it is %s behind, %d sequences are in no checkpoint: is the node or its disk overloaded?", late.Round(time.Second), s.Lag())
+		return fmt.Errorf("it is %s behind, %d sequences are known to be in no checkpoint: is the node or its disk overloaded, or the sink out of reach?", late.Round(time.Second), s.Lag())
 	case s.Unkept != nil && now.Sub(s.UnkeptSince) > Patience:
 		return fmt.Errorf("AUDIT takes none of its checkpoints since %s: %w", s.UnkeptSince.UTC().Format(time.RFC3339), s.Unkept)
 	case s.Room > 0 && s.Used > s.Room/100*roomAlarm:

@@ -267,7 +267,11 @@ func (l *log) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait := pollLeader
 		if l.s.cfg.Leads(l.src.Account, l.src.Stream) {
-			l.update(func(*State) { l.began = time.Now() })
+			l.update(func(s *State) {
+				if l.began = time.Now(); s.Behind.IsZero() {
+					s.Behind = l.began // until it is known that nothing waits
+				}
+			})
 			wait = l.settle(ctx, l.write(ctx))
 		} else {
 			l.update(func(s *State) { // it is another node's
