@@ -40,8 +40,7 @@ type ages struct {
 	Keep time.Duration `json:"keepNs"`
 	// Gone: the sequences below it have aged out under the Keep of their time.
 	Gone uint64 `json:"gone"`
-	// LetGo is the index of the first tile of level 0 that is kept; those before have
-	// made way for newer ones.
+	// LetGo: the tiles of nothing but leaves below this index have made way for newer ones.
 	LetGo   int64    `json:"letGo,omitempty"`
 	Samples []sample `json:"samples"`
 }
@@ -166,10 +165,26 @@ func (s *Service) ages(ctx context.Context, o *tlog.Origin) (*ages, uint64, erro
 	return a, m.Seq, err
 }
 
+// letGo says whether a tile that is not stored has made way: one of nothing but absent
+// leaves is never stored.
+//
+// Errors: ErrLetGo, or the connection's.
+func (s *Service) letGo(ctx context.Context, o *tlog.Origin, level int, index int64) error {
+	a, _, err := s.ages(ctx, o)
+	if errors.Is(err, errAges) {
+		return nil // if it is not that, the root will tell
+	}
+	if err == nil && level < 5 && (index+1)<<(tlog.TileHeight*(level+1)) <= a.LetGo {
+		err = ErrLetGo
+	}
+	return err
+}
+
 // calendar keeps the ages of a log while this node writes it.
 type calendar struct {
 	ages
 	seq    uint64    // of their message
+	swept  bool      // what an earlier writer was to let go is gone
 	looked time.Time // at the stream
 	kept   time.Time // when they were written
 	next   uint64    // newest sample that is not among them; 0: none

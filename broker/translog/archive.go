@@ -58,6 +58,8 @@ const requestTimeout = 5 * time.Second
 type archive struct {
 	conn    func() (*nats.Conn, error)      // of the broker's own account
 	durable func(ctx context.Context) error // nil where every write is synced
+	// letGo is ErrLetGo for a tile that has made way.
+	letGo func(ctx context.Context, o *tlog.Origin, level int, index int64) error
 }
 
 func (a *archive) settle(ctx context.Context) error {
@@ -173,8 +175,8 @@ func (a *archive) reader(ctx context.Context, o *tlog.Origin) tlog.ReadTile {
 			return data, nil
 		}
 		data, _, err := a.tile(ctx, o, level, index)
-		if string(data) == letGo {
-			return nil, ErrLetGo
+		if err == nil && len(data) == 0 && a.letGo != nil {
+			err = a.letGo(ctx, o, level, index)
 		}
 		if err == nil {
 			seen[key{level, index}] = data

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/signetbus/signet/signing/tlog"
 )
 
@@ -18,12 +20,9 @@ const (
 const (
 	// storedTile is what one tile takes at most: its hashes, its subject and the server's own.
 	storedTile = tlog.TileWidth*32 + 512
-	// makeWayAtOnce bounds the tiles that make way before one checkpoint.
+	// makeWayAtOnce bounds the tiles of level 0 that make way under one record of it.
 	makeWayAtOnce = 64
 )
-
-// letGo is what a tile is replaced with that has made way.
-const letGo = "signet: this tile has made way for newer ones\n"
 
 // Errors of room.
 var (
@@ -76,7 +75,7 @@ func (w *writer) count(ctx context.Context) (int64, error) {
 	if err := ask(ctx, w.system, "CONSUMER.DELETE."+StreamLog+"."+answer.Name, nil, &deleted); err != nil {
 		w.l.s.cfg.Log.Debug().Err(err).Msg("a consumer that counts tiles goes by itself")
 	}
-	return max(answer.Pending*storedTile-w.cal.LetGo*(storedTile-512), 0), nil
+	return answer.Pending * storedTile, nil
 }
 
 // room says whether tiles may be stored. The share is the log's own: one that is full
@@ -94,9 +93,12 @@ func (w *writer) room(ctx context.Context, tiles []tlog.Tile) error {
 			more += storedTile
 		}
 	}
-	if more > 0 && w.used+more > share/100*roomMakeWay {
-		if err := w.makeWay(ctx); err != nil {
-			return err
+	for more > 0 && w.used+more > share/100*roomMakeWay {
+		if some, err := w.makeWay(ctx); err != nil || !some {
+			if err != nil {
+				return err
+			}
+			break
 		}
 	}
 	if more > 0 && w.used+more > share {
@@ -108,38 +110,47 @@ func (w *writer) room(ctx context.Context, tiles []tlog.Tile) error {
 	return nil
 }
 
-// makeWay replaces the oldest tiles of leaves whose events have all aged out: nothing can
-// be proven of those any more but that the log goes on from where it was. The ages that say
-// so are stored first.
-func (w *writer) makeWay(ctx context.Context) error {
+// makeWay takes the oldest tiles away whose events have all aged out: nothing can be proven
+// of those any more, and what comes later needs only the tiles above them. The ages that
+// say so are stored first. It says whether there were any.
+func (w *writer) makeWay(ctx context.Context) (bool, error) {
 	c := w.cal
 	end := int64(0)
-	if c.Gone > w.cp.First {
-		end = int64(c.Gone-w.cp.First) / tlog.TileWidth
+	if c.Gone > w.cp.First { // the end of the log is compared with by the next writer
+		end = min(int64(c.Gone-w.cp.First), w.cp.Size-2*tailCheck)
 	}
 	first := c.LetGo
-	if end = min(end, first+makeWayAtOnce); end <= first {
-		return nil
+	end = min(end/tlog.TileWidth*tlog.TileWidth, first+makeWayAtOnce*tlog.TileWidth)
+	if end <= first {
+		return false, nil
 	}
 	c.LetGo = end
 	if err := w.keepAges(ctx, w.l.s.cfg.Now()); err != nil {
 		c.LetGo = first
-		return err
+		return false, err
 	}
-	for index := first; index < end; index++ {
-		subject := SubjectTile(&w.cp.Origin, 0, index)
-		m, err := get(ctx, w.system, StreamLog, map[string]any{"last_by_subj": subject})
-		if err != nil {
-			return err
-		}
-		if m == nil || string(m.Data) == letGo {
-			continue
-		}
-		if _, err := put(ctx, w.system, subject, []byte(letGo), m.Seq); err != nil {
-			return err
-		}
-		w.used -= storedTile - 512
+	from := first
+	if !c.swept { // an earlier writer may have ended before it had taken them away
+		from, c.swept = max(first-makeWayAtOnce*tlog.TileWidth, 0), true
 	}
-	w.l.s.cfg.Log.Warn().Str("log", w.cp.Origin.String()).Int64("tiles", end-first).Msg("the log has little room in LOG: tiles of events that have aged out make way")
-	return nil
+	for level, width := 0, int64(tlog.TileWidth); from/width < end/width; level, width = level+1, width*tlog.TileWidth {
+		for index := from / width; index < end/width; index++ {
+			n, err := purge(ctx, w.system, SubjectTile(&w.cp.Origin, level, index))
+			if err != nil {
+				return false, err
+			}
+			w.used = max(w.used-n*storedTile, 0)
+		}
+	}
+	w.l.s.cfg.Log.Info().Str("log", w.cp.Origin.String()).Int64("leaves", end).Msg("the log has little room in LOG: tiles of events that have aged out make way")
+	return true, nil
+}
+
+// purge takes what is stored on a subject of LOG away.
+func purge(ctx context.Context, nc *nats.Conn, subject string) (int64, error) {
+	var answer struct {
+		Purged int64 `json:"purged"`
+	}
+	err := ask(ctx, nc, "STREAM.PURGE."+StreamLog, map[string]any{"filter": subject}, &answer)
+	return answer.Purged, err
 }

@@ -120,6 +120,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.SinkEvery = cmp.Or(cfg.SinkEvery, time.Minute)
 	cfg.HistoryEvery = cmp.Or(cfg.HistoryEvery, time.Hour)
 	s := &Service{cfg: cfg, archive: archive{conn: cfg.System, durable: cfg.Durable}, logs: map[Source]*log{}}
+	s.archive.letGo = s.letGo
 	s.life, s.stop = context.WithCancel(context.Background())
 	var err error
 	if s.sink, err = newSink(cfg.Sink, cfg.SinkEvery, func(err error) {
