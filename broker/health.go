@@ -103,7 +103,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "keyring-file": b.ringFileHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "audit": b.auditing.health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
+		"volume": b.guards.volumeHealth, "room": b.roomHealth, "audit": b.auditing.health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {

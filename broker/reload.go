@@ -18,7 +18,8 @@ import (
 )
 
 // declaredAccounts sizes one account per tenant by what its policy declares, and
-// refuses a policy that promises more than the store has. In a cluster each account may
+// refuses a policy that promises more than the store has. What the broker keeps for itself
+// may be over it: see ownShort. In a cluster each account may
 // have the whole store: a node whose policy is older than that of the others, and whose account
 // were smaller, would refuse its copy of a stream that they have enlarged or made, and not
 // ask again (nats-server 2.15.2, error 10047).
@@ -32,7 +33,6 @@ func declaredAccounts(set *policy.Set, cfg *Config) ([]embed.TenantAccount, erro
 		sum += store.NodeBytes(t)
 	}
 	out = append(out, embed.TenantAccount{Name: wire.BrokerAccount, MaxBytes: store.OwnAccountBytes(set, cfg.size())})
-	own := store.OwnNodeBytes(set)
 	if cfg.Cluster != nil {
 		for i := range out {
 			out[i].MaxBytes = max(out[i].MaxBytes, int64(cfg.Storage.MaxBytes)*int64(cfg.size()))
@@ -41,8 +41,8 @@ func declaredAccounts(set *policy.Set, cfg *Config) ([]embed.TenantAccount, erro
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	if most := int64(cfg.Storage.MaxBytes); sum+own > most {
-		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters) and the broker %d for its own (audit trail, logs, keys), storage.maxBytes is %d", sum, own, most)
+	if most := int64(cfg.Storage.MaxBytes); sum > most {
+		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters) and the broker %d for its own (audit trail, logs, keys), storage.maxBytes is %d", sum, store.OwnNodeBytes(set), most)
 	}
 	return out, nil
 }
@@ -224,6 +224,9 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 	m.accounts = old.accounts
 	if m.policyChanged(old) {
 		var err error
+		if err := wantsNoMore(m.policy, old.policy, &b.cfg); err != nil {
+			return nil, nil, err
+		}
 		if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
 			return nil, nil, err
 		}

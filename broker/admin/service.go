@@ -117,7 +117,7 @@ var handlers = map[string]handler{
 	adminapi.SubjectLogFind:        logs(Logs.Find),
 	adminapi.SubjectLogProve:       logs(Logs.Prove),
 	adminapi.SubjectLogPart:        logs(Logs.Part),
-	adminapi.SubjectLogRestart:     logs(Logs.Restart),
+	adminapi.SubjectLogRestart:     restartLog,
 
 	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
 	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),
@@ -177,8 +177,8 @@ func (s *Service) Shutdown(ctx context.Context) error {
 		_ = sub.Unsubscribe() // fails only when the connection is gone, which ends it too
 	}
 	clear(s.subs)
+	s.stop() // what is delivered from here on is not begun, so what is waited for does not grow
 	s.mu.Unlock()
-	s.stop()
 	s.waiting.takeAll(true) // their connections end, too
 	done := make(chan struct{})
 	go func() {
@@ -204,7 +204,10 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 		s.answer(m, &c, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
 		return
 	}
-	s.work.Add(1)
+	if !begin(s) {
+		release()
+		return
+	}
 	go func() {
 		defer s.work.Done()
 		defer release()
@@ -212,6 +215,18 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 			s.answer(m, &c, result, err)
 		}
 	}()
+}
+
+// begin counts one more request at work, unless the service is shutting down: a delivery
+// may be under way while its subscription ends.
+func begin(s *Service) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life.Err() != nil {
+		return false
+	}
+	s.work.Add(1)
+	return true
 }
 
 // enter takes a place for a request, or returns nil.

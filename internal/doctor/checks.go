@@ -21,6 +21,7 @@ const (
 	idFileLimit, idOpenFiles                   = "LIMIT_001", "LIMIT_002"
 	idReach, idRoundTrip                       = "CONN_001", "CONN_002"
 	idHealth                                   = "HEALTH_001"
+	idLog, idLogRoom                           = "LOG_001", "LOG_002"
 	idLive, idReady, idScrape                  = "OPS_001", "OPS_002", "OPS_003"
 	idReload, idPanics                         = "RELOAD_001", "PANIC_001"
 	idTenantFull                               = "STORE_001"
@@ -79,6 +80,8 @@ func Checks() []Check {
 		{idRecipients, "whoever has to encrypt has a recipient, whose key does not end soon"},
 		{idFileLimit, "the limit of open files fits gate.maxConnections"},
 		{idOpenFiles, "the broker has file descriptors left"},
+		{idLog, "no log of a stream stands still or is behind"},
+		{idLogRoom, "no log of a stream is near the end of its room"},
 		{idLive, "the broker is live"},
 		{idReady, "the broker is ready"},
 		{idScrape, "the metrics can be read"},
