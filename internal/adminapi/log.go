@@ -61,17 +61,17 @@ type LogVerifyRequest struct {
 // LogVerified is what a walk has found. Next is where the next one begins; the walk is at
 // its end when Next is End.
 type LogVerified struct {
-	Checkpoint string      `json:"checkpoint"` // that was compared with
-	Next       uint64      `json:"next"`
-	End        uint64      `json:"end"`
-	Compared   uint64      `json:"compared"` // events that are as they were logged
-	Absent     uint64      `json:"absent"`   // sequences that never had an event
-	Aged       uint64      `json:"aged"`     // sequences that the stream has let go when they were old enough
+	Checkpoint string `json:"checkpoint"` // that was compared with
+	Next       uint64 `json:"next"`
+	End        uint64 `json:"end"`
+	Compared   uint64 `json:"compared"` // events that are as they were logged
+	Absent     uint64 `json:"absent"`   // sequences that never had an event
+	Aged       uint64 `json:"aged"`     // sequences that the stream has let go when they were old enough
 	// Unproven are sequences that the stream has let go, and of which nothing signed says
 	// that they were old enough; Doubt says why.
-	Unproven uint64 `json:"unproven,omitempty"`
-	Doubt    string `json:"doubt,omitempty"`
-	Finding    *LogFinding `json:"finding,omitempty"`
+	Unproven uint64      `json:"unproven,omitempty"`
+	Doubt    string      `json:"doubt,omitempty"`
+	Finding  *LogFinding `json:"finding,omitempty"`
 }
 
 // LogFinding is the first sequence that is not as it was logged.
