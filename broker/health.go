@@ -102,8 +102,8 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "streams", Detail: "not listed: " + err.Error()})
 	}
 	for part, check := range map[string]func() error{
-		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "keyring-file": b.ringFileHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "room": b.roomHealth, "audit": b.auditing.health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
+		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
+		"volume": b.guards.volumeHealth, "audit": b.auditing.health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
@@ -118,6 +118,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	if b.Durability() == DurabilityUnsafeLazy {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "durability", Detail: "unsafe-lazy-sync: a power cut loses acknowledged events"})
 	}
+	out.Health = append(out.Health, ringFileHealth(b.Broker))
 	slices.SortFunc(out.Health, func(x, y adminapi.HealthPart) int { return cmpText(x.Part, y.Part) })
 	return out, nil
 }

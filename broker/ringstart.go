@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/ops"
+	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -113,14 +114,20 @@ func awaitKept(ctx context.Context, b *Broker) (keptKeyring, error) {
 
 // ringFileHealth says whether the keyring's file is what is in force. It does not make
 // the broker less ready.
-func (b view) ringFileHealth() error { return b.material.Load().ringNote }
+func ringFileHealth(b *Broker) adminapi.HealthPart {
+	h := adminapi.HealthPart{Part: "keyring-file", OK: true}
+	if note := b.material.Load().ringNote; note != nil {
+		h.OK, h.Detail = false, note.Error()
+	}
+	return h
+}
 
 // ringMetrics are the metrics of the keyring.
 func ringMetrics(b *Broker) []ops.Source {
 	return []ops.Source{{
 		Name: "signet_keyring_file_ok", Help: "1 while the keyring's file is the keyring in force, 0 while it is passed over.", Kind: ops.Gauge,
 		Read: func(emit func(float64, ...string)) {
-			if (view{b}).ringFileHealth() != nil {
+			if !ringFileHealth(b).OK {
 				emit(0)
 				return
 			}
