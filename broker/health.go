@@ -103,7 +103,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "room": b.roomHealth, "audit": b.journal.Health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
+		"volume": b.guards.volumeHealth, "audit": b.journal.Health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
@@ -111,7 +111,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		out.Health = append(out.Health, h)
 	}
-	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant))
+	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant), b.roomHealth())
 	if b.cfg.Audit.UnsafeContinueUnaudited {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "audit", Detail: "unsafeContinueUnaudited: when the spool is full, logins and changes leave no record"})
 	}
