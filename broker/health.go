@@ -111,7 +111,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		out.Health = append(out.Health, h)
 	}
-	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant))
+	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant), b.roomHealth())
 	if b.cfg.Audit.UnsafeContinueUnaudited {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "audit", Detail: "unsafeContinueUnaudited: when the spool is full, logins and changes leave no record"})
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/internal/adminapi"
 )
 
 // ownShort is how many bytes storage.maxBytes lacks for the broker's own streams beside
@@ -29,7 +30,13 @@ func errOwnShort(set *policy.Set, cfg *Config) error {
 }
 
 // roomHealth says whether storage.maxBytes holds what the broker keeps for itself, too.
-func (b view) roomHealth() error { return errOwnShort(b.Policy(), &b.cfg) }
+func (b view) roomHealth() adminapi.HealthPart {
+	h := adminapi.HealthPart{Part: "room", OK: true}
+	if err := errOwnShort(b.Policy(), &b.cfg); err != nil {
+		h.OK, h.Detail = false, err.Error()
+	}
+	return h
+}
 
 // wantsNoMore refuses a policy with which more would be short than with the one in force.
 func wantsNoMore(set, old *policy.Set, cfg *Config) error {
