@@ -31,7 +31,7 @@ func (p *Pruner) departures(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	members, own := p.cfg.Members(), p.cfg.Journal.cfg.Node
-	if p.clock.health() != nil || !slices.Contains(members, own) || slices.Min(members) != own {
+	if !p.clock.believed() || !slices.Contains(members, own) || slices.Min(members) != own {
 		return nil
 	}
 	subjects, err := p.stream.Subjects(ctx, PrefixRecord+">")
