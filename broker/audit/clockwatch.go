@@ -142,6 +142,8 @@ func (c *clockWatch) allows(age time.Duration) bool {
 	return c.checked && c.fault == nil && c.ahead <= min(clockStep, age/clockPart)
 }
 
+func (c *clockWatch) believed() bool { return c.health() == nil }
+
 func (c *clockWatch) health() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

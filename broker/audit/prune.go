@@ -14,10 +14,13 @@ import (
 )
 
 const (
-	// pruneEvery is between two looks at the chains; one that did not move costs nothing.
+	// pruneEvery is between two looks at the chains; one that did not move costs nothing but
+	// a question each partEvery.
 	pruneEvery = time.Second
 	// ageEvery is how often what is too old is taken away: each time is a record.
 	ageEvery = time.Hour
+	// partEvery is how often the nodes that have a chain of a tenant are counted.
+	partEvery = time.Minute
 	// tightEvery is how often the stream as a whole is looked at.
 	tightEvery = time.Minute
 	// A share is pruned when it is fuller than fullPercent, down to goalPercent. When the
@@ -92,6 +95,7 @@ type share struct {
 	sizes           int64                        // bytes of the messages that are there
 	oldest          time.Time                    // of the last record of the first message
 	ageAt           time.Time                    // when the age is looked at again
+	partAt          time.Time                    // when writers are counted again
 	writers         int64                        // nodes that have a chain
 	gone            map[string]auditlog.Position // by chain, what the last pruned record says
 	unproved        []auditlog.Position          // what pruned records say that no valid head covers yet
@@ -219,9 +223,10 @@ func notBeyond(at, now time.Time, most time.Duration) time.Time {
 func (p *Pruner) one(ctx context.Context, s *share, now time.Time) error {
 	// A clock that was ahead and is right again must not make them wait for long.
 	s.ageAt, s.rest = notBeyond(s.ageAt, now, ageEvery), notBeyond(s.rest, now, ageEvery)
+	s.partAt = notBeyond(s.partAt, now, partEvery)
 	at, ok := p.cfg.Journal.Position(s.tenant)
 	held := heldUp(p.cfg.Journal, s.tenant)
-	if !ok || at == s.at && now.Before(s.ageAt) && !s.owed && !p.tight && !held {
+	if !ok || at == s.at && now.Before(s.ageAt) && now.Before(s.partAt) && !s.owed && !p.tight && !held {
 		return nil
 	}
 	if !held && s.pending.Seq > 0 && at.ChainID == s.pending.ChainID && at.Seq < s.pending.Seq {

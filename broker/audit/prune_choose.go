@@ -14,12 +14,14 @@ import (
 // room, so more goes at once.
 func (p *Pruner) choose(ctx context.Context, s *share, now time.Time, held bool) (*auditlog.Pruning, error) {
 	keep := p.cfg.Keep(s.tenant)
-	if !now.Before(s.ageAt) {
+	if !now.Before(s.partAt) {
 		names, err := p.stream.Subjects(ctx, PrefixRecord+s.tenant+".>")
 		if err != nil {
 			return nil, err
 		}
-		s.writers = max(int64(len(names)), 1)
+		s.writers, s.partAt = max(int64(len(names)), 1), now.Add(partEvery)
+	}
+	if !now.Before(s.ageAt) {
 		old := now.Add(-keep.MaxAge)
 		if s.oldest.Before(old) && p.clock.allows(keep.MaxAge) {
 			c, err := p.oldest(ctx, s, func(_ int64, until time.Time) bool { return until.Before(old) })
