@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func (rig *encrypterRig) publish(_ context.Context, natsSubject string, ev *Even
 		return rig.refuse
 	}
 	rec, err := payload.ParseRecord(ev.Data)
-	if err != nil || ev.Type != payload.RecordType || ev.ID != rec.KeyID || rig.e.covers(natsSubject) {
+	if err != nil || ev.Type != payload.RecordType || ev.ID != rec.KeyID {
 		rig.t.Errorf("record %+v on %s: %v", ev, natsSubject, err)
 	}
 	rig.stored, rig.records = append(rig.stored, natsSubject), append(rig.records, rec)
@@ -205,6 +206,51 @@ func TestEncrypterFailsClosed(t *testing.T) {
 	}
 	if out, err := (*encrypter)(nil).encrypt(t.Context(), "care.1", ev); out != ev || err != nil {
 		t.Errorf("without the option: got %+v, %v", out, err)
+	}
+}
+
+// TestKeyPrefixIsNoWayOut: where the records go, nothing is published in the clear that
+// should have been encrypted: a prefix may be set to what events are published on.
+func TestKeyPrefixIsNoWayOut(t *testing.T) {
+	for _, cfg := range []Encryption{{KeyPrefix: "care"}, {KeyPrefix: "care", Subjects: []string{"care.>"}}, {KeyPrefix: "care.keys", Subjects: []string{"care.>"}}} {
+		rig := newEncrypterRig(t, cfg)
+		rig.recipients(rig.recipient("shop/doctor", ">"))
+		for _, ev := range []*Event{{ID: "mine", Data: []byte("secret")}, {ID: "mine", Type: payload.RecordType, Data: []byte("secret")}} {
+			out, err := rig.e.encrypt(t.Context(), "care.keys.x", ev)
+			if out != nil || !errors.Is(err, ErrEncryption) || !errors.Is(err, errKeySubject) {
+				t.Errorf("%+v: got %+v, %v", cfg, out, err)
+			}
+		}
+	}
+	// What is not to be encrypted goes there as elsewhere.
+	rig := newEncrypterRig(t, Encryption{Subjects: []string{"care.>"}})
+	ev := &Event{Data: []byte("open")}
+	if out, err := rig.e.encrypt(t.Context(), "encryption.keys.x", ev); out != ev || err != nil {
+		t.Errorf("not covered: got %+v, %v", out, err)
+	}
+}
+
+// TestEncryptionOptionIsReused: an option that several clients are made with at a time is
+// only read, and keeps nothing of the caller's.
+func TestEncryptionOptionIsReused(t *testing.T) {
+	seed, _ := testSeed(t, nkeys.PrefixByteCurve)
+	subjects := []string{"care.>"}
+	encryption, decryption := WithEncryption(Encryption{Subjects: subjects}), WithDecryption(Decryption{Seeds: [][]byte{seed}})
+	var made [4]config
+	var all sync.WaitGroup
+	for i := range made {
+		all.Go(func() {
+			if err := errors.Join(encryption(&made[i]), decryption(&made[i])); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	subjects[0] = "nothing"
+	for i := range made {
+		if got := made[i].encryption; got.Subjects[0] != "care.>" || got.KeyPrefix != DefaultKeyPrefix {
+			t.Errorf("client %d: %+v", i, got)
+		}
 	}
 }
 
