@@ -99,7 +99,7 @@ func (s *Subscription) decrypt(d *Delivery, stored time.Time) error {
 		return fmt.Errorf("%w: key %s of %s: %w", ErrDecryption, id, d.Principal, err)
 	}
 	contentType, data, err := key.Decrypt(payload.Bound{
-		NATSSubject: d.NATSSubject, Source: d.Event.Source, ID: d.Event.ID, Type: d.Event.Type,
+		Principal: d.Principal, NATSSubject: d.NATSSubject, Source: d.Event.Source, ID: d.Event.ID, Type: d.Event.Type,
 	}, d.Event.Data)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDecryption, err)

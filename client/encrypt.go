@@ -117,7 +117,7 @@ func (e *encrypter) encrypt(ctx context.Context, natsSubject string, ev *Event) 
 	if out.DataContentType == "" {
 		out.DataContentType = wire.DefaultContentType
 	}
-	bound := payload.Bound{NATSSubject: natsSubject, Source: out.Source, ID: out.ID, Type: out.Type}
+	bound := payload.Bound{Principal: e.caller, NATSSubject: natsSubject, Source: out.Source, ID: out.ID, Type: out.Type}
 	for {
 		key, err := e.keyFor(ctx, natsSubject)
 		if err != nil {
