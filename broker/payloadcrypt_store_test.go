@@ -168,7 +168,7 @@ func TestMadeUpKeyIDs(t *testing.T) {
 			doctor := b.Client("doctor", in.option(), client.WithDecryption(client.Decryption{SeedFiles: []string{seed}}))
 			sub := must(doctor.Subscribe(ctx, "orders.x", in.handle, opts...))(t)
 			defer sub.Stop()
-			final, came := 0, false
+			final, waited, came := 0, map[uint64]int{}, false
 			for final < made || !came {
 				select {
 				case d := <-in.got:
@@ -180,12 +180,18 @@ func TestMadeUpKeyIDs(t *testing.T) {
 					if !errors.Is(e.Err, client.ErrNoKeyRecord) {
 						t.Errorf("event %d: %v", e.Sequence, e.Err)
 					}
-					if !e.Retried {
+					if e.Retried {
+						waited[e.Sequence]++
+					} else {
 						final++
 					}
 				case <-ctx.Done():
 					t.Fatalf("%d of %d were given up, the real one came: %v", final, made, came)
 				}
+			}
+			// Young ones are waited for before they are given up for good.
+			if name != "ordered" && len(waited) != made {
+				t.Errorf("%d of %d were put back before: %v", len(waited), made, waited)
 			}
 		})
 	}

@@ -268,13 +268,20 @@ func TestDecrypterIsNotHeldUp(t *testing.T) {
 		{0, 0, true}, {0, 0, false}, {keyRetry, 0, false}, {patienceEvery - keyRetry, 2 * clockSlack, false}, {0, time.Second, true}, {time.Second, 0, false},
 	} {
 		clock = clock.Add(step.after)
-		if got := r.mayWait(clock.Add(-step.stored)); got != step.want {
+		if got := r.mayWait(clock.Add(-step.stored), true); got != step.want {
 			t.Errorf("%+v: got %v", step, got)
 		}
 	}
 	clock = clock.Add(patienceEvery)
-	if r.mayWait(time.Time{}) {
+	if r.mayWait(time.Time{}, false) {
 		t.Error("an ephemeral event is put back")
+	}
+	// After a leader change more than one key may be missing.
+	clock = clock.Add(patienceEvery)
+	for i := range patience + 1 {
+		if got := r.mayWait(clock, false); got != (i < patience) {
+			t.Errorf("key %d of a subscription that is not ordered: got %v", i+1, got)
+		}
 	}
 	for i := range 2 * maxOpenedKeys {
 		makeRoom(r.failed)
