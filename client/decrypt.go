@@ -45,7 +45,9 @@ var (
 // RequireEncryption delivers only events whose payload was encrypted; others go to
 // WithInvalidHandler, with ErrNotEncrypted, and are terminated. The policy of the broker
 // can refuse them at publishing (encrypted: true); with this option the broker need not
-// be believed. Without WithDecryption the content type alone says that it was encrypted.
+// be believed in that. It does not say who has encrypted: everybody can, the broker
+// included; RequireProducer does. Without WithDecryption the content type alone says that
+// it was encrypted.
 func RequireEncryption() SubOption {
 	return func(c *subConfig) error { c.encrypted = true; return nil }
 }
