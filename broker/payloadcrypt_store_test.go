@@ -152,7 +152,7 @@ func TestMadeUpKeyIDs(t *testing.T) {
 	for range made {
 		key, _, err := payload.NewEpoch("orders.x", []string{must(recipientOf(seed))(t)}, time.Now())
 		check(t, err)
-		bound := payload.Bound{NATSSubject: "orders.x", Source: "/shop/clinic", ID: client.NewID(), Type: "t"}
+		bound := payload.Bound{Principal: "shop/clinic", NATSSubject: "orders.x", Source: "/shop/clinic", ID: client.NewID(), Type: "t"}
 		must(plain.Publish(ctx, "orders.x", &client.Event{
 			ID: bound.ID, Type: "t", DataContentType: wire.EncryptedContentType, Data: must(key.Encrypt(bound, "", []byte("made up")))(t),
 			Extensions: map[string]string{wire.AttrEncryptionKey: key.ID()},
@@ -168,7 +168,7 @@ func TestMadeUpKeyIDs(t *testing.T) {
 			doctor := b.Client("doctor", in.option(), client.WithDecryption(client.Decryption{SeedFiles: []string{seed}}))
 			sub := must(doctor.Subscribe(ctx, "orders.x", in.handle, opts...))(t)
 			defer sub.Stop()
-			final, came := 0, false
+			final, waited, came := 0, map[uint64]int{}, false
 			for final < made || !came {
 				select {
 				case d := <-in.got:
@@ -180,12 +180,18 @@ func TestMadeUpKeyIDs(t *testing.T) {
 					if !errors.Is(e.Err, client.ErrNoKeyRecord) {
 						t.Errorf("event %d: %v", e.Sequence, e.Err)
 					}
-					if !e.Retried {
+					if e.Retried {
+						waited[e.Sequence]++
+					} else {
 						final++
 					}
 				case <-ctx.Done():
 					t.Fatalf("%d of %d were given up, the real one came: %v", final, made, came)
 				}
+			}
+			// Young ones are waited for before they are given up for good.
+			if name != "ordered" && len(waited) != made {
+				t.Errorf("%d of %d were put back before: %v", len(waited), made, waited)
 			}
 		})
 	}
@@ -222,7 +228,7 @@ func TestRecipientWhoPublishes(t *testing.T) {
 	key := must(must(payload.NewReader(must(os.ReadFile(mallorySeed))(t)))(t).Open(rec))(t)
 	must(mallory.Publish(ctx, payload.RecordSubject(client.DefaultKeyPrefix, "shop/mallory", id),
 		&client.Event{Type: payload.RecordType, DataContentType: client.ContentTypeJSON, Data: rec.Data()}))(t)
-	bound := payload.Bound{NATSSubject: "care.1", Source: "/shop/mallory", ID: "m", Type: "t"}
+	bound := payload.Bound{Principal: "shop/mallory", NATSSubject: "care.1", Source: "/shop/mallory", ID: "m", Type: "t"}
 	must(mallory.Publish(ctx, "care.1", &client.Event{
 		ID: "m", Type: "t", DataContentType: wire.EncryptedContentType, Data: must(key.Encrypt(bound, "", []byte("mallory's")))(t),
 		Extensions: map[string]string{wire.AttrEncryptionKey: id},
@@ -242,5 +248,42 @@ func TestRecipientWhoPublishes(t *testing.T) {
 		client.WithEncryption(client.Encryption{Tenant: "mill"}))
 	if !errors.Is(err, client.ErrInvalidOption) || !strings.Contains(err.Error(), "shop/clinic") {
 		t.Errorf("of another tenant: %v", err)
+	}
+}
+
+// TestCopiedCiphertext: whoever may publish under the source of another, and sees that
+// one's events and key records, has no recipient decrypt them as its own word: a reader
+// that answers the principal of an event would tell what it said.
+func TestCopiedCiphertext(t *testing.T) {
+	policy := strings.Replace(cryptPolicy, "{name: mallory,", "{name: mallory, sources: [/shop/clinic],", 1)
+	b := brokertest.New(t, brokertest.Options{Policy: policy, Change: quickDrain})
+	ctx := within(t)
+	doctorSeed, _ := b.RecipientKey("shop/doctor", "care.>")
+	clinicKey, _ := b.EventKey("shop/clinic")
+	malloryKey, _ := b.EventKey("shop/mallory")
+	clinic := b.Client("clinic", client.WithEventKeyFile(clinicKey), client.WithEncryption(client.Encryption{}))
+	must(clinic.Publish(ctx, "care.1", client.NewEvent("t", []byte("secret"))))(t)
+
+	in := newInbox()
+	must(b.Client("blind").Subscribe(ctx, "care.>", in.handle))(t)
+	seen := in.next(ctx, t).Event
+	id := seen.Extensions[wire.AttrEncryptionKey]
+	rec := recordOf(ctx, t, b, id)
+	mallory := b.Client("mallory", client.WithEventKeyFile(malloryKey))
+	must(mallory.Publish(ctx, payload.RecordSubject(client.DefaultKeyPrefix, "shop/mallory", id),
+		&client.Event{Type: payload.RecordType, DataContentType: client.ContentTypeJSON, Data: rec.Data()}))(t)
+	must(mallory.Publish(ctx, "care.1", &client.Event{
+		ID: seen.ID, Source: seen.Source, Type: seen.Type, DataContentType: seen.DataContentType, Data: seen.Data,
+		Extensions: map[string]string{wire.AttrEncryptionKey: id},
+	}))(t)
+
+	in = newInbox()
+	doctor := b.Client("doctor", in.option(), client.WithDecryption(client.Decryption{SeedFiles: []string{doctorSeed}}))
+	must(doctor.Subscribe(ctx, "care.>", in.handle))(t)
+	if d := in.next(ctx, t); string(d.Event.Data) != "secret" || d.Principal != "shop/clinic" {
+		t.Errorf("got %q of %s", d.Event.Data, d.Principal)
+	}
+	if e := in.fault(ctx, t); !errors.Is(e.Err, payload.ErrAltered) || e.Sequence != 2 {
+		t.Errorf("the copy: %+v", e)
 	}
 }

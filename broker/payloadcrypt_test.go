@@ -328,7 +328,7 @@ func TestForeignRecords(t *testing.T) {
 	}
 	event := func(subject string, change func(*client.Event)) func(*payload.Key) *client.Event {
 		return func(key *payload.Key) *client.Event {
-			bound := payload.Bound{NATSSubject: subject, Source: "/shop/mallory", ID: client.NewID(), Type: "t"}
+			bound := payload.Bound{Principal: "shop/mallory", NATSSubject: subject, Source: "/shop/mallory", ID: client.NewID(), Type: "t"}
 			frame := must(key.Encrypt(bound, "text/plain", []byte("forged")))(t)
 			ev := &client.Event{
 				ID: bound.ID, Source: bound.Source, Type: "t", DataContentType: wire.EncryptedContentType, Data: frame,

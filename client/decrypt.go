@@ -17,9 +17,12 @@ import (
 const (
 	maxOpenedKeys = 1024            // keys that a client keeps
 	keyRetry      = 5 * time.Second // before a record that could not be had is asked for again
-	// patienceEvery is how often a young event without a record is put back for once:
-	// made-up key ids must not hold a reader up.
-	patienceEvery = time.Minute
+	// For how many keys without a record a young event is put back in patienceEvery, for
+	// each once: made-up key ids must not hold a reader up. An ordered subscription waits
+	// with everything that comes after, the others go on meanwhile.
+	patienceEvery   = time.Minute
+	patience        = 32
+	patienceOrdered = 1
 )
 
 // jsNoMessage is JetStream's code for: nothing is stored on this subject.
@@ -42,7 +45,9 @@ var (
 // RequireEncryption delivers only events whose payload was encrypted; others go to
 // WithInvalidHandler, with ErrNotEncrypted, and are terminated. The policy of the broker
 // can refuse them at publishing (encrypted: true); with this option the broker need not
-// be believed. Without WithDecryption the content type alone says that it was encrypted.
+// be believed in that. It does not say who has encrypted: everybody can, the broker
+// included; RequireProducer does. Without WithDecryption the content type alone says that
+// it was encrypted.
 func RequireEncryption() SubOption {
 	return func(c *subConfig) error { c.encrypted = true; return nil }
 }
@@ -56,7 +61,8 @@ type decrypter struct {
 	mu      sync.Mutex // guards the rest; never held while a record is fetched
 	opened  map[recordName]openedKey
 	failed  map[recordName]failedKey
-	patient time.Time // when an event was last put back for want of its record
+	patient time.Time // when the first of waits was put back
+	waits   int       // keys in patienceEvery since then that an event was put back for
 }
 
 // recordName is where a record is looked for. The principal is part of it: a recipient
@@ -71,8 +77,9 @@ type openedKey struct {
 
 // failedKey keeps a record that cannot be had from being asked for with every event.
 type failedKey struct {
-	err  error
-	till time.Time
+	err    error
+	till   time.Time
+	waited bool // an event was put back for it
 }
 
 func newDecrypter(reader *payload.Reader, prefix string) *decrypter {
@@ -94,12 +101,12 @@ func (s *Subscription) decrypt(d *Delivery, stored time.Time) error {
 		return nil
 	}
 	id := d.Event.Extensions[wire.AttrEncryptionKey]
-	key, err := dec.keyOf(s.life.ctx, s.client, d, id, stored)
+	key, err := dec.keyOf(s, d, id, stored)
 	if err != nil {
 		return fmt.Errorf("%w: key %s of %s: %w", ErrDecryption, id, d.Principal, err)
 	}
 	contentType, data, err := key.Decrypt(payload.Bound{
-		NATSSubject: d.NATSSubject, Source: d.Event.Source, ID: d.Event.ID, Type: d.Event.Type,
+		Principal: d.Principal, NATSSubject: d.NATSSubject, Source: d.Event.Source, ID: d.Event.ID, Type: d.Event.Type,
 	}, d.Event.Data)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDecryption, err)
@@ -110,7 +117,7 @@ func (s *Subscription) decrypt(d *Delivery, stored time.Time) error {
 }
 
 // keyOf returns the key of an event, which must be of the same principal and subject.
-func (r *decrypter) keyOf(ctx context.Context, c *Client, d *Delivery, id string, stored time.Time) (*payload.Key, error) {
+func (r *decrypter) keyOf(s *Subscription, d *Delivery, id string, stored time.Time) (*payload.Key, error) {
 	if err := payload.CheckKeyID(id); err != nil {
 		return nil, err
 	}
@@ -123,10 +130,13 @@ func (r *decrypter) keyOf(ctx context.Context, c *Client, d *Delivery, id string
 	}
 	if got.key == nil {
 		var err error
-		if got, err = r.open(ctx, c, name, stored); err != nil {
+		if got, err = r.open(s.life.ctx, s.client, name); err != nil {
 			r.mu.Lock()
+			if errors.Is(err, ErrNoKeyRecord) && !failed.waited && r.mayWait(stored, s.cfg.ordered) {
+				failed.waited, err = true, fmt.Errorf("%w: %w", errLater, err)
+			}
 			makeRoom(r.failed)
-			r.failed[name] = failedKey{err, r.now().Add(keyRetry)}
+			r.failed[name] = failedKey{err, r.now().Add(keyRetry), failed.waited}
 			r.mu.Unlock()
 			return nil, err
 		}
@@ -154,14 +164,11 @@ func makeRoom[T any](m map[recordName]T) {
 
 // open fetches and verifies the record of a key and opens it. What is not known now is
 // errLater.
-func (r *decrypter) open(ctx context.Context, c *Client, name recordName, stored time.Time) (openedKey, error) {
+func (r *decrypter) open(ctx context.Context, c *Client, name recordName) (openedKey, error) {
 	call, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()
 	natsSubject := payload.RecordSubject(r.prefix, name.principal, name.id)
 	msg, at, err := c.js().lastOn(call, natsSubject)
-	if errors.Is(err, ErrNoKeyRecord) && r.mayWait(stored) {
-		err = fmt.Errorf("%w: %w", errLater, err)
-	}
 	if err != nil {
 		return openedKey{}, err
 	}
@@ -181,18 +188,23 @@ func (r *decrypter) open(ctx context.Context, c *Client, name recordName, stored
 
 // mayWait says whether an event stored then is put back because its record is not there.
 // It was stored before the event, but a leader that has just come to be may not have it
-// yet.
-func (r *decrypter) mayWait(stored time.Time) bool {
+// yet, nor those of other keys. The caller holds mu.
+func (r *decrypter) mayWait(stored time.Time, ordered bool) bool {
 	now := r.now()
 	if stored.IsZero() || now.Sub(stored) > clockSlack {
 		return false
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if now.Sub(r.patient) < patienceEvery {
+	if now.Sub(r.patient) >= patienceEvery {
+		r.patient, r.waits = now, 0
+	}
+	limit := patience
+	if ordered {
+		limit = patienceOrdered
+	}
+	if r.waits >= limit {
 		return false
 	}
-	r.patient = now
+	r.waits++
 	return true
 }
 

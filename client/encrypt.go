@@ -26,6 +26,7 @@ var (
 
 	errNoRecipient = errors.New("the keyring has no valid recipient key of this tenant for the subject")
 	errForeignKey  = errors.New("the keyring does not say that this principal is who signs")
+	errKeySubject  = errors.New("the subject is under Encryption.KeyPrefix, where this client publishes key records in the clear and nothing else")
 	errEncrypted   = errors.New("the event is encrypted already; it can be published again by a client without WithEncryption")
 )
 
@@ -36,7 +37,7 @@ type encrypter struct {
 	// eventKey is the id of the event key, whose holder the keyring names; or empty.
 	eventKey string
 	ring     func() *keyring.Ring
-	// publish stores a key record and returns when it is on stable storage.
+	// publish stores a key record, in the clear, and returns when it is on stable storage.
 	publish func(ctx context.Context, natsSubject string, ev *Event) error
 	now     func() time.Time
 
@@ -70,7 +71,9 @@ func newEncrypter(c *Client, caller string) (*encrypter, error) {
 	e := &encrypter{
 		cfg: *c.cfg.encryption, caller: caller, ring: c.ring.current, now: time.Now, epochs: map[string]*subjectKeys{},
 		publish: func(ctx context.Context, natsSubject string, ev *Event) error {
-			_, err := c.Publish(ctx, natsSubject, ev)
+			ctx, cancel := c.cfg.deadline(ctx)
+			defer cancel()
+			_, err := publish(ctx, c, natsSubject, ev, nil)
 			return err
 		},
 	}
@@ -80,12 +83,9 @@ func newEncrypter(c *Client, caller string) (*encrypter, error) {
 	return e, nil
 }
 
-// covers says whether events on the subject are encrypted. Key records never are.
+// covers says whether events on the subject are encrypted.
 func (e *encrypter) covers(natsSubject string) bool {
-	if e == nil || strings.HasPrefix(natsSubject, e.cfg.KeyPrefix+".") {
-		return false
-	}
-	return len(e.cfg.Subjects) == 0 || slices.ContainsFunc(e.cfg.Subjects, func(filter string) bool { return wire.Match(filter, natsSubject) })
+	return e != nil && (len(e.cfg.Subjects) == 0 || slices.ContainsFunc(e.cfg.Subjects, func(filter string) bool { return wire.Match(filter, natsSubject) }))
 }
 
 // encrypt returns ev with its payload encrypted, complete in everything that the
@@ -94,6 +94,9 @@ func (e *encrypter) covers(natsSubject string) bool {
 func (e *encrypter) encrypt(ctx context.Context, natsSubject string, ev *Event) (*Event, error) {
 	if ev == nil || !e.covers(natsSubject) {
 		return ev, nil
+	}
+	if strings.HasPrefix(natsSubject, e.cfg.KeyPrefix+".") {
+		return nil, notEncrypted(natsSubject, ev.ID, errKeySubject)
 	}
 	out := *ev
 	if out.ID == "" {
@@ -114,7 +117,7 @@ func (e *encrypter) encrypt(ctx context.Context, natsSubject string, ev *Event) 
 	if out.DataContentType == "" {
 		out.DataContentType = wire.DefaultContentType
 	}
-	bound := payload.Bound{NATSSubject: natsSubject, Source: out.Source, ID: out.ID, Type: out.Type}
+	bound := payload.Bound{Principal: e.caller, NATSSubject: natsSubject, Source: out.Source, ID: out.ID, Type: out.Type}
 	for {
 		key, err := e.keyFor(ctx, natsSubject)
 		if err != nil {

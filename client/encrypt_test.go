@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func (rig *encrypterRig) publish(_ context.Context, natsSubject string, ev *Even
 		return rig.refuse
 	}
 	rec, err := payload.ParseRecord(ev.Data)
-	if err != nil || ev.Type != payload.RecordType || ev.ID != rec.KeyID || rig.e.covers(natsSubject) {
+	if err != nil || ev.Type != payload.RecordType || ev.ID != rec.KeyID {
 		rig.t.Errorf("record %+v on %s: %v", ev, natsSubject, err)
 	}
 	rig.stored, rig.records = append(rig.stored, natsSubject), append(rig.records, rec)
@@ -208,6 +209,51 @@ func TestEncrypterFailsClosed(t *testing.T) {
 	}
 }
 
+// TestKeyPrefixIsNoWayOut: where the records go, nothing is published in the clear that
+// should have been encrypted: a prefix may be set to what events are published on.
+func TestKeyPrefixIsNoWayOut(t *testing.T) {
+	for _, cfg := range []Encryption{{KeyPrefix: "care"}, {KeyPrefix: "care", Subjects: []string{"care.>"}}, {KeyPrefix: "care.keys", Subjects: []string{"care.>"}}} {
+		rig := newEncrypterRig(t, cfg)
+		rig.recipients(rig.recipient("shop/doctor", ">"))
+		for _, ev := range []*Event{{ID: "mine", Data: []byte("secret")}, {ID: "mine", Type: payload.RecordType, Data: []byte("secret")}} {
+			out, err := rig.e.encrypt(t.Context(), "care.keys.x", ev)
+			if out != nil || !errors.Is(err, ErrEncryption) || !errors.Is(err, errKeySubject) {
+				t.Errorf("%+v: got %+v, %v", cfg, out, err)
+			}
+		}
+	}
+	// What is not to be encrypted goes there as elsewhere.
+	rig := newEncrypterRig(t, Encryption{Subjects: []string{"care.>"}})
+	ev := &Event{Data: []byte("open")}
+	if out, err := rig.e.encrypt(t.Context(), "encryption.keys.x", ev); out != ev || err != nil {
+		t.Errorf("not covered: got %+v, %v", out, err)
+	}
+}
+
+// TestEncryptionOptionIsReused: an option that several clients are made with at a time is
+// only read, and keeps nothing of the caller's.
+func TestEncryptionOptionIsReused(t *testing.T) {
+	seed, _ := testSeed(t, nkeys.PrefixByteCurve)
+	subjects := []string{"care.>"}
+	encryption, decryption := WithEncryption(Encryption{Subjects: subjects}), WithDecryption(Decryption{Seeds: [][]byte{seed}})
+	var made [4]config
+	var all sync.WaitGroup
+	for i := range made {
+		all.Go(func() {
+			if err := errors.Join(encryption(&made[i]), decryption(&made[i])); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	subjects[0] = "nothing"
+	for i := range made {
+		if got := made[i].encryption; got.Subjects[0] != "care.>" || got.KeyPrefix != DefaultKeyPrefix {
+			t.Errorf("client %d: %+v", i, got)
+		}
+	}
+}
+
 // TestDecrypterIsNotHeldUp: of made-up key ids one in a minute is waited for; what could
 // not be had is not asked for with every event, and the caches are bounded.
 func TestDecrypterIsNotHeldUp(t *testing.T) {
@@ -222,13 +268,20 @@ func TestDecrypterIsNotHeldUp(t *testing.T) {
 		{0, 0, true}, {0, 0, false}, {keyRetry, 0, false}, {patienceEvery - keyRetry, 2 * clockSlack, false}, {0, time.Second, true}, {time.Second, 0, false},
 	} {
 		clock = clock.Add(step.after)
-		if got := r.mayWait(clock.Add(-step.stored)); got != step.want {
+		if got := r.mayWait(clock.Add(-step.stored), true); got != step.want {
 			t.Errorf("%+v: got %v", step, got)
 		}
 	}
 	clock = clock.Add(patienceEvery)
-	if r.mayWait(time.Time{}) {
+	if r.mayWait(time.Time{}, false) {
 		t.Error("an ephemeral event is put back")
+	}
+	// After a leader change more than one key may be missing.
+	clock = clock.Add(patienceEvery)
+	for i := range patience + 1 {
+		if got := r.mayWait(clock, false); got != (i < patience) {
+			t.Errorf("key %d of a subscription that is not ordered: got %v", i+1, got)
+		}
 	}
 	for i := range 2 * maxOpenedKeys {
 		makeRoom(r.failed)

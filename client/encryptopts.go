@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/signetbus/signet/internal/wire"
@@ -24,7 +25,8 @@ type Encryption struct {
 	Subjects []string
 	// KeyPrefix is where key records go: <prefix>.<name of the principal>.<key id>. The
 	// policy must have a stream for it, and let this principal publish there. Default
-	// DefaultKeyPrefix; nothing under it is encrypted.
+	// DefaultKeyPrefix. What Subjects cover and is under it cannot be published
+	// (ErrEncryption): the records are in the clear.
 	KeyPrefix string
 	// Tenant is whose recipients are meant, where the keyring has several tenants: Connect
 	// fails if the broker says that this principal is of another one. Empty: as the broker
@@ -48,7 +50,10 @@ type Encryption struct {
 // key (WithEventKeyFile) the encrypted event is signed, and so is the record: the event
 // key must cover the subject of the records.
 func WithEncryption(e Encryption) Option {
+	given := e
 	return func(c *config) error {
+		e := given // an option may be used for many clients
+		e.Subjects = slices.Clone(e.Subjects)
 		if e.KeyPrefix == "" {
 			e.KeyPrefix = DefaultKeyPrefix
 		}
@@ -93,7 +98,9 @@ type Decryption struct {
 // attestation does not hold. Without this option an encrypted event is delivered as it
 // is, with Delivery.Ciphertext.
 func WithDecryption(d Decryption) Option {
+	given := d
 	return func(c *config) error {
+		d := given // as in WithEncryption
 		if d.KeyPrefix == "" {
 			d.KeyPrefix = DefaultKeyPrefix
 		}

@@ -72,6 +72,11 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 	if err != nil {
 		return nil, err
 	}
+	return publish(ctx, c, natsSubject, ev, opts)
+}
+
+// publish is Publish of an event that goes out as it is, within ctx.
+func publish(ctx context.Context, c *Client, natsSubject string, ev *Event, opts []PubOpt) (*Ack, error) {
 	msg, id, noRetry, err := c.prepare(natsSubject, ev, opts)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,7 @@
 //
 // The id of a key is a digest of it. So an event names one key, and no record can
 // bring another in its place: AES-GCM alone has ciphertexts that open with two keys.
-// The ciphertext is bound to the id, source, type and NATS subject of its event, and
+// The ciphertext is bound to the principal, id, source, type and NATS subject of its event, and
 // the event is signed after it was encrypted, so that everybody can verify it.
 //
 // What this package does not do: choose recipients, publish or fetch records, verify

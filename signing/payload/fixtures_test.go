@@ -11,7 +11,7 @@ import (
 var created = time.Date(2026, 11, 23, 7, 30, 0, 0, time.UTC)
 
 // bound is what the events of these tests are bound to.
-var bound = Bound{NATSSubject: "care.7.temperature", Source: "/shop/clinic", ID: "e-1", Type: "com.example.temperature"}
+var bound = Bound{Principal: "shop/clinic", NATSSubject: "care.7.temperature", Source: "/shop/clinic", ID: "e-1", Type: "com.example.temperature"}
 
 func curve(tb testing.TB, fill byte) (pair nkeys.KeyPair, seed []byte, public string) {
 	tb.Helper()

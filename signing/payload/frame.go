@@ -24,17 +24,18 @@ const maxContentType = 1024
 // Bound is what a ciphertext is bound to beside its key: it opens for these values and
 // no others.
 type Bound struct {
+	Principal   string // tenant/name that publishes
 	NATSSubject string // that the event is published on
 	Source      string
 	ID          string
 	Type        string
 }
 
-// appendAAD appends the additional data: version, then key id, subject, source, id and
-// type, each after its length.
+// appendAAD appends the additional data: version, then key id, principal, subject,
+// source, id and type, each after its length.
 func (b *Bound) appendAAD(dst []byte, keyID string) []byte {
 	dst = append(dst, frameVersion)
-	for _, s := range [...]string{keyID, b.NATSSubject, b.Source, b.ID, b.Type} {
+	for _, s := range [...]string{keyID, b.Principal, b.NATSSubject, b.Source, b.ID, b.Type} {
 		dst = binary.BigEndian.AppendUint32(dst, uint32(len(s)))
 		dst = append(dst, s...)
 	}
@@ -42,7 +43,7 @@ func (b *Bound) appendAAD(dst []byte, keyID string) []byte {
 }
 
 func (b *Bound) aadBytes(keyID string) int {
-	return 1 + 5*4 + len(keyID) + len(b.NATSSubject) + len(b.Source) + len(b.ID) + len(b.Type)
+	return 1 + 6*4 + len(keyID) + len(b.Principal) + len(b.NATSSubject) + len(b.Source) + len(b.ID) + len(b.Type)
 }
 
 // Encrypt returns the frame of an event. data is neither changed nor kept. No two

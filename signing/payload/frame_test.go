@@ -17,7 +17,7 @@ func TestRoundTrip(t *testing.T) {
 	k := fixedKey(t, 1)
 	rapid.Check(t, func(t *rapid.T) {
 		b := Bound{
-			NATSSubject: rapid.StringMatching(`[a-z]{1,9}\.[a-z]{1,9}`).Draw(t, "subject"), Source: rapid.String().Draw(t, "source"),
+			Principal: rapid.String().Draw(t, "principal"), NATSSubject: rapid.StringMatching(`[a-z]{1,9}\.[a-z]{1,9}`).Draw(t, "subject"), Source: rapid.String().Draw(t, "source"),
 			ID: rapid.String().Draw(t, "id"), Type: rapid.String().Draw(t, "type"),
 		}
 		contentType := rapid.StringMatching(`[a-z/]{0,40}`).Draw(t, "contentType")

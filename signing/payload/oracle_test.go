@@ -75,7 +75,7 @@ func decryptBySpec(t *testing.T, c map[string]string) (contentType string, data 
 		return "", nil, false
 	}
 	aad := []byte{1}
-	for _, name := range []string{"keyId", "natsSubject", "source", "id", "type"} {
+	for _, name := range []string{"keyId", "principal", "natsSubject", "source", "id", "type"} {
 		aad = append(binary.BigEndian.AppendUint32(aad, uint32(len(c[name]))), c[name]...)
 	}
 	block, err := aes.NewCipher(key)

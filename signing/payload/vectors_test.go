@@ -39,6 +39,7 @@ type (
 		Name        string `json:"name"`
 		Key         string `json:"key"` // hexadecimal, as all bytes here
 		KeyID       string `json:"keyId"`
+		Principal   string `json:"principal"`
 		NATSSubject string `json:"natsSubject"`
 		Source      string `json:"source"`
 		ID          string `json:"id"`
@@ -155,7 +156,7 @@ func (c *eventCase) read(t *testing.T) {
 	}
 	if err == nil {
 		var data []byte
-		c.ContentType, data, err = key.Decrypt(Bound{NATSSubject: c.NATSSubject, Source: c.Source, ID: c.ID, Type: c.Type}, frame)
+		c.ContentType, data, err = key.Decrypt(Bound{Principal: c.Principal, NATSSubject: c.NATSSubject, Source: c.Source, ID: c.ID, Type: c.Type}, frame)
 		c.Data = hex.EncodeToString(data)
 	}
 	c.Result = resultOf(err)
@@ -167,7 +168,7 @@ func makeVectors(t *testing.T) []byte {
 		Format: "signet-encryption-vectors/1",
 		Note: "Written by go test ./signing/payload -run TestVectors -update. The keys are for tests only. " +
 			"A record is what the event of type " + RecordType + " has as data; that this event is verified, and is of the right principal, comes before. " +
-			"An event is decrypted with key, if keyId is its id, for the subject, source, id and type of the case.",
+			"An event is decrypted with key, if keyId is its id, for the principal, subject, source, id and type of the case.",
 	}
 	seeds := map[byte]string{}
 	for _, fill := range []byte{1, 2, 3} {
@@ -216,7 +217,7 @@ func eventCases(t *testing.T) (cases []eventCase) {
 	add := func(name string, frame []byte, change func(*eventCase)) {
 		c := eventCase{
 			Name: name, Key: hexKey, KeyID: key.ID(), Frame: hex.EncodeToString(frame),
-			NATSSubject: bound.NATSSubject, Source: bound.Source, ID: bound.ID, Type: bound.Type,
+			Principal: bound.Principal, NATSSubject: bound.NATSSubject, Source: bound.Source, ID: bound.ID, Type: bound.Type,
 		}
 		if change != nil {
 			change(&c)
@@ -237,6 +238,7 @@ func eventCases(t *testing.T) (cases []eventCase) {
 	add("no content type", make("", "x"), nil)
 	add("empty", make("", ""), nil)
 	add("bytes", make("application/octet-stream", "\x00\xff\r\n"), nil)
+	add("another principal", frame, func(c *eventCase) { c.Principal = "shop/mallory" })
 	add("another subject", frame, func(c *eventCase) { c.NATSSubject = "care.8.temperature" })
 	add("another source", frame, func(c *eventCase) { c.Source = "/shop/mallory" })
 	add("another id", frame, func(c *eventCase) { c.ID = "e-2" })
