@@ -25,6 +25,7 @@ var (
 	ErrEncryption = errors.New("client: the payload cannot be encrypted, so the event was not sent")
 
 	errNoRecipient = errors.New("the keyring has no valid recipient key of this tenant for the subject")
+	errWhoseTenant = errors.New("the keyring has recipients of several tenants, and only the broker says which one this principal is of: set Encryption.Tenant (signet pub --tenant), or sign with an event key")
 	errForeignKey  = errors.New("the keyring does not say that this principal is who signs")
 	errKeySubject  = errors.New("the subject is under Encryption.KeyPrefix, where this client publishes key records in the clear and nothing else")
 	errEncrypted   = errors.New("the event is encrypted already; it can be published again by a client without WithEncryption")
@@ -207,11 +208,15 @@ func (e *encrypter) review(ctx context.Context, natsSubject string, old *epoch) 
 	if ring == nil || !now.Before(ring.Expires()) {
 		return nil, fmt.Errorf("%w: none that is in force, so nobody knows the recipients", ErrKeyring)
 	}
-	// A broker that names another tenant must not so choose other recipients.
+	// A broker that names another tenant must not so choose other recipients: the event
+	// key tells the tenant, or Tenant does, which newEncrypter has compared.
 	if key, ok := ring.ByID(e.eventKey); e.eventKey != "" && (!ok || key.Principal != e.caller) {
 		return nil, fmt.Errorf("%w: it does not have the event key %s as one of %s", errForeignKey, e.eventKey, e.caller)
 	}
 	tenant, _, _ := strings.Cut(e.caller, "/")
+	if e.eventKey == "" && e.cfg.Tenant == "" && ring.HasOtherRecipients(tenant) {
+		return nil, errWhoseTenant
+	}
 	recipients, until := ring.Recipients(tenant, natsSubject, now)
 	if len(recipients) == 0 {
 		return nil, errNoRecipient

@@ -98,7 +98,7 @@ func (rig *encrypterRig) key(natsSubject string) string {
 
 // TestEncrypterEpochs: when a key goes on, and when another one comes.
 func TestEncrypterEpochs(t *testing.T) {
-	rig := newEncrypterRig(t, Encryption{EpochAge: time.Hour, EpochEvents: 5})
+	rig := newEncrypterRig(t, Encryption{EpochAge: time.Hour, EpochEvents: 5, Tenant: "shop"})
 	doctor, nurse := rig.recipient("shop/doctor", "care.>"), rig.recipient("shop/nurse", "care.>")
 	rig.recipients(doctor)
 	held := rig.key("care.1")
@@ -164,6 +164,9 @@ func TestEncrypterFailsClosed(t *testing.T) {
 		{"no keyring", func(rig *encrypterRig) { rig.ring = nil }, ErrKeyring, Event{}},
 		{"an expired keyring", func(rig *encrypterRig) { rig.clock = rig.ring.Expires() }, ErrKeyring, Event{}},
 		{"no recipient", func(rig *encrypterRig) { rig.recipients() }, errNoRecipient, Event{}},
+		{"recipients of another tenant, and nobody but the broker names this one", func(rig *encrypterRig) {
+			rig.recipients(rig.recipient("shop/doctor", "care.>"), rig.recipient("mill/miller", "flour.>"))
+		}, errWhoseTenant, Event{}},
 		{"the record is refused", func(rig *encrypterRig) { rig.refuse = refusal }, ErrDenied, Event{}},
 		{"nobody answers", func(rig *encrypterRig) { rig.refuse = context.DeadlineExceeded }, context.DeadlineExceeded, Event{}},
 		{"the keyring has the event key of another tenant", func(rig *encrypterRig) { rig.eventKeyOf("mill/clinic") }, errForeignKey, Event{}},
@@ -189,6 +192,11 @@ func TestEncrypterFailsClosed(t *testing.T) {
 	rig.eventKeyOf("shop/clinic")
 	if out, err := rig.e.encrypt(t.Context(), "care.1", &Event{}); err != nil || len(rig.records[0].Recipients) != 1 {
 		t.Errorf("with the right event key: got %+v, %v", out, err)
+	}
+	told := newEncrypterRig(t, Encryption{Tenant: "shop"})
+	told.recipients(told.recipient("shop/doctor", "care.>"), told.recipient("mill/miller", "care.>"))
+	if out, err := told.e.encrypt(t.Context(), "care.1", &Event{}); err != nil || len(told.records[0].Recipients) != 1 {
+		t.Errorf("with the tenant: got %+v, %v", out, err)
 	}
 	for name, ev := range map[string]*Event{
 		"ciphertext": {DataContentType: wire.EncryptedContentType}, "a key id": {Extensions: map[string]string{wire.AttrEncryptionKey: "x"}},

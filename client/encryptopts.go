@@ -28,9 +28,10 @@ type Encryption struct {
 	// DefaultKeyPrefix. What Subjects cover and is under it cannot be published
 	// (ErrEncryption): the records are in the clear.
 	KeyPrefix string
-	// Tenant is whose recipients are meant, where the keyring has several tenants: Connect
-	// fails if the broker says that this principal is of another one. Empty: as the broker
-	// says. With an event key the keyring has the tenant anyhow, and is believed.
+	// Tenant is whose recipients are meant: Connect fails if the broker says that this
+	// principal is of another one. Empty: as the broker says, and nothing is published
+	// (ErrEncryption) while the keyring has recipients of another tenant. With an event key
+	// the keyring has the tenant anyhow, and is believed.
 	Tenant string
 	// EpochAge is how long a key is used. Default DefaultEpochAge, 1 min to MaxEpochAge.
 	EpochAge time.Duration

@@ -37,6 +37,7 @@ type pubVerb struct {
 	signedAck   string
 	encrypt     bool
 	keyPrefix   string
+	tenant      string // of --encrypt
 	receipts    receiptFile
 }
 
@@ -79,6 +80,7 @@ command stores the record of a key of its own.`,
 	f.StringVar(&p.signKey, "sign-key", "", "file with the seed of an event key (SU... or SA..., mode 0600): sign the events with it")
 	f.StringVar(&p.signedAck, "signed-ack", "", "append the signed acknowledgements to this file, one a line, for signet verify --receipt")
 	f.BoolVar(&p.encrypt, "encrypt", false, "encrypt the data end to end")
+	f.StringVar(&p.tenant, "tenant", "", "with --encrypt: the tenant whose recipients are meant; needed where the keyring has several and there is no --sign-key")
 	f.StringVar(&p.keyPrefix, "key-prefix", client.DefaultKeyPrefix, "where the records of --encrypt go: PREFIX.PRINCIPAL.KEY")
 	f.BoolVar(&p.live, "live", false, "the subject is ephemeral: attested, not stored, no acknowledgement")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -187,8 +189,11 @@ func (p *pubVerb) run(ctx context.Context, subject string) (err error) {
 		}
 		connect = append(connect, client.WithEventKeyFile(p.signKey))
 	}
+	if !p.encrypt && (p.tenant != "" || p.keyPrefix != client.DefaultKeyPrefix) {
+		return &usageError{msg: "--tenant and --key-prefix go with --encrypt"}
+	}
 	if p.encrypt {
-		connect = append(connect, client.WithEncryption(client.Encryption{KeyPrefix: p.keyPrefix}))
+		connect = append(connect, client.WithEncryption(client.Encryption{KeyPrefix: p.keyPrefix, Tenant: p.tenant}))
 	}
 	c, err := p.connect(ctx, connect...)
 	if err != nil {

@@ -30,6 +30,7 @@ type subVerb struct {
 	// decrypt are the seed files of --decrypt.
 	decrypt   []string
 	keyPrefix string
+	encrypted bool // --require-encryption
 
 	file    *os.File // of --save
 	seen    int
@@ -76,6 +77,7 @@ evidence: --save keeps that, encrypted, as it was signed.`,
 	f.BoolVar(&s.rawData, "raw-data", false, "print the data only, byte for byte, each followed by a line end")
 	f.StringVar(&s.save, "save", "", "append the events as structured JSON lines to this file")
 	f.StringArrayVar(&s.decrypt, "decrypt", nil, "file with the seed of a recipient key (SX..., mode 0600): decrypt what is encrypted to it (repeat it)")
+	f.BoolVar(&s.encrypted, "require-encryption", false, "only events whose payload was encrypted; with --decrypt")
 	f.StringVar(&s.keyPrefix, "key-prefix", client.DefaultKeyPrefix, "where the key records of encrypted events are")
 	f.BoolVar(&s.live, "live", false, "the subject is ephemeral: only what is published from now on")
 	f.StringSliceVar(&s.signers, "require-producer", nil, "only events signed by their producer: any, or these (TENANT/NAME, comma between them, after a =)")
@@ -114,6 +116,12 @@ func (s *subVerb) run(ctx context.Context, filter string) (err error) {
 		return err
 	}
 	opts = append(opts, signed...)
+	switch {
+	case len(s.decrypt) == 0 && (s.encrypted || s.keyPrefix != client.DefaultKeyPrefix):
+		return &usageError{msg: "--require-encryption and --key-prefix go with --decrypt"}
+	case s.encrypted:
+		opts = append(opts, client.RequireEncryption())
+	}
 	if s.save != "" {
 		if s.file, err = os.OpenFile(s.save, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
 			return err
@@ -274,15 +282,18 @@ func (s *subVerb) print(d *client.Delivery) error {
 			at = d.Attestation.RecordedTime
 		}
 		_, err = fmt.Fprintf(s.stdout, "%s  %s  %s  %s  %s\n", at.Local().Format("15:04:05.000"),
-			clean(d.NATSSubject), clean(d.Principal), clean(d.Event.ID), body(d))
+			clean(d.NATSSubject), clean(d.Principal), clean(d.Event.ID), s.body(d))
 	}
 	return err
 }
 
 // body is the payload of an event in one line.
-func body(d *client.Delivery) string {
-	if d.Ciphertext {
+func (s *subVerb) body(d *client.Delivery) string {
+	switch {
+	case d.Ciphertext:
 		return fmt.Sprintf("(encrypted, %d bytes; --decrypt SEED reads it)", len(d.Event.Data))
+	case len(s.decrypt) > 0 && d.KeyID == "":
+		return "(came in the clear) " + payload(d.Event.Data)
 	}
 	return payload(d.Event.Data)
 }

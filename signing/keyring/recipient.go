@@ -84,3 +84,11 @@ func (r *Ring) Recipients(tenant, natsSubject string, now time.Time) (ids []stri
 	}
 	return ids, until
 }
+
+// HasOtherRecipients reports whether the ring has recipient keys of another tenant,
+// valid or not: whoever encrypts must then know which tenant is meant.
+func (r *Ring) HasOtherRecipients(tenant string) bool {
+	return slices.ContainsFunc(r.keys, func(k Key) bool {
+		return k.Role == RoleRecipient && !strings.HasPrefix(k.Principal, tenant+"/")
+	})
+}
