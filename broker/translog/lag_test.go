@@ -1,6 +1,7 @@
 package translog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/signetbus/signet/signing/keyring"
 	"github.com/signetbus/signet/signing/tlog"
@@ -188,6 +190,16 @@ func TestNoCheckpointWithAKeyThatIsNotValid(t *testing.T) {
 	awaitSize(t, s, 20)
 }
 
+// lineCount counts the lines that tell of a checkpoint from the future.
+type lineCount struct{ n atomic.Int64 }
+
+func (c *lineCount) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(tlog.ErrFuture.Error())) {
+		c.n.Add(1)
+	}
+	return len(b), nil
+}
+
 // A checkpoint from the future is no base to go on from: its time would be that of all
 // that follow.
 func TestCheckpointFromTheFutureIsNotContinued(t *testing.T) {
@@ -205,11 +217,15 @@ func TestCheckpointFromTheFutureIsNotContinued(t *testing.T) {
 	if _, err := r.js(system).Publish(t.Context(), SubjectCheckpoint("shop", "ORDERS"), raw); err != nil {
 		t.Fatal(err)
 	}
-	s, _ = r.serve(nil)
-	eventually(t, "the fault", func() (bool, string) {
+	var told lineCount
+	s, _ = r.serve(func(c *Config) { c.Log = zerolog.New(&told) })
+	eventually(t, "the fault, three times", func() (bool, string) {
 		st := s.States()[0]
-		return errors.Is(st.Fault, tlog.ErrFuture), fmt.Sprintf("%+v", st)
+		return errors.Is(st.Fault, tlog.ErrFuture) && st.Failures >= 3, fmt.Sprintf("%+v", st)
 	})
+	if n := told.n.Load(); n != 1 {
+		t.Errorf("it is told in %d lines of the log, once is enough", n)
+	}
 	if err := s.Restart(t.Context(), "shop", "ORDERS"); err != nil {
 		t.Fatal(err)
 	}

@@ -320,7 +320,7 @@ func (l *log) settle(ctx context.Context, err error) time.Duration {
 	case errors.Is(err, errFenced) || errors.Is(err, errFeed):
 		level, wait = zerolog.InfoLevel, retrySoon
 	}
-	if known == nil || known.Error() != err.Error() {
+	if known == nil || known.Error() != err.Error() && !(errors.Is(known, tlog.ErrFuture) && errors.Is(err, tlog.ErrFuture)) { // whose text has the clock in it
 		l.s.cfg.Log.WithLevel(level).Err(err).Str("tenant", l.src.Tenant).Str("stream", l.src.Stream).Msg("the log does not go on")
 	}
 	return wait

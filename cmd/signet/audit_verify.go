@@ -179,7 +179,7 @@ func verifyExport(ctx context.Context, a *app, file, root string, kept []auditlo
 	if err != nil {
 		return err
 	}
-	return done(x.Report, fmt.Sprintf("closed %s, keyring version %d", x.Closed.Format(time.RFC3339), x.Keyring))
+	return done(x.Report, exportFacts(x, time.Now()))
 }
 
 func openExport(ctx context.Context, file, root string, kept []auditlog.Kept) (*auditlog.Export, error) {
@@ -327,7 +327,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		x.Report.Open = append(x.Report.Open, auditlog.Open{Node: node, Why: "it did not say how far its chain is: " + why})
 	}
 	a.note("%s: the trail of %s", out, clean(x.Tenant))
-	return printAuditReport(a, x.Report, fmt.Sprintf("closed %s, keyring version %d", x.Closed.Format(time.RFC3339), x.Keyring))
+	return printAuditReport(a, x.Report, exportFacts(x, time.Now()))
 }
 
 // writeExport writes what each node said of its chain, and what the head knows: records that came after it would have nothing

@@ -215,6 +215,7 @@ type proof struct {
 	Producer  string     `json:"producer,omitempty"`    // principal of the key that signed the event
 	EventKey  string     `json:"producerKey,omitempty"` // that key
 	Bare      bool       `json:"notAttested,omitempty"` // the producer's signature holds, and there is no other
+	Clock     string     `json:"clock,omitempty"`       // it was recorded in the future of the clock here
 	Bytes     int        `json:"bytes"`
 }
 
@@ -232,7 +233,9 @@ func (v *checker) check(n int, raw []byte) *proof {
 	p := &proof{Number: n}
 	var e cloudevent.Event
 	if err := e.FromJSON(raw, &v.scratch); err != nil {
-		p.Reason = "not a structured CloudEvent: " + strings.TrimPrefix(err.Error(), "cloudevent: ")
+		if p.Reason = otherFile(raw); p.Reason == "" {
+			p.Reason = "not a structured CloudEvent: " + strings.TrimPrefix(err.Error(), "cloudevent: ")
+		}
 		return p
 	}
 	p.ID, p.Source, p.Type, p.Bytes = string(e.ID), string(e.Source), string(e.Type), len(e.Data)
@@ -272,6 +275,9 @@ func (v *checker) check(n int, raw []byte) *proof {
 	if v.want.required && p.Producer == "" {
 		p.Reason = "it is not signed by its producer: nobody but the broker says what it is"
 		return p
+	}
+	if p.Recorded != nil {
+		p.Clock = aheadOfClock(*p.Recorded, time.Now())
 	}
 	if p.OK = !p.Bare || v.want.alone; !p.OK {
 		p.Reason = "it is signed by its producer " + p.Producer + " and NOT attested: no broker says that it was published, or when (--producer-only accepts it)"
@@ -341,10 +347,10 @@ func printProofLine(a *app, p *proof) {
 		return
 	}
 	if p.Bare {
-		fmt.Fprintf(a.stdout, "ok, NOT attested  %d  %s  %s  %s  %s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Producer), clean(p.ID))
+		fmt.Fprintf(a.stdout, "ok, NOT attested  %d  %s  %s  %s  %s%s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Producer), clean(p.ID), clockNote(p.Clock))
 		return
 	}
-	fmt.Fprintf(a.stdout, "ok  %d  %s  %s  %s  %s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Principal), clean(p.ID))
+	fmt.Fprintf(a.stdout, "ok  %d  %s  %s  %s  %s%s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Principal), clean(p.ID), clockNote(p.Clock))
 }
 
 func printProof(a *app, p *proof, ring *keyring.Ring) {
@@ -366,7 +372,7 @@ func printProof(a *app, p *proof, ring *keyring.Ring) {
 	if p.AuthType != "" {
 		principal += " (" + p.AuthType + ")"
 	}
-	facts(a.stdout, "  ", "recorded", p.Recorded.Format(time.RFC3339), "id", p.ID, "source", p.Source, "type", p.Type,
+	facts(a.stdout, "  ", "recorded", p.Recorded.Format(time.RFC3339), "clock", p.Clock, "id", p.ID, "source", p.Source, "type", p.Type,
 		"data", plural(p.Bytes, "byte"), "principal", principal, "broker key", p.Key,
 		"signed with", signedWith, "signed by producer", p.Producer, "producer key", p.EventKey, "keyring", fmt.Sprintf("version %d", ring.Version()))
 }

@@ -79,6 +79,7 @@ type Export struct {
 	Tenant  string
 	Root    string
 	Keyring uint64    // version
+	Expires time.Time // of the keyring; it may be over, since an export is kept for long
 	Closed  time.Time // when the head that closes it was made
 	Report  *Report
 }
@@ -165,7 +166,7 @@ func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: its keyring: %w", ErrForeign, err)
 	}
-	return &Export{Tenant: h.Tenant, Root: root, Keyring: ring.Version()}, ring, nil
+	return &Export{Tenant: h.Tenant, Root: root, Keyring: ring.Version(), Expires: ring.Expires()}, ring, nil
 }
 
 // readLine reads one line without its end; io.EOF only where nothing is left.
