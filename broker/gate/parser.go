@@ -147,15 +147,15 @@ func (p *parser) line(line []byte, c *command) (payloadSize, error) {
 		return payloadSize{}, err
 	}
 	rest = bytes.TrimSuffix(rest, []byte{'\r'})
-	if bytes.IndexByte(rest, '\r') >= 0 {
-		return payloadSize{}, errArguments
-	}
 	limit := p.maxLine
 	if v == verbConnect {
 		limit = p.maxConnect
 	}
-	if len(rest) > limit {
+	if len(rest) > limit { // before its content: a line that has not ended is judged by its length, too
 		return payloadSize{}, errControlLine
+	}
+	if bytes.IndexByte(rest, '\r') >= 0 {
+		return payloadSize{}, errArguments
 	}
 	c.verb = v
 	hpub := v == verbPub && (line[0] == 'H' || line[0] == 'h')

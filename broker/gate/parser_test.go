@@ -109,6 +109,7 @@ func TestParser(t *testing.T) {
 		{"no blank", "PUBa 1\r\n", command{}, errVerb},
 		{"long line", "SUB " + strings.Repeat("a", 70) + " 1\r\n", command{}, errControlLine},
 		{"long open line", "SUB " + strings.Repeat("a", 70), command{}, errControlLine},
+		{"long line with a CR", "SUB \r" + strings.Repeat("a", 70) + "\n", command{}, errControlLine},
 		{"long blanks", "SUB " + strings.Repeat(" ", 70), command{}, errControlLine},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -129,7 +130,7 @@ var streamSeeds = []string{
 	"PUB a 2\r\nhi\r\nPING\r\nSUB b q 1\r\nUNSUB 1 3\r\nHPUB a r 12 14\r\nNATS/1.0\r\n\r\nhi\r\npong\n",
 	"CONNECT {\"verbose\":false}\r\n+OK\r\n-ERR 'x'\r\n",
 	"PUB a 101\r\n", "pub\t\ta\t0\n\r\nPUB a\rb 1\r\nx\r\n", "SUB " + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-	"HPUB a 0 0\r\n\r\n", "PUB a 5\r\nPING\r\n\r\n", "PINGx\n", "MSG a 1 2\r\n", "unsub 1 99999999999\r\n",
+	"SUB \r" + strings.Repeat("0", 64) + "\n", "HPUB a 0 0\r\n\r\n", "PUB a 5\r\nPING\r\n\r\n", "PINGx\n", "MSG a 1 2\r\n", "unsub 1 99999999999\r\n",
 }
 
 func FuzzParser(f *testing.F) {
