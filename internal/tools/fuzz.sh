@@ -3,10 +3,25 @@
 set -eu
 : "${GO:=go}" "${FUZZTIME:=30s}"
 count=0
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+
+# Go before 1.27 may report the end of -fuzztime as a failure (golang/go#75804): nothing
+# but the deadline is said then, and no input is written down.
+only_deadline() {
+	grep -q '^    context deadline exceeded$' "$out" && ! grep -qE 'Failing input|panic|DATA RACE|_test\.go:' "$out"
+}
+
 for dir in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do
 	for target in $(grep -h '^func Fuzz' "$dir"/*_test.go | sed 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/' | sort -u); do
 		echo "== $dir $target ($FUZZTIME)"
-		"$GO" test "$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME"
+		failed=0
+		"$GO" test "$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" >"$out" 2>&1 || failed=1
+		cat "$out"
+		if [ $failed = 1 ]; then
+			only_deadline || exit 1
+			echo "its time was over (golang/go#75804); no failing input"
+		fi
 		count=$((count + 1))
 	done
 done
