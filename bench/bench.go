@@ -196,11 +196,11 @@ func runRound(ctx context.Context, plan *Plan, r *Results, round int, sync Sync)
 		if err := p.durable(ctx, kinds); err != nil {
 			return err
 		}
-		return p.lag(ctx)
+		return p.withLog(ctx, lagWorkload, p.lag)
 	}
 	for _, part := range []func() error{
 		func() error { return p.lazy(ctx, kinds) },
-		func() error { return p.logged(ctx) },
+		func() error { return p.withLog(ctx, loggedWorkload, p.logged) },
 		func() error { return p.reading(ctx, kinds) },
 	} {
 		if err := part(); err != nil {

@@ -42,8 +42,7 @@ const (
 // acknowledgement, for d, and waits for the last one.
 func publishAsync(nc *nats.Conn, m *nats.Msg, window int, d time.Duration) (*Figure, error) {
 	var failed atomic.Pointer[error]
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(window),
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed.CompareAndSwap(nil, &err) }))
+	js, err := asyncPublisher(nc, window, &failed)
 	if err != nil {
 		return nil, err
 	}
@@ -58,15 +57,30 @@ func publishAsync(nc *nats.Conn, m *nats.Msg, window int, d time.Duration) (*Fig
 			n++
 		}
 	}
+	if err := acknowledged(js, m.Subject, &failed); err != nil {
+		return nil, err
+	}
+	return &Figure{Events: n, Elapsed: time.Since(start)}, nil
+}
+
+// asyncPublisher publishes with up to window events without an acknowledgement; failed
+// is the first that was refused.
+func asyncPublisher(nc *nats.Conn, window int, failed *atomic.Pointer[error]) (jetstream.JetStream, error) {
+	return jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(window),
+		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed.CompareAndSwap(nil, &err) }))
+}
+
+// acknowledged waits for the last acknowledgement. Errors: ErrLoad.
+func acknowledged(js jetstream.JetStream, subject string, failed *atomic.Pointer[error]) error {
 	select {
 	case <-js.PublishAsyncComplete():
 	case <-time.After(doneWait):
-		return nil, fmt.Errorf("%w: publish %s: %d acknowledgements are missing", ErrLoad, m.Subject, js.PublishAsyncPending())
+		return fmt.Errorf("%w: publish %s: %d acknowledgements are missing", ErrLoad, subject, js.PublishAsyncPending())
 	}
 	if e := failed.Load(); e != nil {
-		return nil, fmt.Errorf("%w: publish %s: %w", ErrLoad, m.Subject, *e)
+		return fmt.Errorf("%w: publish %s: %w", ErrLoad, subject, *e)
 	}
-	return &Figure{Events: n, Elapsed: time.Since(start)}, nil
+	return nil
 }
 
 // publishSync has publishers goroutines, spread over conns, each publish and wait
@@ -116,8 +130,7 @@ func publishSync(ctx context.Context, conns []*nats.Conn, subject string, payloa
 // fill publishes n copies of m.
 func fill(nc *nats.Conn, m *nats.Msg, n int) error {
 	var failed atomic.Pointer[error]
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096),
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed.CompareAndSwap(nil, &err) }))
+	js, err := asyncPublisher(nc, 4096, &failed)
 	if err != nil {
 		return err
 	}
@@ -127,13 +140,5 @@ func fill(nc *nats.Conn, m *nats.Msg, n int) error {
 			return fmt.Errorf("%w: fill: %w", ErrLoad, err)
 		}
 	}
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-time.After(doneWait):
-		return fmt.Errorf("%w: fill: acknowledgements are missing", ErrLoad)
-	}
-	if e := failed.Load(); e != nil {
-		return fmt.Errorf("%w: fill: %w", ErrLoad, *e)
-	}
-	return nil
+	return acknowledged(js, m.Subject, &failed)
 }

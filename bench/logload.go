@@ -25,10 +25,9 @@ const (
 	lagMark = 256
 )
 
-// logged publishes to a stream that is logged, and counts what the server uses until a
-// checkpoint covers everything.
-func (p *pair) logged(ctx context.Context) error {
-	if !strings.Contains(loggedWorkload, p.Only) {
+// withLog runs a workload that asks how far the log is, unless it is left out.
+func (p *pair) withLog(ctx context.Context, workload string, run func(context.Context, *admin.LogAPI) error) error {
+	if !strings.Contains(workload, p.Only) {
 		return nil
 	}
 	c, err := p.server[Signet].SDK(ctx, Cred)
@@ -36,7 +35,12 @@ func (p *pair) logged(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	log := admin.New(c).Log()
+	return run(ctx, admin.New(c).Log())
+}
+
+// logged publishes to a stream that is logged, and counts what the server uses until a
+// checkpoint covers everything.
+func (p *pair) logged(ctx context.Context, log *admin.LogAPI) error {
 	m := &nats.Msg{Subject: subjectLogged, Data: order(256)}
 	if _, err := publishAsync(p.conn[Signet], m, p.LazyWindow, p.Warm); err != nil {
 		return err
@@ -85,16 +89,7 @@ func logStatus(ctx context.Context, log *admin.LogAPI) (admin.LogStatus, error) 
 
 // lag publishes at lagRate and looks how old the oldest event is that no checkpoint
 // covers. The greatest age is the figure's P99, the median of all looks its P50.
-func (p *pair) lag(ctx context.Context) error {
-	if !strings.Contains(lagWorkload, p.Only) {
-		return nil
-	}
-	c, err := p.server[Signet].SDK(ctx, Cred)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	log := admin.New(c).Log()
+func (p *pair) lag(ctx context.Context, log *admin.LogAPI) error {
 	if err := awaitLog(ctx, log); err != nil {
 		return err
 	}
@@ -142,8 +137,7 @@ type paced struct {
 
 func (l *paced) run(nc *nats.Conn, data []byte, window int, d time.Duration) error {
 	var failed atomic.Pointer[error]
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(window),
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { failed.CompareAndSwap(nil, &err) }))
+	js, err := asyncPublisher(nc, window, &failed)
 	if err != nil {
 		return err
 	}
@@ -167,15 +161,7 @@ func (l *paced) run(nc *nats.Conn, data []byte, window int, d time.Duration) err
 		}
 	}
 	l.took = time.Since(start)
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-time.After(doneWait):
-		return fmt.Errorf("%w: publish %s: %d acknowledgements are missing", ErrLoad, subjectLogged, js.PublishAsyncPending())
-	}
-	if e := failed.Load(); e != nil {
-		return fmt.Errorf("%w: publish %s: %w", ErrLoad, subjectLogged, *e)
-	}
-	return nil
+	return acknowledged(js, subjectLogged, &failed)
 }
 
 // age is how long ago, at the time now, the oldest event was published that is not

@@ -96,7 +96,7 @@ const (
 	CodeByteRateLimited Code = 40501
 	// CodeConnectionLimited: too many connections.
 	CodeConnectionLimited Code = 40502
-	// CodeSignedAcksLimited: too many signed acknowledgements of this connection are outstanding.
+	// CodeSignedAcksLimited: too many signed acknowledgements are outstanding.
 	CodeSignedAcksLimited Code = 40503
 	// CodePayloadTooLarge: the payload is larger than allowed.
 	CodePayloadTooLarge Code = 40600
@@ -165,7 +165,7 @@ var registry = []Entry{
 	{Code: CodeRateLimited, Name: "RateLimited", Class: ClassRateLimited, Status: 429, Title: "the message rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
 	{Code: CodeByteRateLimited, Name: "ByteRateLimited", Class: ClassRateLimited, Status: 429, Title: "the byte rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
 	{Code: CodeConnectionLimited, Name: "ConnectionLimited", Class: ClassRateLimited, Status: 429, Title: "too many connections", Fix: "close connections, or raise the limit that the rule names (gate.maxConnections, gate.maxConnectionsPerPrincipal)"},
-	{Code: CodeSignedAcksLimited, Name: "SignedAcksLimited", Class: ClassRateLimited, Status: 429, Title: "too many signed acknowledgements of this connection are outstanding", Fix: "wait for the acknowledgements that were asked for, then publish again; or publish without Signet-Ack"},
+	{Code: CodeSignedAcksLimited, Name: "SignedAcksLimited", Class: ClassRateLimited, Status: 429, Title: "too many signed acknowledgements are outstanding", Fix: "wait for the acknowledgements that were asked for, then publish again; or publish without Signet-Ack"},
 	{Code: CodePayloadTooLarge, Name: "PayloadTooLarge", Class: ClassTooLarge, Status: 413, Title: "the payload is larger than allowed", Fix: "send less, or raise gate.maxPayload"},
 	{Code: CodeHeadersTooLarge, Name: "HeadersTooLarge", Class: ClassTooLarge, Status: 413, Title: "the header block has too many headers or bytes", Fix: "send at most 32 headers in 4096 bytes"},
 	{Code: CodeSubscriptionLimited, Name: "SubscriptionLimited", Class: ClassTooLarge, Status: 413, Title: "too many subscriptions on this connection", Fix: "subscribe with wildcards, or raise gate.maxSubscriptions"},
