@@ -1,6 +1,9 @@
 package broker_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +17,7 @@ import (
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/internal/wire"
@@ -270,4 +274,126 @@ func TestHeadsInACluster(t *testing.T) {
 	c.Start(leads)
 	logins()
 	covered("after a restart")
+}
+
+// TestHeadsPutBackOnDisk: an earlier copy of the stream of the heads is put back.
+func TestHeadsPutBackOnDisk(t *testing.T) {
+	b := newAudited(t)
+	connect(t, b, "writer").Close()
+	published(t, b)
+	stop(t, b)
+	dir := filepath.Join(b.State.Dir, "store", "jetstream", wire.BrokerAccount, "streams", store.StreamHeads)
+	earlier := filepath.Join(t.TempDir(), "HEADS")
+	check(t, os.CopyFS(earlier, os.DirFS(dir)))
+	b = restartAudited(t, b)
+	for range 3 {
+		connect(t, b, "writer").Close()
+		published(t, b)
+	}
+	stop(t, b)
+	check(t, os.RemoveAll(dir))
+	check(t, os.CopyFS(dir, os.DirFS(earlier)))
+	b = restartAudited(t, b, accept(store.StreamHeads))
+	eventually(t, "the log says so", func() bool {
+		r, said := againstLog(t, b, "auditor", false)
+		return said.Finding != "" && !r.OK && faultOf(r, auditlog.FaultLog, "")
+	})
+	_, said := againstLog(t, b, "auditor", false)
+	t.Logf("%s", said.Finding)
+	// Once the operator has looked, a new log begins, and the trail is covered again.
+	api := admin.New(b.Client("auditor"))
+	if err := api.Log().RestartHeads(within(t)); err == nil {
+		t.Error("a new log without the area streams")
+	}
+	check(t, admin.New(b.Client("operator")).Log().RestartHeads(within(t)))
+	connect(t, b, "writer").Close()
+	if r := published(t, b); !r.OK || r.Chains[0].Logged == nil {
+		t.Errorf("after a new log: %+v", r)
+	}
+}
+
+// TestHeadsAfterKill: nodes are killed with SIGKILL, one after the other. Each publishes
+// again when it is back, on the chain that it had, and the log goes on.
+func TestHeadsAfterKill(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	c, err := brokertest.NewProcesses(ctx, brokertest.ProcessOptions{Nodes: 3, Dir: t.TempDir(), Policy: auditPolicy})
+	check(t, err)
+	t.Cleanup(c.Close)
+	check(t, c.StartAll(ctx))
+	st := c.State(0)
+	cl := must(client.Connect(ctx, c.URLs(), client.WithNkeySeedFile(st.Creds["auditor"]), client.WithTLSRoots(st.CA), client.WithRoot(st.Root)))(t)
+	t.Cleanup(cl.Close)
+	api := admin.New(cl)
+	ring := must(keyring.Parse(must(api.KeyRing(ctx))(t).Document, st.Root, time.Now()))(t)
+	// covered waits until the log covers the broker's own chain of each node beyond a
+	// record; requests may fail while nodes come and go.
+	covered := func(beyond map[string]uint64) map[string]uint64 {
+		t.Helper()
+		last := "nothing"
+		for {
+			now, err := coveredNow(ctx, api, ring)
+			if err != nil {
+				last = err.Error()
+			} else if last = fmt.Sprint(now); len(now) == 3 && now["n1"] > beyond["n1"] && now["n2"] > beyond["n2"] && now["n3"] > beyond["n3"] {
+				return now
+			}
+			select {
+			case <-ctx.Done():
+				t.Fatalf("want more than %v: %s", beyond, last)
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	had := covered(nil)
+	for i := range 3 { // whichever writes the log is among them
+		c.Kill(i)
+		check(t, c.StartNodes(ctx, i))
+		want := map[string]uint64{fmt.Sprint("n", i+1): had[fmt.Sprint("n", i+1)]}
+		had = covered(want)
+	}
+}
+
+// coveredNow returns how far the log covers the newest chain of each node in the broker's
+// own trail, which must be whole.
+func coveredNow(ctx context.Context, api *admin.API, ring *keyring.Ring) (map[string]uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	said, err := api.AuditHeads(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	if said.Finding != "" {
+		return nil, errors.New(said.Finding)
+	}
+	v := auditlog.NewVerifier(said.Tenant, ring)
+	for _, line := range said.Logged {
+		if err := v.ExpectLogged([]byte(line)); err != nil {
+			return nil, err
+		}
+	}
+	for after := uint64(0); ; {
+		page, err := api.AuditBatches(ctx, true, after)
+		if err != nil {
+			return nil, err
+		}
+		if len(page.Batches) == 0 {
+			break
+		}
+		for _, m := range page.Batches {
+			v.Batch(m.Seq, m.Data)
+			after = m.Seq
+		}
+	}
+	r := v.Finish()
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	out := map[string]uint64{}
+	for _, c := range r.Chains {
+		if c.Logged != nil {
+			out[c.Node] = c.Logged.Seq
+		}
+	}
+	return out, nil
 }

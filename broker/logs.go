@@ -92,6 +92,8 @@ func (b view) logHealth(tenant string) adminapi.HealthPart {
 		}
 		err := st.Trouble(time.Now())
 		switch {
+		case err != nil && st.Tenant == wire.BrokerAccount:
+			text = append(text, fmt.Sprintf("log of the heads of the audit trail (%s): %v: signet audit verify", st.Stream, err))
 		case errors.Is(err, translog.ErrDisagrees):
 			text = append(text, fmt.Sprintf("log of %s: %v: signet log verify %s", st.Stream, err, st.Stream))
 		case err != nil:

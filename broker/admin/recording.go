@@ -96,7 +96,7 @@ func entryOf(c *call, outcome auditlog.Outcome) auditlog.Entry {
 
 // named are the members of requests that go on record: names and numbers, never
 // contents.
-var named = []string{"node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip"}
+var named = []string{"node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system"}
 
 // arguments says what a call was about.
 func arguments(body []byte) string {
