@@ -32,7 +32,7 @@ func againstLog(t *testing.T, b *brokertest.Broker, principal string, system boo
 	defer c.Close()
 	api := admin.New(c)
 	ring := must(keyring.Parse(must(api.KeyRing(within(t)))(t).Document, b.State.Root, time.Now()))(t)
-	said := must(api.AuditHeads(within(t), system))(t)
+	said := must(admin.LoggedHeads(within(t), api, system))(t)
 	v := auditlog.NewVerifier(said.Tenant, ring)
 	for _, line := range said.Logged {
 		check(t, v.ExpectLogged([]byte(line)))
@@ -106,7 +106,7 @@ func TestHeadsAreLogged(t *testing.T) {
 	if r, _ := againstLog(t, b, "auditor", true); !r.OK || r.Tenant != auditlog.SystemTenant || r.Chains[0].Logged == nil {
 		t.Errorf("the broker's own trail: %+v", r)
 	}
-	if _, err := admin.New(b.Client("clerk")).AuditHeads(within(t), true); err == nil {
+	if _, err := admin.LoggedHeads(within(t), admin.New(b.Client("clerk")), true); err == nil {
 		t.Error("the heads of the broker's own trail without the area cluster")
 	}
 	js := insideJS(t, b, wire.BrokerAccount)
@@ -199,7 +199,7 @@ func TestHeadsAlteredOnDisk(t *testing.T) {
 			api := admin.New(b.Client("auditor"))
 			var said *admin.AuditHeads
 			eventually(t, "the log says so", func() bool {
-				said = must(api.AuditHeads(within(t), false))(t)
+				said = must(admin.LoggedHeads(within(t), api, false))(t)
 				return said.Finding != ""
 			})
 			t.Logf("%s", said.Finding)
@@ -359,7 +359,7 @@ func TestHeadsAfterKill(t *testing.T) {
 func coveredNow(ctx context.Context, api *admin.API, ring *keyring.Ring) (map[string]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	said, err := api.AuditHeads(ctx, true)
+	said, err := admin.LoggedHeads(ctx, api, true)
 	if err != nil {
 		return nil, err
 	}

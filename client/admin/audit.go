@@ -46,8 +46,9 @@ func (a *API) AuditSeals(ctx context.Context, system bool) (*AuditSeals, error) 
 	return call[AuditSeals](ctx, a, adminapi.SubjectAuditSeal, adminapi.AuditSealRequest{System: system})
 }
 
-// AuditHeads returns the newest head of each chain of the trail that the nodes have
-// published, with the proof that the log of the heads has it.
-func (a *API) AuditHeads(ctx context.Context, system bool) (*AuditHeads, error) {
+// LoggedHeads returns the newest head of each chain of the trail that the nodes have
+// published, with the proof that the log of the heads has it. It needs the grant of the area
+// audit, with system also of the area cluster.
+func LoggedHeads(ctx context.Context, a *API, system bool) (*AuditHeads, error) {
 	return call[AuditHeads](ctx, a, adminapi.SubjectAuditHeads, adminapi.AuditHeadsRequest{System: system})
 }

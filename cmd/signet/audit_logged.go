@@ -14,7 +14,7 @@ import (
 // loggedHeads asks for the heads that the log of the heads has. A broker that keeps no such
 // log has none: the verdict says of each chain that no log covers it.
 func loggedHeads(ctx context.Context, a *app, api *admin.API, system bool) (*admin.AuditHeads, error) {
-	said, err := api.AuditHeads(ctx, system)
+	said, err := admin.LoggedHeads(ctx, api, system)
 	if errors.Is(err, client.ErrNotFound) {
 		said, err = &admin.AuditHeads{Unlogged: "the broker is of a release without a log of the heads"}, nil
 	}

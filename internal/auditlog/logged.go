@@ -168,7 +168,7 @@ func (v *Verifier) ExpectLogged(line []byte) error {
 	if err != nil {
 		return err
 	}
-	v.expect(h, false)
+	expect(v, h, false)
 	if c, p := v.chain(h.Chains[0].ChainID), &h.Chains[0]; c.Logged == nil || c.Logged.Seq < p.Seq {
 		c.Logged = &LoggedUpTo{
 			Seq: p.Seq, Head: l.Sequence, Stored: time.Unix(0, l.Stored).UTC(), Log: cp.Origin.String(), Size: cp.Size, Time: cp.Time,
@@ -187,7 +187,7 @@ func (v *Verifier) ExpectRecent(doc []byte) error {
 		return nil
 	}
 	if err == nil && h.Tenant == v.tenant {
-		v.expect(h, false)
+		expect(v, h, false)
 	}
 	return err
 }
@@ -198,7 +198,7 @@ func (v *Verifier) LogFault(why string) { v.fault(Fault{What: FaultLog, Detail: 
 
 // throughLater notes which chains a later one of their node covers: its first record holds
 // the hash of their last one.
-func (v *Verifier) throughLater(ids []ChainID) {
+func throughLater(v *Verifier, ids []ChainID) {
 	for i := len(ids) - 1; i >= 0; i-- {
 		c := v.chains[ids[i]]
 		chain, number, ok := strings.Cut(c.After, "/")

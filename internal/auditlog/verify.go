@@ -155,13 +155,13 @@ func (v *Verifier) Expect(doc []byte) error {
 	if err != nil || h.Tenant != v.tenant {
 		return err
 	}
-	v.expect(h, true)
+	expect(v, h, true)
 	return nil
 }
 
 // expect takes what a head says that was verified; asked: the node was asked for it, so
 // it speaks for the end of the node's chain.
-func (v *Verifier) expect(h *Head, asked bool) {
+func expect(v *Verifier, h *Head, asked bool) {
 	v.heads++
 	for _, p := range h.Chains {
 		c := v.chain(p.ChainID)
@@ -338,7 +338,7 @@ func (v *Verifier) Finish() *Report {
 	slices.SortFunc(ids, func(a, b ChainID) int {
 		return cmp.Or(v.chains[a].First.Compare(v.chains[b].First), strings.Compare(a.Node, b.Node), strings.Compare(a.Chain, b.Chain))
 	})
-	v.throughLater(ids)
+	throughLater(v, ids)
 	for _, id := range ids {
 		c := v.chains[id]
 		for _, g := range c.gaps {
