@@ -338,6 +338,9 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		x.Report.Open = slices.DeleteFunc(x.Report.Open, func(o auditlog.Open) bool { return o.Node == node })
 		x.Report.Open = append(x.Report.Open, auditlog.Open{Node: node, Why: "it did not say how far its chain is: " + why})
 	}
+	if said.Unlogged != "" {
+		x.Report.Open = append(x.Report.Open, auditlog.Open{Why: noLog(said)})
+	}
 	if said.Finding != "" {
 		x.Report.OK = false
 		x.Report.Faults = append(x.Report.Faults, auditlog.Fault{What: auditlog.FaultLog, Detail: said.Finding})
