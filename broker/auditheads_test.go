@@ -330,7 +330,7 @@ func TestHeadsAfterKill(t *testing.T) {
 	// record; requests may fail while nodes come and go.
 	covered := func(beyond map[string]uint64) map[string]uint64 {
 		t.Helper()
-		last := "nothing"
+		var last string
 		for {
 			now, err := coveredNow(ctx, api, ring)
 			if err != nil {
