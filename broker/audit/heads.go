@@ -78,12 +78,21 @@ func (h *Heads) Start(s Stream) {
 	h.done.Go(func() { h.run(ctx) })
 }
 
-// Shutdown publishes the heads of what the stream has by now, within a second and ctx, and
-// stops. It comes after Journal.Detach, so that they name the last records.
+// Shutdown publishes the heads of what the stream has by now, within a second and a quarter
+// of the time that ctx has left, and stops. It comes after Journal.Detach, so that they name
+// the last records. Where the streams take nothing it does not try: the rest of a shutdown
+// needs its time, and the next start publishes.
 func (h *Heads) Shutdown(ctx context.Context) {
 	h.stop()
 	h.done.Wait()
-	ctx, cancel := context.WithTimeout(ctx, settleFor)
+	if h.fault.Load() != nil || h.cfg.Journal.trouble.Load() != nil {
+		return
+	}
+	within := settleFor
+	if end, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(end)/4)
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if err := h.Publish(ctx); err != nil {
 		h.cfg.Log.Warn().Err(err).Msg("the last heads of the audit trail are not in HEADS; the next start publishes them")
