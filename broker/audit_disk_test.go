@@ -39,17 +39,22 @@ func withServer(t *testing.T, b *brokertest.Broker, do func(js jetstream.JetStre
 	check(t, server.Shutdown(within(t)))
 }
 
-// rewrite makes the stream anew with other messages.
+// rewrite makes the stream of the records anew with other messages.
 func rewrite(t *testing.T, js jetstream.JetStream, change func([]*nats.Msg) []*nats.Msg) {
 	t.Helper()
-	s := must(js.Stream(within(t), store.StreamAudit))(t)
+	rewriteStream(t, js, store.StreamAudit, change)
+}
+
+func rewriteStream(t *testing.T, js jetstream.JetStream, name string, change func([]*nats.Msg) []*nats.Msg) {
+	t.Helper()
+	s := must(js.Stream(within(t), name))(t)
 	cfg := s.CachedInfo().Config
 	var all []*nats.Msg
 	for seq := s.CachedInfo().State.FirstSeq; seq <= s.CachedInfo().State.LastSeq; seq++ {
 		m := must(s.GetMsg(within(t), seq))(t)
 		all = append(all, &nats.Msg{Subject: m.Subject, Data: m.Data})
 	}
-	check(t, js.DeleteStream(within(t), store.StreamAudit))
+	check(t, js.DeleteStream(within(t), name))
 	must(js.CreateStream(within(t), cfg))(t)
 	for _, m := range change(all) {
 		must(js.PublishMsg(within(t), m))(t)

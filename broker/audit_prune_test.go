@@ -17,9 +17,29 @@ import (
 func TestTrailIsPruned(t *testing.T) {
 	policy := strings.Replace(auditPolicy, "deadLetter: {maxBytes: 4MiB}\n", "deadLetter: {maxBytes: 4MiB}\naudit: {maxBytes: 1MiB}\n", 1)
 	b := brokertest.New(t, brokertest.Options{Policy: policy, Change: quickDrain})
+	fillTrail(t, b, 3000)
+	var tr *tailOf
+	pruned := func() []auditlog.Record {
+		tr = audited(t, b, "auditor", false)
+		return tr.find(func(r *auditlog.Record) bool { return r.Kind == auditlog.KindPruned && r.Rule == auditlog.PrunedSize })
+	}
+	end := time.Now().Add(time.Minute)
+	for len(pruned()) == 0 || len(tr.raw) > 1<<20*85/100 || tr.records[0].Seq == 1 { // or read while it was pruned
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are there and %d pruned records", len(tr.raw), len(pruned()))
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	if !tr.report.OK || tr.records[0].Seq == 1 || tr.report.Chains[0].Pruned != tr.records[0].Seq-1 {
+		t.Fatalf("from record %d: %+v", tr.records[0].Seq, tr.report)
+	}
+}
+
+// fillTrail has so many events read, with a record of about 500 bytes for each.
+func fillTrail(t *testing.T, b *brokertest.Broker, events int) {
+	t.Helper()
 	writer, reader := connect(t, b, "writer"), connect(t, b, "reader")
 	js := writer.js(t)
-	const events = 3000 // a record of about 500 bytes for each that is read
 	var acks []jetstream.PubAckFuture
 	for range events {
 		acks = append(acks, must(js.PublishMsgAsync(&nats.Msg{Subject: "orders.secret", Data: []byte(secretPayload)}))(t))
@@ -44,20 +64,5 @@ func TestTrailIsPruned(t *testing.T) {
 		if got == n {
 			t.Fatalf("read %d of %d: %v", got, events, batch.Error())
 		}
-	}
-	var tr *tailOf
-	pruned := func() []auditlog.Record {
-		tr = audited(t, b, "auditor", false)
-		return tr.find(func(r *auditlog.Record) bool { return r.Kind == auditlog.KindPruned && r.Rule == auditlog.PrunedSize })
-	}
-	end := time.Now().Add(time.Minute)
-	for len(pruned()) == 0 || len(tr.raw) > 1<<20*85/100 {
-		if time.Now().After(end) {
-			t.Fatalf("%d bytes are there and %d pruned records", len(tr.raw), len(pruned()))
-		}
-		<-time.After(100 * time.Millisecond)
-	}
-	if !tr.report.OK || tr.records[0].Seq == 1 || tr.report.Chains[0].Pruned != tr.records[0].Seq-1 {
-		t.Fatalf("from record %d: %+v", tr.records[0].Seq, tr.report)
 	}
 }

@@ -39,6 +39,7 @@ principals:
   - {name: writer, identities: [{nkey: '{{nkey "writer"}}'}], publish: [orders.>, notes.>]}
   - {name: reader, identities: [{nkey: '{{nkey "reader"}}'}], subscribe: [orders.>, notes.>]}
   - {name: auditor, identities: [{nkey: '{{nkey "auditor"}}'}], admin: [audit, cluster, status]}
+  - {name: operator, identities: [{nkey: '{{nkey "operator"}}'}], admin: [audit, cluster, log, streams, status]}
   - {name: clerk, identities: [{nkey: '{{nkey "clerk"}}'}], admin: [audit]}
 ---
 tenant: mill

@@ -111,6 +111,7 @@ type auditing struct {
 	minute  *audit.Minute
 	records *audit.Records
 	pruner  *audit.Pruner
+	heads   *audit.Heads
 }
 
 // startAudit opens the journal before anything can happen that must be on record. What
@@ -136,6 +137,7 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 		Keep:    func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
 		Verify:  func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
 	})
+	b.heads = audit.NewHeads(audit.HeadsConfig{Journal: b.journal, Keep: store.HeadsAge, Log: b.component("audit")})
 	b.trail = audit.New(audit.Config{Log: b.component("audit"), Record: func(e auditlog.Entry) { b.note(b.Policy(), e) }})
 	if err := b.trail.Start(ctx); err != nil {
 		return err
@@ -177,7 +179,9 @@ func auditMembers(b *Broker) []string {
 }
 
 // health says what somebody must look at, or nil.
-func (a *auditing) health() error { return errors.Join(a.journal.Health(), a.pruner.Health()) }
+func (a *auditing) health() error {
+	return errors.Join(a.journal.Health(), a.pruner.Health(), a.heads.Health())
+}
 
 // note puts an entry on record. What the log says of accounts that are no tenants is the
 // broker's.
@@ -190,20 +194,25 @@ func (a *auditing) note(set *policy.Set, e auditlog.Entry) {
 
 // startAuditStream brings the records to the stream from here on.
 func (b startup) startAuditStream(context.Context, *material) error {
-	s := audit.NewStream(func() (*nats.Conn, error) { return b.store.Conn(wire.BrokerAccount) }, store.StreamAudit, func(ctx context.Context) error {
+	own := func() (*nats.Conn, error) { return b.store.Conn(wire.BrokerAccount) }
+	durable := func(ctx context.Context) error {
 		if b.barrier == nil {
 			return nil
 		}
 		return b.barrier.Wait(ctx)
-	})
+	}
+	s := audit.NewStream(own, store.StreamAudit, durable)
 	b.records = audit.NewRecords(b.journal, s)
 	b.journal.Attach(s)
 	b.pruner.Attach(s)
+	b.heads.Start(audit.NewStream(own, store.StreamHeads, durable))
 	b.running("audit stream", func(ctx context.Context) error {
 		b.pruner.Detach()
 		b.trail.Flush()
 		flushMinute(ctx, b.Broker)
-		return b.journal.Detach(ctx)
+		err := b.journal.Detach(ctx)
+		b.heads.Shutdown(ctx) // with those of the last records
+		return err
 	})
 	return nil
 }
@@ -429,6 +438,9 @@ func auditMetrics(b *Broker) []ops.Source {
 			}
 			return 1
 		}),
+		{Name: "signet_audit_heads_total", Help: "Heads of this node's chains that it has published in the stream HEADS.", Kind: ops.Counter, Read: func(emit func(float64, ...string)) {
+			emit(float64(b.heads.Published()))
+		}},
 		{Name: "signet_audit_pruned_total", Help: "Audit records of this node that were pruned, with a record of it.", Kind: ops.Counter, Labels: []string{"why"}, Read: func(emit func(float64, ...string)) {
 			s := b.pruner.Stats()
 			emit(float64(s.Age), auditlog.PrunedAge)

@@ -208,7 +208,7 @@ func nodeOf(i int) string { return fmt.Sprintf("n%d", i+1) }
 func (r *fillRig) strangers() (lost, down int) {
 	r.Helper()
 	nc := must(r.Nodes[1].Inside(wire.BrokerAccount))(r)
-	for _, name := range []string{store.StreamAudit, store.StreamLog, store.StreamKeys} {
+	for _, name := range []string{store.StreamAudit, store.StreamLog, store.StreamKeys, store.StreamHeads} {
 		if m := must(nc.RequestWithContext(r.ctx, "$JS.API.STREAM.DELETE."+name, nil))(r); !strings.Contains(string(m.Data), `"success":true`) {
 			r.Fatalf("%s: %s", name, m.Data)
 		}

@@ -147,3 +147,6 @@ func FillSpool(b *Broker) error {
 
 // AuditPending is how many batches of the audit trail are on their way.
 func AuditPending(b *Broker) int { return b.journal.Left() }
+
+// PublishHeads publishes the heads of the chains of b, due or not.
+func PublishHeads(ctx context.Context, b *Broker) error { return b.heads.Publish(ctx) }

@@ -58,9 +58,10 @@ func startLogs(b startup, m *material) error {
 	return nil
 }
 
-// loggedStreams are the streams of all tenants that have a log.
+// loggedStreams are the streams of all tenants that have a log, and the heads of the audit
+// trail.
 func loggedStreams(set *policy.Set) []translog.Source {
-	var out []translog.Source
+	out := []translog.Source{headsSource(set)}
 	for _, t := range set.Tenants() {
 		for i := range t.Streams {
 			if t.Streams[i].Log {
@@ -86,11 +87,13 @@ func (b view) logHealth(tenant string) adminapi.HealthPart {
 	h := adminapi.HealthPart{Part: "log", OK: true}
 	var text []string
 	for _, st := range logStates(b.Broker) {
-		if st.Tenant != tenant {
+		if st.Tenant != tenant && st.Tenant != wire.BrokerAccount { // the log of the heads is everybody's
 			continue
 		}
 		err := st.Trouble(time.Now())
 		switch {
+		case err != nil && st.Tenant == wire.BrokerAccount:
+			text = append(text, fmt.Sprintf("log of the heads of the audit trail (%s): %v: signet audit verify", st.Stream, err))
 		case errors.Is(err, translog.ErrDisagrees):
 			text = append(text, fmt.Sprintf("log of %s: %v: signet log verify %s", st.Stream, err, st.Stream))
 		case err != nil:

@@ -26,11 +26,18 @@ const areaStreams = "streams"
 // restartLog begins a new log. Whoever may read a log may not also end it: that takes the
 // area streams, too.
 func restartLog(s *Service, ctx context.Context, r *request) (any, error) {
-	restart := func(l Logs, ctx context.Context, tenant string, q adminapi.LogStreamRequest) (struct{}, error) {
-		if !acl.Admin(r.caller, areaStreams).Allowed {
-			return struct{}{}, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "a new log needs the area streams beside log")
+	restart := func(l Logs, ctx context.Context, tenant string, q adminapi.LogRestartRequest) (struct{}, error) {
+		of := tenant
+		if q.System {
+			of = wire.BrokerAccount
 		}
-		out, err := l.Restart(ctx, tenant, q)
+		switch {
+		case !acl.Admin(r.caller, areaStreams).Allowed:
+			return struct{}{}, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "a new log needs the area streams beside log")
+		case q.System && !acl.Admin(r.caller, adminapi.AreaCluster).Allowed:
+			return struct{}{}, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "a new log of a stream of the broker's own needs the area cluster beside log and streams")
+		}
+		out, err := l.Restart(ctx, of, adminapi.LogStreamRequest{Stream: q.Stream})
 		if err == nil {
 			s.cfg.Trail.Event("log-restart", tenant, r.Principal, "", q.Stream)
 		}

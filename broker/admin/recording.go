@@ -20,6 +20,8 @@ type Recording struct {
 	Journal *audit.Journal
 	Minute  *audit.Minute
 	Records *audit.Records
+	// Heads returns the heads of a tenant's trail that a log covers; nil: there is no log.
+	Heads func(ctx context.Context, tenant string) (adminapi.AuditHeads, error)
 	// Unaudited lets changes through that cannot be put on record.
 	Unaudited bool
 }
@@ -31,7 +33,7 @@ const keepWithin = 3 * time.Second
 // administrator's daily view: equal ones are gathered for a minute. What is missing
 // here is taken for a change, which must be on record before it is tried.
 var reads = map[string]bool{
-	adminapi.SubjectAuditLs: true, adminapi.SubjectAuditRead: true, adminapi.SubjectAuditSeal: true,
+	adminapi.SubjectAuditLs: true, adminapi.SubjectAuditRead: true, adminapi.SubjectAuditSeal: true, adminapi.SubjectAuditHeads: true,
 	adminapi.SubjectBackupRead: true, adminapi.SubjectBackupWrite: true, adminapi.SubjectBackupProgress: true,
 	adminapi.SubjectClusterStatus: true,
 	adminapi.SubjectDLQLs:         true, adminapi.SubjectDLQShow: true,
@@ -94,7 +96,7 @@ func entryOf(c *call, outcome auditlog.Outcome) auditlog.Entry {
 
 // named are the members of requests that go on record: names and numbers, never
 // contents.
-var named = []string{"node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip"}
+var named = []string{"node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system"}
 
 // arguments says what a call was about.
 func arguments(body []byte) string {
@@ -242,6 +244,24 @@ func (s auditVerbs) seal(ctx context.Context, r *request) (any, error) {
 		out.Silent[h.node] = unaskedFor(h.err)
 	}
 	return out, nil
+}
+
+// heads hands out what the log of the heads has of the caller's trail, and nothing of the
+// trails of other tenants.
+func (s auditVerbs) heads(ctx context.Context, r *request) (any, error) {
+	var req adminapi.AuditHeadsRequest
+	if err := r.decode(&req); err != nil {
+		return nil, err
+	}
+	tenant, err := s.trailOf(r, req.System)
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.Recording.Heads == nil {
+		return adminapi.AuditHeads{Tenant: tenant, Unlogged: "this broker keeps no log of the heads"}, nil
+	}
+	out, err := s.cfg.Recording.Heads(ctx, tenant)
+	return out, unavailable(err)
 }
 
 // unavailable is what a caller learns of an error of the stream.

@@ -98,9 +98,10 @@ var handlers = map[string]handler{
 	adminapi.SubjectDLQShow:         (*Service).dlqShow,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
 
-	adminapi.SubjectAuditLs:   audited(auditVerbs.ls),
-	adminapi.SubjectAuditRead: audited(auditVerbs.read),
-	adminapi.SubjectAuditSeal: audited(auditVerbs.seal),
+	adminapi.SubjectAuditLs:    audited(auditVerbs.ls),
+	adminapi.SubjectAuditRead:  audited(auditVerbs.read),
+	adminapi.SubjectAuditSeal:  audited(auditVerbs.seal),
+	adminapi.SubjectAuditHeads: audited(auditVerbs.heads),
 
 	adminapi.SubjectBackupOpen:     backup(Backups.Open),
 	adminapi.SubjectBackupRead:     backup(Backups.Read),

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -22,6 +23,10 @@ const (
 	// StreamKeys has the keyrings that were pushed, the latest few of each subject.
 	StreamKeys   = "KEYS"
 	SubjectsKeys = "keys.>"
+	// StreamHeads has the heads of the audit trail that the nodes publish. It has a log,
+	// as a stream of a tenant with log: true.
+	StreamHeads   = wire.StreamHeads
+	SubjectsHeads = wire.PrefixHeads + ">"
 )
 
 // Sizes of the broker's own streams in bytes. Those that grow with the policy only ever
@@ -36,7 +41,24 @@ const (
 	logShare    = 8 // of maxBytes, beside it
 	keysBytes   = 16 << 20
 	keysHistory = 4
+	// A head takes some 900 bytes: at one in ten minutes a chain fills 4 MiB in HeadsAge.
+	// What comes near the limit is published less often.
+	headsBase      = 8 << 20
+	headsPerTenant = 4 << 20
+	headsLogBase   = 4 << 20 // of its log in LOG, beside a share as that of other logs
 )
+
+// HeadsAge is how long StreamHeads keeps a head. A later head covers all records before
+// it, so an old one may go.
+const HeadsAge = 30 * 24 * time.Hour
+
+// headsBytes is the size of StreamHeads.
+func headsBytes(set *policy.Set) policy.ByteSize {
+	return headsBase + headsPerTenant*policy.ByteSize(len(set.Tenants()))
+}
+
+// HeadsLogRoom is what the log of StreamHeads may take in StreamLog.
+func HeadsLogRoom(set *policy.Set) int64 { return int64(headsLogBase + headsBytes(set)/logShare) }
 
 // AuditSystemBytes is the share of StreamAudit of the broker's own trail: half of what
 // is no tenant's.
@@ -44,7 +66,7 @@ const AuditSystemBytes = auditBase / 2
 
 // ownStreams are the streams that the broker keeps for itself.
 func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
-	audit, log := policy.ByteSize(auditBase), policy.ByteSize(logBase)
+	audit, log := policy.ByteSize(auditBase+auditPerLog), policy.ByteSize(logBase+HeadsLogRoom(set))
 	for _, t := range set.Tenants() {
 		audit += t.Audit.MaxBytes
 		for i := range t.Streams {
@@ -62,7 +84,10 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 	rings := safe(StreamKeys, keysBytes, SubjectsKeys)
 	rings.Duplicates = bucketWindow
 	rings.MaxMsgsPerSubject = keysHistory
-	return replicated([]jetstream.StreamConfig{records, tiles, rings}, nodes)
+	said := safe(StreamHeads, headsBytes(set), SubjectsHeads)
+	said.Duplicates = bucketWindow
+	said.MaxAge, said.DenyPurge = HeadsAge, true
+	return replicated([]jetstream.StreamConfig{records, tiles, rings, said}, nodes)
 }
 
 // LogRoom is what the log of a stream of so many bytes may take in StreamLog.

@@ -43,7 +43,7 @@ func TestOwnStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	large := audit()
-	if want := int64(auditBase + two.Tenants()[0].Audit.MaxBytes + two.Tenants()[1].Audit.MaxBytes); large != want {
+	if want := int64(auditBase + auditPerLog + two.Tenants()[0].Audit.MaxBytes + two.Tenants()[1].Audit.MaxBytes); large != want {
 		t.Errorf("%d bytes for two tenants, want %d", large, want)
 	}
 	if large <= small {
@@ -62,7 +62,7 @@ func TestOwnStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, subject := range []string{"audit.record.shop", "log.shop.ORDERS.tile.0.0", "keys.ring"} {
+	for _, subject := range []string{"audit.record.shop", "log.shop.ORDERS.tile.0.0", "keys.ring", "heads.shop.bjE"} {
 		if m, err := nc.RequestWithContext(ctx, subject, []byte("x")); err != nil || strings.Contains(string(m.Data), "error") {
 			t.Errorf("%s: %v", subject, err)
 		}

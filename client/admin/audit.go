@@ -20,6 +20,8 @@ type (
 	AuditBatch = adminapi.AuditBatch
 	// AuditSeals are signed heads: Tenant, Seal, Nodes, Silent.
 	AuditSeals = adminapi.AuditSeals
+	// AuditHeads are heads that a log covers: Tenant, Logged, Recent, Finding, Unlogged.
+	AuditHeads = adminapi.AuditHeads
 )
 
 // Audit returns the records of the caller's tenant that q selects, oldest first. When
@@ -42,4 +44,11 @@ func (a *API) AuditBatches(ctx context.Context, system bool, after uint64) (*Aud
 // verify the trail against.
 func (a *API) AuditSeals(ctx context.Context, system bool) (*AuditSeals, error) {
 	return call[AuditSeals](ctx, a, adminapi.SubjectAuditSeal, adminapi.AuditSealRequest{System: system})
+}
+
+// LoggedHeads returns the newest head of each chain of the trail that the nodes have
+// published, with the proof that the log of the heads has it. It needs the grant of the area
+// audit, with system also of the area cluster.
+func LoggedHeads(ctx context.Context, a *API, system bool) (*AuditHeads, error) {
+	return call[AuditHeads](ctx, a, adminapi.SubjectAuditHeads, adminapi.AuditHeadsRequest{System: system})
 }

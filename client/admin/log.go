@@ -7,6 +7,7 @@ import (
 
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // What the area log answers.
@@ -98,6 +99,13 @@ func (l *LogAPI) Prove(ctx context.Context, stream string, first, last uint64) (
 // Restart begins a new log of a stream, when the old one stands still and somebody has
 // looked at why. It needs the grant of the area streams, too.
 func (l *LogAPI) Restart(ctx context.Context, stream string) error {
-	_, err := call[struct{}](ctx, l.a, adminapi.SubjectLogRestart, adminapi.LogStreamRequest{Stream: stream})
+	_, err := call[struct{}](ctx, l.a, adminapi.SubjectLogRestart, adminapi.LogRestartRequest{Stream: stream})
+	return err
+}
+
+// RestartHeads is Restart for the log of the heads of the audit trail. It needs the grants
+// of the areas log, streams and cluster.
+func (l *LogAPI) RestartHeads(ctx context.Context) error {
+	_, err := call[struct{}](ctx, l.a, adminapi.SubjectLogRestart, adminapi.LogRestartRequest{Stream: wire.StreamHeads, System: true})
 	return err
 }

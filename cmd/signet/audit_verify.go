@@ -148,6 +148,13 @@ func verifyLive(ctx context.Context, a *app, root string, system bool, kept []au
 		if err := v.ExpectKept(kept); err != nil {
 			return &exitError{code: exitRefused, err: err}
 		}
+		said, err := loggedHeads(ctx, a, api, system)
+		if err != nil {
+			return err
+		}
+		if err := expectLogged(v, said); err != nil {
+			return &exitError{code: exitRefused, err: err}
+		}
 		if err := eachBatch(ctx, api, system, func(b *admin.AuditBatch) error { v.Batch(b.Seq, b.Data); return nil }); err != nil {
 			return err
 		}
@@ -230,6 +237,7 @@ func printAuditReport(a *app, r *auditlog.Report, extra string) error {
 			if c.After != "" {
 				fmt.Fprintf(a.stdout, ", goes on from %s", clean(c.After))
 			}
+			fmt.Fprint(a.stdout, ", "+clean(loggedText(c.Logged)))
 			fmt.Fprintln(a.stdout)
 		}
 	}
@@ -293,6 +301,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 	defer func() { _ = os.Remove(part.Name()) }() // gone once it has its name
 	w := bufio.NewWriterSize(part, 1<<20)
 	silent := map[string]string{}
+	var said *admin.AuditHeads
 	err = a.admin(ctx, func(ctx context.Context, api *admin.API) error {
 		nodes, err := api.AuditSeals(ctx, system)
 		if err != nil {
@@ -300,6 +309,9 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		}
 		warnSilent(a, nodes)
 		silent = nodes.Silent
+		if said, err = loggedHeads(ctx, a, api, system); err != nil {
+			return err
+		}
 		// Asked again, after the others have answered: it must know all that they speak of.
 		seals, err := api.AuditSeals(ctx, system)
 		if err != nil {
@@ -310,7 +322,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 			return &exitError{code: exitRefused, err: fmt.Errorf("the head that closes the export does not verify: %w", err)}
 		}
 		seals.Nodes = append(nodes.Nodes, nodes.Seal)
-		return writeExport(ctx, api, w, seals, head, saved.RootKey, doc, system)
+		return writeExport(ctx, api, w, seals, head, saved.RootKey, doc, said, system)
 	})
 	if err := errors.Join(err, w.Flush(), part.Sync(), part.Close()); err != nil {
 		return err
@@ -326,14 +338,21 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		x.Report.Open = slices.DeleteFunc(x.Report.Open, func(o auditlog.Open) bool { return o.Node == node })
 		x.Report.Open = append(x.Report.Open, auditlog.Open{Node: node, Why: "it did not say how far its chain is: " + why})
 	}
+	if said.Unlogged != "" {
+		x.Report.Open = append(x.Report.Open, auditlog.Open{Why: noLog(said)})
+	}
+	if said.Finding != "" {
+		x.Report.OK = false
+		x.Report.Faults = append(x.Report.Faults, auditlog.Fault{What: auditlog.FaultLog, Detail: said.Finding})
+	}
 	a.note("%s: the trail of %s", out, clean(x.Tenant))
 	return printAuditReport(a, x.Report, exportFacts(x, time.Now()))
 }
 
 // writeExport writes what each node said of its chain, and what the head knows: records that came after it would have nothing
 // that closes them.
-func writeExport(ctx context.Context, api *admin.API, w io.Writer, seals *admin.AuditSeals, head *auditlog.Head, root string, ring []byte, system bool) error {
-	x, err := auditlog.NewExport(w, seals.Tenant, root, ring)
+func writeExport(ctx context.Context, api *admin.API, w io.Writer, seals *admin.AuditSeals, head *auditlog.Head, root string, ring []byte, said *admin.AuditHeads, system bool) error {
+	x, err := auditlog.NewExport(w, seals.Tenant, root, ring, said.Logged...)
 	if err != nil {
 		return err
 	}

@@ -277,23 +277,34 @@ func printLogReport(a *app, stream string, r *logReport) {
 }
 
 func logRestartCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "restart STREAM", Short: "begin a new log where the old one stands still", Args: exactly("STREAM"),
+	var heads bool
+	cmd := &cobra.Command{
+		Use: "restart STREAM | --heads", Short: "begin a new log where the old one stands still", Args: cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
 		Long: "Begins a new log from what the stream has stored now. The old log, which says that the\n" +
 			"stream was changed, stays where it is; proofs of it go on verifying. Look first:\n" +
-			"signet log verify, and docs/operations.md. Grants: admin log and streams.",
+			"signet log verify, and docs/operations.md. Grants: admin log and streams; with --heads\n" +
+			"admin cluster too.",
 		Example: "  signet log restart ORDERS",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
+			if heads == (len(args) == 1) {
+				return &usageError{msg: "want either a stream or --heads"}
+			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				if err := api.Log().Restart(ctx, args[0]); err != nil {
+				name, restart := "the heads of the audit trail", api.Log().RestartHeads
+				if !heads {
+					name, restart = args[0], func(ctx context.Context) error { return api.Log().Restart(ctx, args[0]) }
+				}
+				if err := restart(ctx); err != nil {
 					return err
 				}
 				if a.jsonOut() {
-					return a.printJSON(map[string]string{"restarted": args[0]})
+					return a.printJSON(map[string]string{"restarted": name})
 				}
-				fmt.Fprintf(a.stdout, "%s has a new log\n", clean(args[0]))
+				fmt.Fprintf(a.stdout, "%s has a new log\n", clean(name))
 				return nil
 			})
 		}),
 	}
+	cmd.Flags().BoolVar(&heads, "heads", false, "the log of the heads of the audit trail, which is of all tenants")
+	return cmd
 }

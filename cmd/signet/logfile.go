@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing/keyring"
 	"github.com/signetbus/signet/signing/tlog"
 )
@@ -53,6 +54,9 @@ func readCheckpoint(a *app, file, of string, run *tlog.Origin, ring *keyring.Rin
 
 func chooseCheckpoint(file, of string, last map[string]*tlog.Note) (*tlog.Note, error) {
 	names := slices.Sorted(maps.Keys(last))
+	if heads := wire.BrokerAccount + "/" + wire.StreamHeads; of == "" && len(names) > 1 { // every sink has it, and no tenant asks for it
+		names = slices.DeleteFunc(names, func(name string) bool { return name == heads })
+	}
 	switch {
 	case len(names) == 0:
 		return nil, &usageError{msg: file + " holds no checkpoints", fix: "signet log checkpoint STREAM > FILE"}

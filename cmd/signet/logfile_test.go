@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nkeys"
 
+	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
 	"github.com/signetbus/signet/signing/tlog"
@@ -37,14 +38,18 @@ func TestReadCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := now.Truncate(time.Second)
-	note := func(tenant string, size int64, start, at time.Time) string {
-		cp := tlog.Checkpoint{Origin: tlog.Origin{Cluster: "c", Tenant: tenant, Stream: "ORDERS", Start: start}, Size: size, First: 1, Time: at, Created: now}
+	noteOf := func(tenant, stream string, size int64, start, at time.Time) string {
+		cp := tlog.Checkpoint{Origin: tlog.Origin{Cluster: "c", Tenant: tenant, Stream: stream, Start: start}, Size: size, First: 1, Time: at, Created: now}
 		raw, err := cp.Sign(signer)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(raw)
 	}
+	note := func(tenant string, size int64, start, at time.Time) string {
+		return noteOf(tenant, "ORDERS", size, start, at)
+	}
+	heads := noteOf(wire.BrokerAccount, wire.StreamHeads, 30, begun, now)
 	shop, mill, anew := note("shop", 10, begun, now), note("mill", 20, begun, now), note("shop", 3, begun.Add(time.Minute), now)
 	run := &tlog.Origin{Cluster: "c", Tenant: "shop", Stream: "ORDERS", Start: begun}
 	for _, tt := range []struct {
@@ -54,6 +59,9 @@ func TestReadCheckpoint(t *testing.T) {
 		says           string
 	}{
 		{"the only one", shop, "", nil, 10, ""},
+		{"beside the heads of the audit trail", shop + heads, "", nil, 10, ""},
+		{"the heads of the audit trail", shop + heads, "SIGNET/HEADS", nil, 30, ""},
+		{"nothing but the heads", heads, "", nil, 30, ""},
 		{"of two tenants", mill + shop, "", nil, 0, "checkpoints of 2 logs"},
 		{"of one of them", shop + mill, "shop/ORDERS", nil, 10, ""},
 		{"of none of them", shop + mill, "else/ORDERS", nil, 0, "mill/ORDERS, shop/ORDERS"},

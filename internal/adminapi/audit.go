@@ -56,3 +56,25 @@ type AuditSeals struct {
 	Nodes  []string          `json:"nodes,omitempty"`  // of each other node, with its own chain
 	Silent map[string]string `json:"silent,omitempty"` // nodes that did not say how far they are, and why
 }
+
+// AuditHeadsRequest is the request of audit.heads.
+type AuditHeadsRequest struct {
+	System bool `json:"system,omitempty"`
+}
+
+// MaxAuditHeads bounds the heads in one AuditHeads, of each of the two kinds.
+const MaxAuditHeads = 128
+
+// AuditHeads is the result of audit.heads: the newest head of each chain of a tenant in the
+// stream HEADS, with the proof that its log has it (docs/spec/audit.md, section 7).
+type AuditHeads struct {
+	Tenant string   `json:"tenant"`
+	Logged []string `json:"logged,omitempty"` // lines as in an export
+	Recent []string `json:"recent,omitempty"` // newer heads, which the log does not cover yet
+	// Finding is the first place where the stream is not as its log has it: heads may be
+	// gone. Empty: it is.
+	Finding string `json:"finding,omitempty"`
+	// Unlogged is why there are no proofs, such as a log that has not begun. Empty: there
+	// are.
+	Unlogged string `json:"unlogged,omitempty"`
+}

@@ -44,6 +44,13 @@ type LogStreamRequest struct {
 	Stream string `json:"stream"`
 }
 
+// LogRestartRequest names a log that is to begin anew. System: of the broker's own account,
+// such as that of the stream HEADS; it needs the grant of the area cluster too.
+type LogRestartRequest struct {
+	Stream string `json:"stream"`
+	System bool   `json:"system,omitempty"`
+}
+
 // LogCheckpoint is the last checkpoint of a log.
 type LogCheckpoint struct {
 	Checkpoint string `json:"checkpoint"` // signed note

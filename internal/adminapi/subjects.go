@@ -36,6 +36,8 @@ const (
 	SubjectAuditLs   = wire.PrefixAdmin + AreaAudit + ".ls"
 	SubjectAuditRead = wire.PrefixAdmin + AreaAudit + ".read"
 	SubjectAuditSeal = wire.PrefixAdmin + AreaAudit + ".seal"
+	// SubjectAuditHeads asks for the heads that the log of the heads has.
+	SubjectAuditHeads = wire.PrefixAdmin + AreaAudit + ".heads"
 
 	SubjectBackupOpen     = wire.PrefixAdmin + AreaBackup + ".open"
 	SubjectBackupRead     = wire.PrefixAdmin + AreaBackup + ".read"
@@ -61,7 +63,7 @@ func Areas() []string {
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
 func Subjects() []string {
 	return []string{
-		SubjectAuditLs, SubjectAuditRead, SubjectAuditSeal,
+		SubjectAuditHeads, SubjectAuditLs, SubjectAuditRead, SubjectAuditSeal,
 		SubjectBackupApply, SubjectBackupClose, SubjectBackupOpen, SubjectBackupProgress,
 		SubjectBackupRead, SubjectBackupRestore, SubjectBackupWrite,
 		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,

@@ -57,7 +57,7 @@ var allowed = map[string][]string{
 	"internal/cloudevent/sdkevent": {"internal/wire", "internal/cloudevent", "github.com/cloudevents/sdk-go/v2"},
 	"internal/adminapi":            {"internal/wire"},
 	"internal/backupfile":          {"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "github.com/klauspost/compress"},
-	"internal/auditlog":            {"internal/wire", "signing", "signing/keyring"},
+	"internal/auditlog":            {"internal/wire", "signing", "signing/keyring", "signing/tlog"},
 	"internal/strictyaml":          {"github.com/goccy/go-yaml"},
 	"signing/internal/dsse":        {"internal/wire"},
 	"signing":                      {"internal/wire", "internal/cloudevent", "signing/keyring", "signing/internal/dsse", "github.com/nats-io/nkeys", "golang.org/x/mod"},

@@ -92,13 +92,16 @@ func (v *Verifier) ExpectKept(kept []Kept) error {
 	return nil
 }
 
-// vouch notes that a head from outside is a node's own word about its chain.
-func (c *walked) vouch(seq uint64, made time.Time) {
+// vouch notes that a head from outside is a node's own word about its chain, and, if it was
+// asked for it, about the end of it.
+func (c *walked) vouch(seq uint64, made time.Time, asked bool) {
 	if c.own == nil {
 		c.own = map[uint64]time.Time{}
 	}
 	c.own[seq] = made
-	c.Vouched = max(c.Vouched, seq)
+	if asked {
+		c.Vouched = max(c.Vouched, seq)
+	}
 }
 
 // doubted opens a part of a chain that needs a later head, or makes it longer.

@@ -11,8 +11,12 @@ import (
 	"github.com/signetbus/signet/signing/keyring"
 )
 
-// exportMark is the first member of an export.
-const exportMark = "signet-export"
+const (
+	// exportMark is the first member of an export.
+	exportMark = "signet-export"
+	// exportLogged is the version of an export with logged heads; Version of one without.
+	exportLogged = 2
+)
 
 // maxExportLine bounds one line: the keyring is the longest.
 const maxExportLine = keyring.MaxDocumentBytes + 1
@@ -25,24 +29,32 @@ type exportHeader struct {
 	Root   string `json:"root"` // public key that signed the keyring
 }
 
-// ExportWriter writes an export: header, keyring, the seals of the nodes, batches in the
-// order of the stream, and the seal that closes it.
+// ExportWriter writes an export: header, keyring, logged heads, the seals of the nodes,
+// batches in the order of the stream, and the seal that closes it.
 type ExportWriter struct {
 	w   io.Writer
 	err error
 }
 
-// NewExport begins an export. ring is the signed keyring document.
+// NewExport begins an export. ring is the signed keyring document, logged are the lines of
+// logged heads, with which it is of version 2.
 //
 // Errors: those of w.
-func NewExport(w io.Writer, tenant, root string, ring []byte) (*ExportWriter, error) {
-	line, err := compact(exportHeader{exportMark, Version, tenant, root})
+func NewExport(w io.Writer, tenant, root string, ring []byte, logged ...string) (*ExportWriter, error) {
+	h := exportHeader{exportMark, Version, tenant, root}
+	if len(logged) > 0 {
+		h.V = exportLogged
+	}
+	line, err := compact(h)
 	if err != nil {
 		return nil, err
 	}
 	e := &ExportWriter{w: w}
 	e.line(line)
 	e.line(bytes.TrimSpace(ring))
+	for _, line := range logged {
+		e.line([]byte(line))
+	}
 	return e, e.err
 }
 
@@ -82,6 +94,7 @@ type Export struct {
 	Expires time.Time // of the keyring; it may be over, since an export is kept for long
 	Closed  time.Time // when the head that closes it was made
 	Report  *Report
+	version int
 }
 
 // VerifyExport reads an export to its end and checks everything: that the keyring in it
@@ -103,6 +116,9 @@ func VerifyExport(r io.Reader, root string, kept []Kept, each func(*Record) erro
 	}
 	c := closing{v: v, ring: ring, ends: map[ChainID]Position{}, out: x}
 	var batch []byte
+	if err := takeLogged(in, x, v); err != nil {
+		return nil, err
+	}
 	for n := uint64(1); ; {
 		line, err := readLine(in)
 		if errors.Is(err, io.EOF) {
@@ -151,8 +167,8 @@ func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
 	if again, err := compact(h); err != nil || !bytes.Equal(again, line) || h.Tenant == "" {
 		return nil, nil, fmt.Errorf("%w: the first line is not in the one encoding", ErrExport)
 	}
-	if h.V != Version {
-		return nil, nil, fmt.Errorf("%w: version %d; this program reads %d", ErrExport, h.V, Version)
+	if h.V < 1 || h.V > exportLogged {
+		return nil, nil, fmt.Errorf("%w: version %d; this program reads 1 to %d", ErrExport, h.V, exportLogged)
 	}
 	if h.Root != root {
 		return nil, nil, fmt.Errorf("%w: its root key is %.60q, the trusted one is %s", ErrForeign, h.Root, root)
@@ -166,7 +182,30 @@ func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: its keyring: %w", ErrForeign, err)
 	}
-	return &Export{Tenant: h.Tenant, Root: root, Keyring: ring.Version(), Expires: ring.Expires()}, ring, nil
+	return &Export{version: h.V, Tenant: h.Tenant, Root: root, Keyring: ring.Version(), Expires: ring.Expires()}, ring, nil
+}
+
+// takeLogged reads the logged heads, which an export of version 2 has behind the keyring.
+func takeLogged(in *bufio.Reader, x *Export, v *Verifier) error {
+	for n := 0; x.version == exportLogged; n++ {
+		if next, err := in.Peek(len(loggedMark)); err != nil || !isLogged(next) {
+			if n == 0 {
+				return fmt.Errorf("%w: it is of version %d, which has logged heads, and has none", ErrExport, x.version)
+			}
+			return nil
+		}
+		if n == maxLogged {
+			return fmt.Errorf("%w: more than %d logged heads", ErrExport, maxLogged)
+		}
+		line, err := readLine(in)
+		if err != nil {
+			return err
+		}
+		if err := v.ExpectLogged(line); err != nil {
+			return fmt.Errorf("%w: %w", ErrExport, err)
+		}
+	}
+	return nil
 }
 
 // readLine reads one line without its end; io.EOF only where nothing is left.
@@ -305,7 +344,7 @@ func (c *closing) finish() (*Report, error) {
 			f.What, f.Detail = FaultEdited, fmt.Sprintf("the head that closes the export ends the chain with record %d and another hash", end.Seq)
 		default:
 			if id.Node == h.Node { // its own word; of the others' chains it says what the stream has
-				w.vouch(end.Seq, h.Time)
+				w.vouch(end.Seq, h.Time, true)
 				c.v.covered(w, end.Seq, h.Time)
 			}
 			continue

@@ -20,6 +20,7 @@ const (
 	FaultTruncated = "truncated"
 	FaultForged    = "forged"    // no valid signature of the node
 	FaultMalformed = "malformed" // unreadable
+	FaultLog       = "log"       // the log of the heads is not as it was stored
 )
 
 // maxFaults bounds Report.Faults; the rest is counted.
@@ -47,6 +48,8 @@ func (f *Fault) String() string {
 		fmt.Fprintf(&b, "record %d of chain %s of node %s", f.Seq, f.Chain, f.Node)
 	case f.Node != "":
 		fmt.Fprintf(&b, "chain %s of node %s", f.Chain, f.Node)
+	case f.What == FaultLog:
+		b.WriteString("the log of the heads")
 	default:
 		b.WriteString("a batch")
 	}
@@ -71,6 +74,8 @@ type ChainReport struct {
 	// Vouched is the highest record that a head from outside names which the node itself
 	// signed; 0: there is none.
 	Vouched uint64 `json:"vouched,omitempty"`
+	// Logged is how far a log covers the chain; nil: no log does.
+	Logged *LoggedUpTo `json:"logged,omitempty"`
 }
 
 // Report is the result of a verification.
@@ -150,6 +155,13 @@ func (v *Verifier) Expect(doc []byte) error {
 	if err != nil || h.Tenant != v.tenant {
 		return err
 	}
+	expect(v, h, true)
+	return nil
+}
+
+// expect takes what a head says that was verified; asked: the node was asked for it, so
+// it speaks for the end of the node's chain.
+func expect(v *Verifier, h *Head, asked bool) {
 	v.heads++
 	for _, p := range h.Chains {
 		c := v.chain(p.ChainID)
@@ -164,10 +176,9 @@ func (v *Verifier) Expect(doc []byte) error {
 			c.most, c.made = p.Seq, h.Time
 		}
 		if h.Node == p.Node {
-			c.vouch(p.Seq, h.Time)
+			c.vouch(p.Seq, h.Time, asked)
 		}
 	}
-	return nil
 }
 
 func (v *Verifier) chain(id ChainID) *walked {
@@ -279,7 +290,7 @@ func (v *Verifier) outside(c *walked, seq uint64, hash string, at uint64) {
 		v.covered(c, seq, made)
 	}
 	if ok && want != hash {
-		v.fault(Fault{What: FaultEdited, Node: c.Node, Chain: c.Chain, Seq: seq, At: at, Detail: "a signed head that was kept elsewhere has another hash: this record or one before it is not the one that was written"})
+		v.fault(Fault{What: FaultEdited, Node: c.Node, Chain: c.Chain, Seq: seq, At: at, Detail: "a signed head that was kept elsewhere has another hash: this record or one before it is not the one that was written" + inLogToo(c, seq)})
 	}
 }
 
@@ -327,6 +338,7 @@ func (v *Verifier) Finish() *Report {
 	slices.SortFunc(ids, func(a, b ChainID) int {
 		return cmp.Or(v.chains[a].First.Compare(v.chains[b].First), strings.Compare(a.Node, b.Node), strings.Compare(a.Chain, b.Chain))
 	})
+	throughLater(v, ids)
 	for _, id := range ids {
 		c := v.chains[id]
 		for _, g := range c.gaps {
@@ -334,7 +346,7 @@ func (v *Verifier) Finish() *Report {
 		}
 		v.unlinked(c)
 		if c.most > c.Seq && !v.coversOutside(c) {
-			v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d", c.most)})
+			v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d%s", c.most, inLogToo(c, c.most))})
 		}
 		if c.seen {
 			out.Chains = append(out.Chains, c.ChainReport)

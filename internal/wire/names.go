@@ -61,6 +61,8 @@ const (
 	PrefixRouted    = "_R_."
 	StreamDLQ       = "DLQ"
 	SystemAccount   = "SYS"             // nats-server's system account
+	StreamHeads     = "HEADS"           // in BrokerAccount: heads of the audit trail; its log is that of the heads
+	PrefixHeads     = "heads."          // heads.<tenant>.<node>, in BrokerAccount
 	BrokerAccount   = "SIGNET"          // the broker's own account, which no client can enter; tenants have lower-case names
 	MetaOwner       = "signet.owner"    // consumer metadata: the owning principal, written by the read guard
 	DefaultAuthType = "service_account" // CloudEvents authcontext extension vocabulary
