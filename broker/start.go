@@ -180,6 +180,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
 		},
+		Judge: judgeOf(b.Broker),
 	})
 	if err != nil {
 		return err

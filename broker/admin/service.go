@@ -42,7 +42,10 @@ type Config struct {
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
 	// Consumers returns the consumers of a tenant, in any order.
 	Consumers func(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error)
-	Trail     *audit.Trail
+	// Judge says whether a principal could publish an event, and what of its schema it
+	// violates.
+	Judge func(p *policy.Principal, subject string, event []byte) (acl.Explanation, []wire.Violation)
+	Trail *audit.Trail
 	// Recording puts calls on record and reads the records; nil: nothing is.
 	Recording *Recording
 	Letters   Letters
@@ -281,7 +284,7 @@ func admit(s *Service, c *call) (*request, handler, error) {
 	if !ok || h == nil {
 		return nil, nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
 	}
-	if !open && !acl.Admin(r.caller, area).Allowed {
+	if !open && !acl.Admin(r.caller, area).Use().Allowed {
 		return nil, nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
 	}
 	return r, h, nil

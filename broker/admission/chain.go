@@ -139,6 +139,7 @@ type Session struct {
 	grants   grantMemo
 	rejected Rejection
 	asked    bool // the publish under admission wants a signed acknowledgement
+	dry      bool // of a Judge: nothing is counted
 
 	*work // between Begin and Flush; nil otherwise
 }
@@ -277,6 +278,9 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	if len(p.Payload) > rt.maxPayload {
 		return wire.Refuse(wire.CodePayloadTooLarge, rt.sizeRule, "")
 	}
+	if rt.softPayload > 0 && len(p.Payload) > rt.softPayload {
+		rt.binding.Spare.Add()
+	}
 	if err := s.headers.Parse(p.Header); err != nil {
 		return headerRefusal(err)
 	}
@@ -294,6 +298,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	if r := s.take(rt, len(p.Header)+len(p.Payload)); r != nil {
 		return r
 	}
+	rt.spared.Add()
 	if shortage := s.chain.cfg.Shortage; shortage != nil && rt.stored() {
 		if r := shortage().refusal(len(p.Payload)); r != nil {
 			return r

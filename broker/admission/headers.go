@@ -75,7 +75,7 @@ func (s *Session) takeCapability(rt *route, h wire.Header) (keep bool, _ *wire.R
 		if name == wire.HeaderMsgID {
 			return false, nil // becomes the id of the event; the stored one is derived
 		}
-		if acl.Header(s.p, name).Allowed {
+		if acl.Header(s.p, name).Use().Allowed {
 			return true, nil
 		}
 	case acl.ClassEphemeral:

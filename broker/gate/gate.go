@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type Gate struct {
 	listener net.Listener
 	addr     net.Addr
 	conns    map[*conn]struct{}
-	shares   map[string]int // connections by principal, "tenant/name"
+	shares   map[string]int // connections by principal, "tenant/name", and by tenant
 	draining bool           // nobody new comes in
 	stopping bool           // Shutdown waits: nothing new is started
 
@@ -150,17 +151,22 @@ func (g *Gate) welcome(raw net.Conn) {
 	go c.serve()
 }
 
-// enroll counts c to its principal; false if the principal has its share already. The
-// handshake calls it once, and forget takes it back.
-func (g *Gate) enroll(c *conn, principal string) bool {
+// enroll counts c to its principal and its tenant; how many there may be of which of them
+// otherwise. The handshake calls it once, and forget takes it back.
+func (g *Gate) enroll(c *conn, p *policy.Principal) (full string, most int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.shares[principal] >= g.cfg.Limits.PrincipalConnections {
-		return false
+	who, tenant := p.FullName(), p.Tenant.Name // no tenant has a slash in its name
+	if most := g.cfg.Limits.PrincipalConnections; g.shares[who] >= most {
+		return "principal", most
 	}
-	g.shares[principal]++
-	c.quota = principal
-	return true
+	if most := p.Tenant.Quota.Connections; most > 0 && g.shares[tenant] >= most {
+		return "tenant", most
+	}
+	g.shares[who]++
+	g.shares[tenant]++
+	c.quota = who
+	return "", 0
 }
 
 // forget drops a connection that has ended.
@@ -168,8 +174,11 @@ func (g *Gate) forget(c *conn) {
 	g.mu.Lock()
 	delete(g.conns, c)
 	if c.quota != "" {
-		if g.shares[c.quota]--; g.shares[c.quota] <= 0 {
-			delete(g.shares, c.quota)
+		tenant, _, _ := strings.Cut(c.quota, "/")
+		for _, of := range [...]string{c.quota, tenant} {
+			if g.shares[of]--; g.shares[of] <= 0 {
+				delete(g.shares, of)
+			}
 		}
 	}
 	g.mu.Unlock()

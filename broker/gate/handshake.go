@@ -89,9 +89,9 @@ func (h *handshake) enroll() error {
 			return &fatal{err: errAudit, refusal: wire.Refuse(wire.CodeUnavailable, awayNames[awayAudit], err.Error())}
 		}
 	}
-	if !g.enroll(c, c.access.principal.Load().FullName()) {
+	if full, most := g.enroll(c, c.access.principal.Load()); full != "" {
 		g.counters.turnedAway[awayShare].Add(1)
-		detail := fmt.Sprintf("the principal has its %d connections", g.cfg.Limits.PrincipalConnections)
+		detail := fmt.Sprintf("the %s has its %d connections", full, most)
 		return &fatal{err: errConnections, refusal: wire.Refuse(wire.CodeConnectionLimited, awayNames[awayShare], detail)}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Limits on a whole bundle.
@@ -44,6 +45,9 @@ type document struct {
 	bindings   []bindingDecl
 	deadLetter *DeadLetter
 	audit      *Audit
+	quota      *Quota
+	mode       Mode
+	modeAt     Position
 }
 
 // word is a string with its place.
@@ -68,9 +72,17 @@ type principalDecl struct {
 	name     string
 	at       Position
 	disabled bool
+	until    time.Time // zero: for ever
+	mode     Mode
 	nkeys    []word
-	roles    []word
+	roles    []roleUse
 	grantDecl
+}
+
+// roleUse is a role that a principal has, for ever or until a moment.
+type roleUse struct {
+	word
+	until time.Time
 }
 
 type bindingDecl struct {

@@ -61,6 +61,8 @@ func readDocument(name string, n *ast.DocumentNode, open opener, f *faults) *doc
 		"subjects":   func(n ast.Node) { r.list(n, "subjects", r.binding) },
 		"deadLetter": r.deadLetter,
 		"audit":      r.audit,
+		"quota":      r.quota,
+		"mode":       func(n ast.Node) { d.mode, d.modeAt = r.mode(n), r.at(n) },
 		"bridges":    func(n ast.Node) { r.fault(n, "bridges are not in this release") },
 	})
 	r.need(n.Body, "document", seen, "tenant")
@@ -188,29 +190,13 @@ func (r *docReader) limit(name string, key, n ast.Node) {
 		what = "limit"
 	}
 	l := Limit{Name: name, Burst: DefaultBurst, At: r.at(key)}
-	rate := func(what string, to *float64, bytes bool) func(ast.Node) {
-		return func(n ast.Node) {
-			text, ok := r.scalar(n, what)
-			if !ok {
-				return
-			}
-			var err error
-			if *to, err = parseRate(text, bytes); err != nil {
-				r.fault(n, "%s: %v", what, err)
-			}
-		}
-	}
 	seen := r.object(n, what, fields{
-		"messages": rate("messages", &l.Messages, false),
-		"bytes":    rate("bytes", &l.Bytes, true),
+		"messages": r.rate("messages", &l.Messages, false),
+		"bytes":    r.rate("bytes", &l.Bytes, true),
 		"burst":    r.duration("burst", &l.Burst, 0),
 		"match":    func(n ast.Node) { l.Match = parsed(&r.reader, n, "match", checkFilter) },
-		"exceed": func(n ast.Node) {
-			v, ok := r.text(n, "exceed")
-			if l.Wait = v == "wait"; ok && v != "wait" && v != "reject" {
-				r.fault(n, "exceed: reject or wait is wanted, not %q", v)
-			}
-		},
+		"mode":     func(n ast.Node) { l.Mode = r.mode(n) },
+		"exceed":   func(n ast.Node) { l.Wait = r.exceed(n) },
 	})
 	if seen != nil && !seen["messages"] && !seen["bytes"] {
 		r.fault(key, "%s: neither messages nor bytes is limited", what)
@@ -299,6 +285,7 @@ func (r *docReader) binding(i int, n ast.Node) {
 		},
 		"contentType": func(n ast.Node) { b.ContentType = parsed(&r.reader, n, "contentType", checkMediaType) },
 		"onFailure":   func(n ast.Node) { b.OnFailure = r.onFailure(n) },
+		"mode":        func(n ast.Node) { b.Mode = r.mode(n) },
 		"maxPayload":  func(n ast.Node) { b.MaxPayload = r.size(n, "maxPayload", 1) },
 		"audit": func(n ast.Node) {
 			switch v, ok := r.text(n, "audit"); {

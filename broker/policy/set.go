@@ -14,6 +14,8 @@ type Set struct {
 	tenants []*Tenant
 	byName  map[string]*Tenant
 	byNkey  map[string]*Principal
+	clock   clock
+	counts  *Counts
 }
 
 // Digest returns the policy version: the lower-case hex SHA-256 over the contents
@@ -61,6 +63,7 @@ type Tenant struct {
 	Limits     []Limit
 	DeadLetter DeadLetter
 	Audit      Audit
+	Quota      Quota
 
 	principals    map[string]*Principal
 	principalList []*Principal
@@ -207,6 +210,8 @@ type Binding struct {
 	OnFailure   Failure
 	MaxPayload  ByteSize // 0: the stream's or the gate's limit
 	AuditFull   bool     // every delivery is put on record
+	Mode        Mode     // of the schema, content type, size and signature that the rule demands
+	Spare       *Count   // of what ModeAudit has let through
 	Rule        string   // "subject orders.*.created"
 	At          Position
 }
@@ -220,13 +225,15 @@ type Limit struct {
 	Burst    time.Duration // default 1 s
 	Wait     bool          // exceed: wait
 	Match    string        // only subjects that match; empty is every subject
+	Mode     Mode
 	At       Position
 }
 
 // LimitUse is a limit that applies to a principal.
 type LimitUse struct {
 	Limit
-	Rule string // "limit writer"
+	Rule  string // "limit writer"
+	Spare *Count // of what ModeAudit has let through
 }
 
 // Applies reports whether the limit counts a publish on the literal subject.
@@ -244,7 +251,14 @@ type Principal struct {
 	Roles    []string
 	Grants   Grants
 	Limits   []LimitUse // sorted by name, each once
-	At       Position
+	// Until is when the principal is disabled by itself; zero: never.
+	Until time.Time
+	// Mode says what comes of the events of the tenant that no grant is for: ModeEnforce
+	// refuses them.
+	Mode   Mode
+	Spare  *Count  // of what ModeAudit has let through
+	Lapsed []Grant // that it would have, had their time not ended
+	At     Position
 
 	full          string
 	defaultSource string
@@ -290,6 +304,11 @@ type Grant struct {
 	Verb    string // "publish", "subscribe", "call", ...
 	Pattern string
 	Rule    string // "role order-writer/publish[1]" or "principal checkout/publish[0]"
+	// Until is when the grant lapses; zero: never. A Set has none that had lapsed when it
+	// was compiled, but in Principal.Lapsed.
+	Until time.Time
+	// Used counts the decisions that rest on this line of the policy, for whomever.
+	Used *Count
 	Position
 }
 

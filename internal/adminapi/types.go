@@ -217,6 +217,9 @@ type CanIRequest struct {
 	Verb      string `json:"verb"`                // publish, subscribe, call, serve, admin, discover, header, source, type, kv-read ...
 	Subject   string `json:"subject,omitempty"`   // subject, filter, bucket, area or name, by verb
 	Principal string `json:"principal,omitempty"` // name in the caller's tenant; empty: the caller
+	// Event, for publish, asks about this event too: its source, type, size and schema. A
+	// CloudEvent in JSON, or, without specversion, the payload.
+	Event []byte `json:"event,omitempty"`
 }
 
 // CanI is the result of policy.cani.
@@ -231,6 +234,8 @@ type CanI struct {
 	Nearest   string `json:"nearest,omitempty"` // the closest grant that does not reach
 	Fix       string `json:"fix,omitempty"`
 	Text      string `json:"text,omitempty"` // the same, for people
+	// Violations are those of the schema of the subject.
+	Violations []wire.Violation `json:"violations,omitempty"`
 }
 
 // ExplainRequest asks for the audit record of one refusal.
