@@ -17,6 +17,7 @@ import (
 const (
 	roleNode     = "node"
 	roleProducer = "producer"
+	rolePolicy   = "policy"
 )
 
 // ringRole is a role as the command line names it.
@@ -30,13 +31,11 @@ var ringRoles = map[string]ringRole{
 	roleNode: {keyring.RoleBroker, nkeys.CreateServer, nkeys.PrefixByteServer},
 	// An account's seed: no client takes it for a credential to connect with.
 	roleProducer: {keyring.RoleProducer, nkeys.CreateAccount, 0},
+	rolePolicy:   {keyring.RolePolicy, nkeys.CreateAccount, nkeys.PrefixByteAccount},
 }
 
 func roleOf(k *keyring.Key) ringRole {
-	if k.Role == keyring.RoleBroker {
-		return ringRoles[roleNode]
-	}
-	return ringRoles[roleProducer]
+	return ringRoles[roleWord(k.Role)]
 }
 
 // signed is what a change of a keyring prints.
@@ -110,7 +109,8 @@ With --out the seed is made here, in a new file of mode 0600; with --key it is
 elsewhere, and only its public key is known here. A keyring that is not there is begun.
 
 A node attests what it has seen; its principal is its name (name in signet.yaml). A
-producer signs its own events; its principal is TENANT/NAME.`,
+producer signs its own events; its principal is TENANT/NAME. With a key of the role
+policy its principal, TENANT/NAME, applies policies for the whole broker.`,
 		Example: "  signet keys issue --principal n4 --out n4.seed --keyring keyring.json --root-seed root.seed\n" +
 			"  signet keys issue --role producer --principal shop/checkout --key ADK2... --for 90d --keyring keyring.json --root-seed root.seed",
 		RunE: a.verb(func(context.Context, []string) error { return issueKey(a, &p, time.Now()) }),
@@ -119,24 +119,24 @@ producer signs its own events; its principal is TENANT/NAME.`,
 	f := cmd.Flags()
 	f.StringVar(&p.out, "out", "", "make the seed in this file, which must not exist")
 	f.StringVar(&p.key, "key", "", "public key whose seed is elsewhere")
-	f.StringVar(&p.role, "role", roleNode, "node or producer")
-	f.StringVar(&p.principal, "principal", "", "who holds it: the name of the node, or TENANT/NAME of the producer")
+	f.StringVar(&p.role, "role", roleNode, "node, producer or policy")
+	f.StringVar(&p.principal, "principal", "", "who holds it: the name of the node, or TENANT/NAME of the others")
 	f.StringArrayVar(&p.sources, "source", nil, "ce-source that a producer may sign, exact or ending in * (repeat it; default: all that its policy grants)")
 	f.StringArrayVar(&p.subjects, "subject", nil, "subject that a producer may sign on, NATS wildcards (repeat it; default: as --source)")
 	f.StringVar(&p.from, "from", "", "valid from, RFC 3339 (default: an hour ago, as clocks differ)")
 	f.Var(newSpan(&p.life, defaultKeyLife), "for", "valid for, from then on")
 	_ = cmd.MarkFlagRequired("principal")                                                                         // fails only for an unknown flag
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer}, noFiles)) // as above
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer, rolePolicy}, noFiles)) // as above
 	return cmd
 }
 
 func issueKey(a *app, p *issueFlags, now time.Time) error {
 	role, ok := ringRoles[p.role]
 	if !ok {
-		return &usageError{msg: fmt.Sprintf("--role %q: want node or producer", p.role)}
+		return &usageError{msg: fmt.Sprintf("--role %q: want node, producer or policy", p.role)}
 	}
-	if isProducer := p.role == roleProducer; isProducer != strings.Contains(p.principal, "/") {
-		return &usageError{msg: fmt.Sprintf("--principal %q: want TENANT/NAME for a producer, and the name of a node without a slash", p.principal)}
+	if isNode := p.role == roleNode; isNode == strings.Contains(p.principal, "/") {
+		return &usageError{msg: fmt.Sprintf("--principal %q: want TENANT/NAME for a producer or an applier of policies, and the name of a node without a slash", p.principal)}
 	}
 	from := now.Add(-clockMargin)
 	if p.from != "" {

@@ -15,6 +15,7 @@ import (
 const (
 	RoleBroker   = "broker"   // attests events; nkeys type N (server) or A (account)
 	RoleProducer = "producer" // signs its own events; nkeys type A or U; never a connection key
+	RolePolicy   = "policy"   // signs versions of the policy; nkeys type A; its Principal is tenant/name
 )
 
 // AlgEd25519 is the only algorithm of this version. A key of it verifies bare
@@ -48,7 +49,7 @@ var (
 type Key struct {
 	ID        string    // nkeys public key, its prefix fits the role
 	Alg       string    // AlgEd25519
-	Role      string    // RoleBroker or RoleProducer
+	Role      string    // RoleBroker, RoleProducer or RolePolicy
 	Principal string    // who holds it: a node name, or tenant/name; 1 to 256 bytes of A-Z a-z 0-9 . _ / : @ -
 	NotBefore time.Time // first instant it may have signed at; required
 	NotAfter  time.Time // first instant it may no longer have signed at; required, after NotBefore
@@ -165,6 +166,8 @@ func prefixesOf(role string) []nkeys.PrefixByte {
 		return []nkeys.PrefixByte{nkeys.PrefixByteServer, nkeys.PrefixByteAccount}
 	case RoleProducer:
 		return []nkeys.PrefixByte{nkeys.PrefixByteAccount, nkeys.PrefixByteUser}
+	case RolePolicy:
+		return []nkeys.PrefixByte{nkeys.PrefixByteAccount}
 	}
 	return nil
 }
