@@ -105,6 +105,7 @@ type inForce struct {
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
 	damage   damageState
 	seen     admission.Seen // signed ephemeral events
+	policies
 }
 
 // part is something that was started and must be stopped.
@@ -180,6 +181,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
 		{"logs", func(_ context.Context, m *material) error { return startLogs(up, m) }},
 		{"admin", up.startAdmin},
+		{"policy", func(ctx context.Context, _ *material) error { return startPolicy(ctx, up) }},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},

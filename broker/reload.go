@@ -146,6 +146,7 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 		b.material.Store(m)
 		b.chain.Store(chain)
 		b.gate.Reload(m.policy)
+		m.counts.Forget()
 		b.logs.Load().Set(loggedStreams(m.policy))
 		if m.ring.Version() != old.ring.Version() && b.admin != nil {
 			admin.RingChanged(b.admin)
@@ -164,7 +165,7 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 
 // prepare reads and checks everything and changes nothing.
 func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admission.Chain, error) {
-	m := &material{loaded: time.Now()}
+	m := &material{loaded: time.Now(), counts: old.counts, applied: b.wanted(old)}
 	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
 		return nil, nil, err
 	}
@@ -175,7 +176,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 		return nil, nil, err
 	}
 	m.accounts = old.accounts
-	if m.policyChanged(old) {
+	if m.storesChange(old) {
 		var err error
 		if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
 			return nil, nil, err
@@ -195,7 +196,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 // policy nothing is asked of the store: a node that has lost the others must be able to
 // take new keys.
 func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
-	if !m.policyChanged(old) {
+	if !m.storesChange(old) {
 		return b.cert.Reload()
 	}
 	if !slices.Equal(m.accounts, old.accounts) {

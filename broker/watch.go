@@ -52,6 +52,9 @@ func watch(files []string, changed func(), failed func(error)) (*watcher, error)
 // set replaces the watched files. Folders that were watched stay so: their other
 // files are ignored.
 func (w *watcher) set(files []string) error {
+	if w == nil {
+		return nil // it is started later, with the files of then
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.names = map[string]bool{}

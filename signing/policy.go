@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signetbus/signet/signing/internal/dsse"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -16,7 +17,7 @@ const PolicyType = "application/vnd.signet.policy.v1+json"
 
 // Limits of a version of the policy.
 const (
-	MaxPolicyBytes     = 480 << 10 // of the envelope: the files are compressed in it
+	MaxPolicyBytes     = 448 << 10 // of the envelope: the files are compressed in it
 	MaxPolicyNoteBytes = 256
 	MaxPolicyVersion   = 1<<53 - 1 // every JSON reader holds it exactly
 )
@@ -123,4 +124,22 @@ func decodePolicy(payload []byte) (*PolicyVersion, error) {
 		return nil, fmt.Errorf("%w: the payload is not in the layout of docs/spec/policy.md", ErrPolicy)
 	}
 	return v, nil
+}
+
+// PeekPolicy reads a version of the policy without asking who signed it: for a copy that
+// was verified when it was put away, and whose key the keyring may have lost since.
+//
+// Errors: ErrPolicy, ErrStatement.
+func PeekPolicy(doc []byte) (*PolicyVersion, error) {
+	if len(doc) > MaxPolicyBytes {
+		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrPolicy, len(doc), MaxPolicyBytes)
+	}
+	env, err := dsse.Parse(doc)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStatement, err)
+	}
+	if env.PayloadType != PolicyType {
+		return nil, fmt.Errorf("%w: payload type %q", ErrPolicy, env.PayloadType)
+	}
+	return decodePolicy(env.Payload)
 }

@@ -45,7 +45,10 @@ type Config struct {
 	// Judge says whether a principal could publish an event, and what of its schema it
 	// violates.
 	Judge func(p *policy.Principal, subject string, event []byte) (acl.Explanation, []wire.Violation)
-	Trail *audit.Trail
+	// Policies serves the policy as a whole; nil: it is not served.
+	Policies Policies
+	Started  time.Time // this process; what it counts begins then
+	Trail    *audit.Trail
 	// Recording puts calls on record and reads the records; nil: nothing is.
 	Recording *Recording
 	Letters   Letters
@@ -97,6 +100,12 @@ var handlers = map[string]handler{
 	adminapi.SubjectPolicyCheck:     (*Service).policyCheck,
 	adminapi.SubjectPolicyCanI:      (*Service).policyCanI,
 	adminapi.SubjectPolicyExplain:   (*Service).policyExplain,
+	adminapi.SubjectPolicyShow:      policies(false, policyShow),
+	adminapi.SubjectPolicyPlan:      policies(false, policyPlan),
+	adminapi.SubjectPolicyPut:       policies(true, policyPut),
+	adminapi.SubjectPolicyHistory:   policies(true, policyHistory),
+	adminapi.SubjectPolicyGet:       policies(true, policyGet),
+	adminapi.SubjectPolicyUsage:     policyUsage,
 	adminapi.SubjectDLQLs:           (*Service).dlqLs,
 	adminapi.SubjectDLQShow:         (*Service).dlqShow,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,

@@ -181,8 +181,8 @@ func describe(v any, leaveOut ...string) string {
 	return strings.Join(words, ", ")
 }
 
-// nobody may do nothing, and publish no type.
-var nobody = Principal{Tenant: &Tenant{}, Grants: Grants{Types: newNameGrants([]Grant{{Verb: VerbType}}, true)}}
+// nobody may do nothing.
+var nobody = Principal{Tenant: &Tenant{}}
 
 // comparePrincipal compares what a principal may do; either may be nil. One that is
 // disabled may do nothing.
@@ -241,7 +241,7 @@ func compareGrants(tenant, full string, was, is *Grants) []Change {
 		seen := map[string]bool{}
 		for i := range from {
 			g := &from[i]
-			if g.Pattern == "" && g.Verb == VerbType || seen[g.Pattern] || covered(g.Pattern) {
+			if seen[g.Pattern] || covered(g.Pattern) {
 				continue
 			}
 			seen[g.Pattern] = true
@@ -267,7 +267,11 @@ func compareGrants(tenant, full string, was, is *Grants) []Change {
 	subjects(&was.Consumers, &is.Consumers)
 	byName(&was.Headers, &is.Headers)
 	byName(&was.Sources, &is.Sources)
-	byName(everyType(&was.Types), everyType(&is.Types))
+	if was == &nobody.Grants || is == &nobody.Grants {
+		byName(&was.Types, &is.Types) // what is not granted by name goes without saying
+	} else {
+		byName(everyType(&was.Types), everyType(&is.Types))
+	}
 	byName(&was.KVRead, &is.KVRead)
 	byName(&was.KVWrite, &is.KVWrite)
 	byName(&was.ObjectRead, &is.ObjectRead)

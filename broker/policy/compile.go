@@ -180,7 +180,7 @@ func appendFilled(to, list []Grant, p *Principal, until time.Time, set *Set) []G
 	for i := range list {
 		g := list[i]
 		// The line of the policy is what counts, whoever has it.
-		g.Used = set.counts.of(p.Tenant.Name, g.Rule, g.Pattern)
+		g.Used, g.Written = set.counts.of(p.Tenant.Name, g.Rule, g.Pattern), g.Pattern
 		if isTemplate(g.Pattern) {
 			g.Pattern = fill(g.Pattern, p.Tenant.Name, p.Name)
 		}

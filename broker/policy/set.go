@@ -303,6 +303,7 @@ type Grants struct {
 type Grant struct {
 	Verb    string // "publish", "subscribe", "call", ...
 	Pattern string
+	Written string // the pattern as it stands in the policy, with its templates
 	Rule    string // "role order-writer/publish[1]" or "principal checkout/publish[0]"
 	// Until is when the grant lapses; zero: never. A Set has none that had lapsed when it
 	// was compiled, but in Principal.Lapsed.

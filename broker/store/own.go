@@ -22,7 +22,14 @@ const (
 	// StreamKeys has the keyrings that were pushed, the latest few of each subject.
 	StreamKeys   = "KEYS"
 	SubjectsKeys = "keys.>"
+	// StreamPolicy has the versions of the policy that were applied, the last
+	// PolicyHistory of them.
+	StreamPolicy   = "POLICY"
+	SubjectsPolicy = "policy.>"
 )
+
+// PolicyHistory is how many versions of the policy are kept.
+const PolicyHistory = 16
 
 // Sizes of the broker's own streams in bytes. Those that grow with the policy only ever
 // grow: nodes that have different policies for a while would else undo each other's work.
@@ -36,6 +43,7 @@ const (
 	logShare    = 8 // of maxBytes, beside it
 	keysBytes   = 16 << 20
 	keysHistory = 4
+	policyBytes = 8 << 20 // of PolicyHistory versions as large as they may be
 )
 
 // AuditSystemBytes is the share of StreamAudit of the broker's own trail: half of what
@@ -62,7 +70,10 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 	rings := safe(StreamKeys, keysBytes, SubjectsKeys)
 	rings.Duplicates = bucketWindow
 	rings.MaxMsgsPerSubject = keysHistory
-	return replicated([]jetstream.StreamConfig{records, tiles, rings}, nodes)
+	versions := safe(StreamPolicy, policyBytes, SubjectsPolicy)
+	versions.Duplicates = bucketWindow
+	versions.MaxMsgsPerSubject = PolicyHistory
+	return replicated([]jetstream.StreamConfig{records, tiles, rings, versions}, nodes)
 }
 
 // OwnNodeBytes is NodeBytes of the broker's own account.

@@ -22,8 +22,9 @@ import (
 )
 
 func policyCommand(a *app) *cobra.Command {
-	return parent("policy", "check a policy, ask what it allows", "  signet policy check policy.yaml\n  signet policy can-i publish orders.created --as checkout",
-		policyCheckCommand(a), policyCanICommand(a))
+	return parent("policy", "check, plan and apply a policy, ask what it allows", "  signet policy check policy.yaml\n  signet policy can-i publish orders.created --as checkout",
+		policyCheckCommand(a), policyCanICommand(a), policyPlanCommand(a), policyApplyCommand(a), policyDiffCommand(a), policyHistoryCommand(a),
+		policyReleaseCommand(a), policyRollbackCommand(a), policyShowCommand(a), policyUnusedCommand(a))
 }
 
 func policyCheckCommand(a *app) *cobra.Command {

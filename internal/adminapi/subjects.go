@@ -70,7 +70,8 @@ func Subjects() []string {
 		SubjectKeysLs, SubjectKeysPut, SubjectKeysRing,
 		SubjectLogCheckpoint, SubjectLogConsistency, SubjectLogFind, SubjectLogLs,
 		SubjectLogPart, SubjectLogProve, SubjectLogRestart, SubjectLogVerify,
-		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
+		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain, SubjectPolicyGet, SubjectPolicyHistory,
+		SubjectPolicyPlan, SubjectPolicyPut, SubjectPolicyShow, SubjectPolicyUsage,
 		SubjectRefusalsLs,
 		SubjectStatusConsumers, SubjectStatusGet,
 	}

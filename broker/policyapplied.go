@@ -1,0 +1,254 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/schema"
+	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// Where the policy comes from. While nobody has applied one, every node has that of its
+// own files. The first version that is applied, signed by a key of the role policy,
+// takes their place on all nodes; from then on the files are not read, whatever stands in
+// them, until a signed version says that they hold again. Each node keeps the version in
+// force on its disk, so that it has it without the others.
+
+// appliedPolicy is a version of the policy as it was signed. It does not change.
+type appliedPolicy struct {
+	signing.PolicyVersion
+	doc []byte
+	key keyring.Key // that signed it; the zero Key where that was not asked
+}
+
+// version is 0 for none.
+func (a *appliedPolicy) version() uint64 {
+	if a == nil {
+		return 0
+	}
+	return a.Version
+}
+
+// holds reports whether the policy is in it, not in the files.
+func (a *appliedPolicy) holds() bool { return a != nil && a.Digest != "" }
+
+// policies is what the broker has of applied policies beside the one in force.
+type policies struct {
+	taking sync.Mutex                    // one version is being put in force; held over Broker.reload
+	next   atomic.Pointer[appliedPolicy] // that the next reload goes by; nil: the one in force
+}
+
+// wanted is what a reload goes by.
+func (p *policies) wanted(inForce *material) *appliedPolicy {
+	if next := p.next.Load(); next.version() > inForce.applied.version() {
+		return next
+	}
+	return inForce.applied
+}
+
+// appliedFile is where a node keeps the version in force.
+func appliedFile(cfg *Config) string { return filepath.Join(cfg.State, "policy.json") }
+
+// errPolicyBroker: a version was signed for another cluster or broker.
+var errPolicyBroker = errors.New("broker: the policy was signed for another broker")
+
+// policyName is the name that a version of the policy is signed for.
+func policyName(cfg *Config) string {
+	if cfg.Cluster != nil {
+		return cfg.Cluster.Name
+	}
+	return cfg.Name
+}
+
+// openPolicy verifies a version of the policy.
+//
+// Errors: those of signing.VerifyPolicy, errPolicyBroker.
+func openPolicy(cfg *Config, doc []byte, ring *keyring.Ring) (*appliedPolicy, error) {
+	v, key, err := signing.VerifyPolicy(doc, ring)
+	if err != nil {
+		return nil, err
+	}
+	if v.Broker != policyName(cfg) {
+		return nil, fmt.Errorf("%w: %q, this is %q", errPolicyBroker, v.Broker, policyName(cfg))
+	}
+	return &appliedPolicy{PolicyVersion: *v, doc: bytes.Clone(doc), key: key}, nil
+}
+
+// findApplied reads the version that was in force when this node ran last. It was
+// verified then; that its key has left the keyring since does not undo it, that the key
+// is revoked for the time in which it signed does.
+func (m *material) findApplied(cfg *Config) error {
+	name := appliedFile(cfg)
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode().Perm()&0o022 != 0 {
+		err = fmt.Errorf("the group or others may write it (mode %04o): chmod go-w", info.Mode().Perm())
+	}
+	var doc []byte
+	if err == nil {
+		doc, err = os.ReadFile(name)
+	}
+	if err == nil && m.ring != nil {
+		m.applied, err = openPolicy(cfg, doc, m.ring)
+	}
+	if errors.Is(err, signing.ErrUnknownKey) {
+		var v *signing.PolicyVersion
+		if v, err = signing.PeekPolicy(doc); err == nil {
+			m.applied = &appliedPolicy{PolicyVersion: *v, doc: doc}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("broker: the applied policy in %s: %w; if it cannot be repaired, remove the file: the node then begins with its policy files and takes the version that the cluster keeps", name, err)
+	}
+	return nil
+}
+
+// readPolicy reads the policy that is to be in force: the applied one, else the files.
+func (m *material) readPolicy(cfg *Config) (*policy.Bundle, error) {
+	if !m.applied.holds() {
+		return policy.Load(cfg.Policy)
+	}
+	files, err := policy.Unpack(m.applied.Files)
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := policy.ParseFiles(files)
+	if err == nil && bundle.Digest() != m.applied.Digest {
+		err = fmt.Errorf("broker: version %d of the policy says that it is %s, and is %s", m.applied.Version, m.applied.Digest, bundle.Digest())
+	}
+	return bundle, err
+}
+
+// errOlder: another version of the policy is in force that is as high or higher.
+var errOlder = errors.New("broker: an older version of the policy")
+
+// takePolicy verifies a version of the policy and puts it in force, if it is higher than
+// the one in force; that one itself is no fault.
+//
+// Errors: those of openPolicy, errOlder, ErrNotReady, and what a reload says.
+func takePolicy(ctx context.Context, b *Broker, doc []byte) error {
+	b.taking.Lock()
+	defer b.taking.Unlock()
+	old := b.material.Load()
+	a, err := openPolicy(&b.cfg, doc, old.ring)
+	switch {
+	case err != nil:
+		return err
+	case bytes.Equal(doc, old.applied.document()):
+		return nil
+	case a.Version <= old.applied.version():
+		return fmt.Errorf("%w: version %d was offered, %d is in force", errOlder, a.Version, old.applied.version())
+	}
+	b.next.Store(a)
+	defer b.next.Store(nil)
+	if err := reloadAt(ctx, b); err != nil && !errors.Is(err, errInForce) {
+		return err
+	}
+	// It is in force: the others have it, and it may revoke somebody.
+	if err := write(appliedFile(&b.cfg), a.doc, 0o600); err != nil {
+		b.log.Error().Err(err).Msg("the policy that was applied is in force, and could not be kept on disk: after a restart the one of before counts until another node is heard")
+	}
+	b.log.Info().Uint64("version", a.Version).Str("policy", b.Policy().Digest()).Str("by", a.By).Bool("from files", !a.holds()).Msg("policy applied")
+	return nil
+}
+
+func (a *appliedPolicy) document() []byte {
+	if a == nil {
+		return nil
+	}
+	return a.doc
+}
+
+// reloadAt is Broker.Reload, also before the gate is open.
+func reloadAt(ctx context.Context, b *Broker) error {
+	if phase(b.phase.Load()) != phaseStarting {
+		return b.Reload(ctx)
+	}
+	b.reload.Lock()
+	defer b.reload.Unlock()
+	old := b.material.Load()
+	err := b.reloadLocked(ctx, old)
+	b.reloaded(old, b.material.Load(), err)
+	return err
+}
+
+// lapse puts in force that the time of some grants is over. It reads no file and asks
+// nothing of the store: what is over is over also where those are broken.
+func lapse(ctx context.Context, b *Broker, now time.Time) {
+	b.reload.Lock()
+	defer b.reload.Unlock()
+	old := b.material.Load()
+	if next := old.policy.NextLapse(); next.IsZero() || now.Before(next) {
+		return
+	}
+	m := *old
+	var err error
+	if m.policy, err = policy.CompileAt(old.bundle, now, old.counts); err == nil {
+		m.adopt(old)
+		err = putLapsed(b, &m, old)
+	}
+	if err == nil {
+		err = revokeConsumers(ctx, b, m.policy)
+	}
+	b.reloaded(old, b.material.Load(), err)
+	if err != nil {
+		b.log.Error().Err(err).Msg("grants have lapsed, and not everything could be taken away")
+		return
+	}
+	b.log.Info().Int("lapsed", m.policy.Lapsed()).Str("policy", m.policy.Digest()).Msg("grants have lapsed")
+}
+
+func putLapsed(b *Broker, m, old *material) error {
+	chain, err := b.newChain(m)
+	if err != nil {
+		return err
+	}
+	return putInForce(b, m, old, chain)
+}
+
+// adopt takes over the schemas of old, whose policy has the same text.
+func (m *material) adopt(old *material) {
+	type key struct {
+		tenant, name string
+		version      int
+	}
+	have := map[key]*policy.SchemaDoc{}
+	each := func(set *policy.Set, do func(k key, d *policy.SchemaDoc)) {
+		for _, t := range set.Tenants() {
+			for i := range t.Schemas {
+				d := &t.Schemas[i]
+				do(key{t.Name, d.Name, d.Version}, d)
+			}
+		}
+	}
+	each(old.policy, func(k key, d *policy.SchemaDoc) { have[k] = d })
+	validators := m.validators
+	m.validators = make(map[*policy.SchemaDoc]schema.Validator, len(have))
+	each(m.policy, func(k key, d *policy.SchemaDoc) { m.validators[d] = validators[have[k]] })
+}
+
+// refusePolicy tells an administrator what is wrong with a version of the policy.
+func refusePolicy(err error) error {
+	var r *wire.Refusal
+	switch {
+	case errors.As(err, &r):
+		return err
+	case errors.Is(err, ErrNotReady):
+		return wire.Refuse(wire.CodeUnavailable, "policy", err.Error())
+	}
+	return wire.Refuse(wire.CodeConflict, "policy", strings.ReplaceAll(err.Error(), "\n", "; "))
+}
