@@ -46,8 +46,13 @@ func packed(t testing.TB, text []byte) (digest string, files []byte) {
 
 // applier applies policies as shop/root.
 type applier struct {
-	*admin.API
+	admin.Policy
+	api    *admin.API
 	signer *signing.Signer
+}
+
+func newApplierOf(api *admin.API, signer *signing.Signer) *applier {
+	return &applier{admin.PolicyOf(api), api, signer}
 }
 
 func newApplier(t testing.TB, b *brokertest.Broker) *applier {
@@ -56,13 +61,13 @@ func newApplier(t testing.TB, b *brokertest.Broker) *applier {
 	b.ChangeKeyring(func(keys []keyring.Key) []keyring.Key { return append(keys, key) })
 	c := b.Client("root")
 	t.Cleanup(func() { c.Close() })
-	return &applier{admin.New(c), signer}
+	return newApplierOf(admin.New(c), signer)
 }
 
 // next is the next version, with the policy, as of now.
 func (a *applier) next(t testing.TB, text []byte, changes ...func(*signing.PolicyVersion)) signing.PolicyVersion {
 	t.Helper()
-	shown := must(a.PolicyShow(within(t)))(t)
+	shown := must(a.Show(within(t)))(t)
 	v := signing.PolicyVersion{
 		Version: shown.Applied.Version + 1, Broker: shown.Broker, Before: shown.Digest, By: "shop/root", Time: time.Now().UTC().Truncate(time.Second),
 	}
@@ -77,7 +82,7 @@ func (a *applier) next(t testing.TB, text []byte, changes ...func(*signing.Polic
 
 func (a *applier) put(t testing.TB, v signing.PolicyVersion) (*admin.PolicyPut, error) {
 	t.Helper()
-	return a.PutPolicy(within(t), must(a.signer.SignPolicy(v))(t), false)
+	return a.Put(within(t), must(a.signer.SignPolicy(v))(t), false)
 }
 
 func (a *applier) apply(t testing.TB, text []byte) *admin.PolicyPut {
@@ -106,7 +111,7 @@ func TestPolicyApply(t *testing.T) {
 	narrow.publish(t, "orders.us.x", "still granted")
 	check(t, os.WriteFile(b.State.Policy, []byte("no policy"), 0o600))
 	check(t, b.Reload(within(t)))
-	if s := must(a.PolicyShow(within(t)))(t); s.Files || s.Applied.Version != 1 || s.Applied.By != "shop/root" || len(s.Tenants) != 2 {
+	if s := must(a.Show(within(t)))(t); s.Files || s.Applied.Version != 1 || s.Applied.By != "shop/root" || len(s.Tenants) != 2 {
 		t.Errorf("got %+v", s)
 	}
 
@@ -114,7 +119,7 @@ func TestPolicyApply(t *testing.T) {
 	b = brokertest.New(t, brokertest.Options{Policy: appliedPolicy, Dir: b.State.Dir, Change: func(c *broker.Config) { quickDrain(c); c.Listen = b.Addr().String() }})
 	c := b.Client("root")
 	defer c.Close()
-	a.API = admin.New(c)
+	*a = *newApplierOf(admin.New(c), a.signer)
 	if b.Policy().Digest() != put.Digest {
 		t.Fatalf("after a restart %s is in force, want %s", b.Policy().Digest(), put.Digest)
 	}
@@ -127,11 +132,11 @@ func TestPolicyApply(t *testing.T) {
 		t.Fatalf("got %+v", put)
 	}
 	narrow.denied(t, "orders.us.x", "x", wire.CodePublishDenied)
-	list := must(a.PolicyHistory(within(t)))(t)
+	list := must(a.History(within(t)))(t)
 	if len(list) != 2 || list[0].Version != 2 || list[1].Digest != put.Digest || list[0].Before != put.Digest || list[1].Before != files {
 		t.Fatalf("history %+v", list)
 	}
-	first := must(signing.PeekPolicy(must(a.PolicyGet(within(t), 1))(t)))(t)
+	first := must(signing.PeekPolicy(must(a.Get(within(t), 1))(t)))(t)
 	if put := must(a.put(t, a.next(t, nil, func(v *signing.PolicyVersion) { v.Digest, v.Files = first.Digest, first.Files })))(t); put.Version != 3 {
 		t.Fatalf("got %+v", put)
 	}
@@ -143,7 +148,7 @@ func TestPolicyApply(t *testing.T) {
 		t.Fatalf("got %+v", put)
 	}
 	narrow.denied(t, "orders.us.x", "x", wire.CodePublishDenied)
-	if s := must(a.PolicyShow(within(t)))(t); !s.Files || s.Applied.Version != 4 {
+	if s := must(a.Show(within(t)))(t); !s.Files || s.Applied.Version != 4 {
 		t.Errorf("got %+v", s)
 	}
 	reload(t, b, edit(t, appliedPolicy, "publish: [orders.eu.>]", "publish: [orders.eu.>, orders.us.>]"))
@@ -152,7 +157,7 @@ func TestPolicyApply(t *testing.T) {
 	var applied []auditlog.Entry
 	eventually(t, "the record of each version", func() bool {
 		applied = applied[:0]
-		page := must(a.Audit(within(t), admin.AuditQuery{Kind: string(auditlog.KindPolicy), Limit: admin.MaxListLimit}, 0))(t)
+		page := must(a.api.Audit(within(t), admin.AuditQuery{Kind: string(auditlog.KindPolicy), Limit: admin.MaxListLimit}, 0))(t)
 		for _, line := range page.Records {
 			r := must(auditlog.Decode(line))(t)
 			if r.Who == "shop/root" {
@@ -225,7 +230,7 @@ func TestPolicyApplyRefused(t *testing.T) {
 			if tt.doc != nil {
 				doc = tt.doc(doc)
 			}
-			_, err := a.PutPolicy(within(t), doc, false)
+			_, err := a.Put(within(t), doc, false)
 			if !errors.Is(err, client.ErrConflict) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want a conflict with %q", err, tt.want)
 			}
@@ -238,14 +243,14 @@ func TestPolicyApplyRefused(t *testing.T) {
 		c := b.Client("boss")
 		defer c.Close()
 		doc := must(other.SignPolicy(a.next(t, text, func(v *signing.PolicyVersion) { v.By = "mill/boss" })))(t)
-		if _, err := admin.New(c).PutPolicy(within(t), doc, false); !errors.Is(err, client.ErrDenied) || !strings.Contains(err.Error(), "cluster") {
+		if _, err := admin.PolicyOf(admin.New(c)).Put(within(t), doc, false); !errors.Is(err, client.ErrDenied) || !strings.Contains(err.Error(), "cluster") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("the same twice", func(t *testing.T) {
 		doc := must(a.signer.SignPolicy(a.next(t, text)))(t)
-		must(a.PutPolicy(within(t), doc, false))(t)
-		if _, err := a.PutPolicy(within(t), doc, false); !errors.Is(err, client.ErrConflict) {
+		must(a.Put(within(t), doc, false))(t)
+		if _, err := a.Put(within(t), doc, false); !errors.Is(err, client.ErrConflict) {
 			t.Errorf("a replay is taken: %v", err)
 		}
 	})
@@ -276,7 +281,7 @@ func TestPolicyPlan(t *testing.T) {
 		text = edit(t, text, e[0], e[1])
 	}
 	_, files := packed(t, render(t, b, text))
-	plan := must(a.PolicyPlan(within(t), admin.PolicyPlanRequest{Files: files, Hours: 1}))(t)
+	plan := must(a.Plan(within(t), admin.PolicyPlanRequest{Files: files, Hours: 1}))(t)
 	if len(plan.Faults) > 0 || plan.InForce != before || plan.Digest == before || b.Policy().Digest() != before {
 		t.Fatalf("got %+v", plan)
 	}
@@ -309,14 +314,14 @@ func TestPolicyPlan(t *testing.T) {
 	}
 	// The policy in force refuses none of them.
 	_, same := packed(t, render(t, b, appliedPolicy))
-	if plan := must(a.PolicyPlan(within(t), admin.PolicyPlanRequest{Files: same, Hours: 1}))(t); len(plan.Changes) != 0 || plan.Replay.Refused != 0 || plan.Replay.Events != 5 {
+	if plan := must(a.Plan(within(t), admin.PolicyPlanRequest{Files: same, Hours: 1}))(t); len(plan.Changes) != 0 || plan.Replay.Refused != 0 || plan.Replay.Events != 5 {
 		t.Errorf("got %+v %+v", plan, plan.Replay)
 	}
 
 	c := b.Client("boss")
 	defer c.Close()
-	boss := admin.New(c)
-	plan = must(boss.PolicyPlan(within(t), admin.PolicyPlanRequest{Files: files, Hours: 1}))(t)
+	boss := admin.PolicyOf(admin.New(c))
+	plan = must(boss.Plan(within(t), admin.PolicyPlanRequest{Files: files, Hours: 1}))(t)
 	if !plan.Partial || len(plan.Changes) != 2 || plan.Replay.Events != 3 {
 		t.Errorf("the plan of another tenant shows: %+v %+v", plan, plan.Replay)
 	}
@@ -325,10 +330,10 @@ func TestPolicyPlan(t *testing.T) {
 			t.Errorf("boss sees %s", x.Text)
 		}
 	}
-	if _, err := boss.PolicyHistory(within(t)); !errors.Is(err, client.ErrDenied) {
+	if _, err := boss.History(within(t)); !errors.Is(err, client.ErrDenied) {
 		t.Errorf("history of all tenants for one: %v", err)
 	}
-	if plan := must(a.PolicyPlan(within(t), admin.PolicyPlanRequest{Files: must(policy.Pack([]policy.File{{Name: "p.yaml", Text: []byte("tenant: shop\nbogus: 1\n")}}))(t)}))(t); len(plan.Faults) != 1 || plan.Faults[0].Line != 2 {
+	if plan := must(a.Plan(within(t), admin.PolicyPlanRequest{Files: must(policy.Pack([]policy.File{{Name: "p.yaml", Text: []byte("tenant: shop\nbogus: 1\n")}}))(t)}))(t); len(plan.Faults) != 1 || plan.Faults[0].Line != 2 {
 		t.Errorf("faults %+v", plan.Faults)
 	}
 }

@@ -213,6 +213,11 @@ func lastPolicy(ctx context.Context, b *Broker) (js jetstream.JetStream, kept ke
 //
 // Errors: errPolicyTaken; anything else says that the store does not answer now.
 func keepPolicy(ctx context.Context, b *Broker, a *appliedPolicy) error {
+	if b.nodes != nil {
+		if err := b.server.Cluster().Quorum(); err != nil {
+			return err // at once: a revocation does not wait for what cannot come
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, policyStoring)
 	defer cancel()
 	js, kept, err := lastPolicy(ctx, b)

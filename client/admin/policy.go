@@ -30,48 +30,55 @@ type (
 	GrantUse = adminapi.GrantUse
 )
 
-// PolicyShow says which policy is in force, and where it comes from.
-func (a *API) PolicyShow(ctx context.Context) (*PolicyShow, error) {
-	return call[PolicyShow](ctx, a, adminapi.SubjectPolicyShow, nil)
+// Policy asks about the policy as a whole. Grant: admin policy, and cluster where there are
+// several tenants.
+type Policy struct{ a *API }
+
+// PolicyOf returns the calls about the policy as a whole.
+func PolicyOf(a *API) Policy { return Policy{a} }
+
+// Show says which policy is in force, and where it comes from.
+func (p Policy) Show(ctx context.Context) (*PolicyShow, error) {
+	return call[PolicyShow](ctx, p.a, adminapi.SubjectPolicyShow, nil)
 }
 
-// PolicyPlan says what a policy would change. Nothing is applied. Faults in the answer
+// Plan says what a policy would change. Nothing is applied. Faults in the answer
 // say that it is no valid policy. A replay may take half a minute.
-func (a *API) PolicyPlan(ctx context.Context, q PolicyPlanRequest) (*PolicyPlan, error) {
-	return call[PolicyPlan](ctx, a, adminapi.SubjectPolicyPlan, q)
+func (p Policy) Plan(ctx context.Context, q PolicyPlanRequest) (*PolicyPlan, error) {
+	return call[PolicyPlan](ctx, p.a, adminapi.SubjectPolicyPlan, q)
 }
 
-// PutPolicy applies a signed version of the policy (signing.SignPolicy) at all nodes.
+// Put applies a signed version of the policy (signing.SignPolicy) at all nodes.
 // lockOut says that the caller is meant to lose the right to apply policies.
 //
 // Errors: client.ErrConflict says why it may not be applied: another one was applied
 // meanwhile, it was signed for another policy or broker, too long ago, by another key.
-func (a *API) PutPolicy(ctx context.Context, document []byte, lockOut bool) (*PolicyPut, error) {
-	return call[PolicyPut](ctx, a, adminapi.SubjectPolicyPut, adminapi.PolicyPutRequest{Document: document, LockOut: lockOut})
+func (p Policy) Put(ctx context.Context, document []byte, lockOut bool) (*PolicyPut, error) {
+	return call[PolicyPut](ctx, p.a, adminapi.SubjectPolicyPut, adminapi.PolicyPutRequest{Document: document, LockOut: lockOut})
 }
 
-// PolicyHistory returns the versions that the broker keeps, newest first.
-func (a *API) PolicyHistory(ctx context.Context) ([]PolicyVersion, error) {
-	h, err := call[adminapi.PolicyHistory](ctx, a, adminapi.SubjectPolicyHistory, nil)
+// History returns the versions that the broker keeps, newest first.
+func (p Policy) History(ctx context.Context) ([]PolicyVersion, error) {
+	h, err := call[adminapi.PolicyHistory](ctx, p.a, adminapi.SubjectPolicyHistory, nil)
 	if err != nil {
 		return nil, err
 	}
 	return h.Versions, nil
 }
 
-// PolicyGet returns the signed document of a version that is kept.
+// Get returns the signed document of a version that is kept.
 //
 // Errors: client.ErrNotFound.
-func (a *API) PolicyGet(ctx context.Context, version uint64) ([]byte, error) {
-	g, err := call[adminapi.PolicyGet](ctx, a, adminapi.SubjectPolicyGet, adminapi.PolicyGetRequest{Version: version})
+func (p Policy) Get(ctx context.Context, version uint64) ([]byte, error) {
+	g, err := call[adminapi.PolicyGet](ctx, p.a, adminapi.SubjectPolicyGet, adminapi.PolicyGetRequest{Version: version})
 	if err != nil {
 		return nil, err
 	}
 	return g.Document, nil
 }
 
-// PolicyUsage returns how often the grants of the caller's tenant were used since the
+// Usage returns how often the grants of the caller's tenant were used since the
 // nodes began.
-func (a *API) PolicyUsage(ctx context.Context) (*PolicyUsage, error) {
-	return call[PolicyUsage](ctx, a, adminapi.SubjectPolicyUsage, nil)
+func (p Policy) Usage(ctx context.Context) (*PolicyUsage, error) {
+	return call[PolicyUsage](ctx, p.a, adminapi.SubjectPolicyUsage, nil)
 }

@@ -72,7 +72,7 @@ func policyRollbackCommand(a *app) *cobra.Command {
 			}
 			var v *signing.PolicyVersion
 			err = a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				doc, err := api.PolicyGet(ctx, n)
+				doc, err := admin.PolicyOf(api).Get(ctx, n)
 				if err == nil {
 					v, err = signing.PeekPolicy(doc) // what is in it is judged when it is signed anew
 				}
@@ -137,7 +137,7 @@ func signAndPut(ctx context.Context, a *app, f *applyFlags, digest string, packe
 		if err != nil {
 			return err
 		}
-		shown, err := api.PolicyShow(ctx)
+		shown, err := admin.PolicyOf(api).Show(ctx)
 		if err != nil {
 			return err
 		}
@@ -146,7 +146,7 @@ func signAndPut(ctx context.Context, a *app, f *applyFlags, digest string, packe
 			return nil
 		}
 		if plan != nil {
-			p, err := api.PolicyPlan(ctx, *plan)
+			p, err := admin.PolicyOf(api).Plan(ctx, *plan)
 			if err != nil {
 				return err
 			}
@@ -164,7 +164,7 @@ func signAndPut(ctx context.Context, a *app, f *applyFlags, digest string, packe
 		if err != nil {
 			return &usageError{msg: err.Error()}
 		}
-		put, err := api.PutPolicy(ctx, doc, f.lockOut)
+		put, err := admin.PolicyOf(api).Put(ctx, doc, f.lockOut)
 		if err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func policyShowCommand(a *app) *cobra.Command {
 		Example: "  signet policy show\n  signet policy show --out in-force/",
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				shown, err := api.PolicyShow(ctx)
+				shown, err := admin.PolicyOf(api).Show(ctx)
 				if err != nil {
 					return err
 				}
@@ -245,7 +245,7 @@ func writeVersion(ctx context.Context, a *app, api *admin.API, s *admin.PolicySh
 	if s.Files {
 		return &usageError{msg: "the policy comes from the policy files of the node, which the broker does not give away"}
 	}
-	doc, err := api.PolicyGet(ctx, s.Applied.Version)
+	doc, err := admin.PolicyOf(api).Get(ctx, s.Applied.Version)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func showPlan(ctx context.Context, a *app, q admin.PolicyPlanRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, max(planLimit, a.timeout))
 	defer cancel()
 	return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-		p, err := api.PolicyPlan(ctx, q)
+		p, err := admin.PolicyOf(api).Plan(ctx, q)
 		if err != nil {
 			return err
 		}
@@ -132,7 +132,7 @@ func policyHistoryCommand(a *app) *cobra.Command {
 		Example: "  signet policy history",
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				list, err := api.PolicyHistory(ctx)
+				list, err := admin.PolicyOf(api).History(ctx)
 				if err != nil {
 					return err
 				}
@@ -168,7 +168,7 @@ refused. Counts are kept in memory: the time since which they count is printed.`
 		Example: "  signet policy unused\n  signet policy unused --all -o json",
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				u, err := api.PolicyUsage(ctx)
+				u, err := admin.PolicyOf(api).Usage(ctx)
 				if err != nil {
 					return err
 				}
