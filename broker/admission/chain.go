@@ -140,6 +140,7 @@ type Session struct {
 	rejected Rejection
 	asked    bool // the publish under admission wants a signed acknowledgement
 	dry      bool // of a Judge: nothing is counted
+	plans    plan // of the publish under admission, if it is for later
 
 	*work // between Begin and Flush; nil otherwise
 }
@@ -285,10 +286,14 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return headerRefusal(err)
 	}
 	at := len(s.arena)
-	s.asked = false
+	s.asked, s.plans = false, plan{}
 	r := s.takeHeaders(rt)
 	if r == nil && s.asked {
-		r = mayAsk(rt, p)
+		r = mayAsk(s, rt, p)
+	}
+	as, planned := rt, p // a plan is judged as what it will be
+	if r == nil && s.plans.any() {
+		as, planned, r = planFor(s, rt, p)
 	}
 	if r != nil {
 		s.arena = s.arena[:at]
@@ -318,7 +323,11 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	if s.now.Before(s.chain.cfg.NotBefore) || !s.now.Before(s.chain.cfg.NotAfter) {
 		return wire.Refuse(wire.CodeUnavailable, ruleAttestationKey, "the broker's attestation key is not valid now")
 	}
-	return s.admitEvent(rt, p, extra)
+	r = s.admitEvent(as, planned, extra)
+	if r == nil && s.plans.any() {
+		s.ops[len(s.ops)-1].subject = p.Subject // the plan lies where the client put it
+	}
+	return r
 }
 
 // Flush attests the events of the batch, appends every accepted publish and frame

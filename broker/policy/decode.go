@@ -121,6 +121,11 @@ func (r *docReader) stream(_ int, n ast.Node) {
 		},
 		"unsafeSingleReplica": func(n ast.Node) { s.UnsafeSingleReplica = r.bool(n, "unsafeSingleReplica") },
 		"log":                 func(n ast.Node) { s.Log = r.bool(n, "log") },
+		"messageTTL":          func(n ast.Node) { s.MessageTTL = r.bool(n, "messageTTL") },
+		"atomicBatches":       func(n ast.Node) { s.AtomicBatches = r.bool(n, "atomicBatches") },
+		"fastBatches":         func(n ast.Node) { s.FastBatches = r.bool(n, "fastBatches") },
+		"unsafeRollup":        func(n ast.Node) { s.UnsafeRollup = r.bool(n, "unsafeRollup") },
+		"unsafeSchedules":     func(n ast.Node) { s.UnsafeSchedules = r.bool(n, "unsafeSchedules") },
 		"retention": func(n ast.Node) {
 			if v, ok := r.text(n, "retention"); ok && v != "limits" {
 				r.fault(n, "retention: %q is not in this release, only limits is", v)
@@ -130,6 +135,9 @@ func (r *docReader) stream(_ int, n ast.Node) {
 	r.need(n, "stream", seen, "name", "subjects", "maxBytes")
 	if s.UnsafeSingleReplica && s.Replicas > 1 {
 		r.fault(n, "stream: unsafeSingleReplica and replicas %d exclude each other", s.Replicas)
+	}
+	if s.Log && (s.MessageTTL || s.UnsafeRollup || s.UnsafeSchedules) {
+		r.fault(n, "stream: log: true excludes messageTTL, unsafeRollup and unsafeSchedules: what goes from the middle of a stream cannot be proven complete")
 	}
 	if seen["maxAge"] && s.MaxAge < s.DuplicateWindow {
 		r.fault(n, "stream: maxAge %s is less than duplicateWindow %s", s.MaxAge, s.DuplicateWindow)

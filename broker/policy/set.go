@@ -151,7 +151,17 @@ type Stream struct {
 	// Log keeps a transparency log of the stream (docs/spec/log.md). Default: none; it
 	// costs work and storage for every event.
 	Log bool
-	At  Position
+	// What the server takes on the stream beside plain events, of whoever has the right by
+	// the name of the header. None by default.
+	MessageTTL    bool // Nats-TTL: an event may go before its time
+	AtomicBatches bool // Nats-Batch-*: all of a batch or nothing
+	FastBatches   bool // FastBatch
+	// UnsafeRollup lets Nats-Rollup replace what is stored; the stream can be purged.
+	UnsafeRollup bool
+	// UnsafeSchedules lets Nats-Schedule publish later. The server makes of it that the
+	// oldest events go when the stream is full, and that it can be purged.
+	UnsafeSchedules bool
+	At              Position
 }
 
 // Bucket is one declared key-value or object bucket.
