@@ -28,6 +28,7 @@ type Source struct {
 type Bundle struct {
 	docs   []*document
 	digest string
+	valid  bool // it was validated when it was read, and does not change
 }
 
 // document is one YAML document, or what could be read of it.
@@ -150,6 +151,7 @@ func parseAll(sources []Source, open opener) (*Bundle, error) {
 		}
 	}
 	slices.Sort(lines)
+	b.valid = true
 	b.digest = sum([]byte(strings.Join(lines, "\n")))
 	return &b, nil
 }

@@ -38,7 +38,9 @@ func CompileAt(b *Bundle, now time.Time, counts *Counts) (*Set, error) {
 		counts = NewCounts()
 	}
 	var f faults
-	b.validate(&f)
+	if !b.valid {
+		b.validate(&f)
+	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}

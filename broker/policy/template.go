@@ -16,7 +16,7 @@ const (
 func isTemplate(pattern string) bool { return strings.ContainsAny(pattern, "{}") }
 
 func fill(pattern, tenant, principal string) string {
-	return strings.NewReplacer(templatePrincipal, principal, templateTenant, tenant).Replace(pattern)
+	return strings.ReplaceAll(strings.ReplaceAll(pattern, templatePrincipal, principal), templateTenant, tenant)
 }
 
 // templated lets a check of patterns take templates, too. What they are filled with is
