@@ -106,6 +106,18 @@ func TestClusterPolicyRevokes(t *testing.T) {
 			t.Fatalf("%s: the wider grant: %v", nodeName(i), err)
 		}
 	}
+	// What was used is counted where it was used, and added up over the nodes.
+	usage := must(root(1).Usage(within(t)))(t)
+	if len(usage.Without) > 0 {
+		t.Errorf("without %v", usage.Without)
+	}
+	for _, g := range usage.Grants {
+		want := map[string]uint64{"principal other/subscribe[0]": 3, "principal writer/publish[0]": 1, "principal reader/subscribe[0]": 0}
+		if n, ok := want[g.Rule]; ok && g.Count != n {
+			t.Errorf("%s %s: %d uses, want %d", g.Rule, g.Pattern, g.Count, n)
+		}
+	}
+
 	root(0).apply(t, renderMade(t, c.Nodes[0], clusterPolicyApplied))
 	for i, p := range others {
 		p.refused(t, wire.CodeSubscribeDenied)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 	"github.com/rs/zerolog"
 
@@ -410,4 +411,49 @@ func TestPolicyCache(t *testing.T) {
 	check(t, os.Chmod(file, 0o600))
 	check(t, os.WriteFile(file, good, 0o600))
 	check(t, must(broker.New(cfg, "test", zerolog.Nop()))(t).Check(within(t)))
+}
+
+// TestModeAuditLive: a principal in audit publishes and reads what nobody has granted,
+// through both locks, and is counted; back in enforce it may nothing, on the same
+// connection.
+func TestModeAuditLive(t *testing.T) {
+	audit := edit(t, shopPolicy, "  - {name: off, disabled", "  - {name: shadow, mode: audit, identities: [{nkey: '{{nkey \"shadow\"}}'}]}\n  - {name: off, disabled")
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy = audit })
+	p := connect(t, b, "shadow")
+	seq := p.publish(t, "orders.eu.x", "spared")
+	sub := must(p.SubscribeSync("telemetry.>"))(t)
+	check(t, p.Flush())
+	check(t, connect(t, b, "writer").Publish("telemetry.a", []byte("1")))
+	must(sub.NextMsg(patience))(t)
+	consumer := must(p.js(t).CreateConsumer(within(t), "ORDERS", jetstream.ConsumerConfig{FilterSubject: "orders.>"}))(t)
+	if m := must(consumer.Next(jetstream.FetchMaxWait(patience)))(t); m.Subject() != "orders.eu.x" {
+		t.Errorf("got %s", m.Subject())
+	}
+	p.denied(t, "rpc.billing.charge", "x", wire.CodeCallDenied)
+	p.denied(t, "undeclared.x", "x", wire.CodePublishDenied, wire.CodeSubjectUnknown)
+	p.denied(t, "$KV.settings.x", "x", wire.CodeBucketDenied)
+
+	c := b.Client("root")
+	defer c.Close()
+	u := must(admin.PolicyOf(admin.New(c)).Usage(within(t)))(t)
+	if len(u.Modes) != 1 || u.Modes[0].Rule != "principal shadow" || u.Modes[0].Mode != "audit" || u.Modes[0].Count < 3 {
+		t.Errorf("modes %+v, want at least a publish, a subscription and a consumer", u.Modes)
+	}
+	used := map[string]uint64{}
+	for _, g := range u.Grants {
+		used[g.Rule] += g.Count
+	}
+	if used["principal writer/publish[2]"] != 1 || used["principal payer/subscribe[0]"] != 0 || used["principal root/admin[2]"] == 0 {
+		t.Errorf("used %v", used)
+	}
+
+	reload(t, b, edit(t, audit, "mode: audit, ", ""))
+	p.denied(t, "orders.eu.x", "x", wire.CodePublishDenied)
+	p.refused(t, wire.CodeSubscribeDenied)
+	if _, err := p.js(t).CreateConsumer(within(t), "ORDERS", jetstream.ConsumerConfig{FilterSubject: "orders.>"}); err == nil {
+		t.Error("a consumer is made after the mode")
+	}
+	if seq != 1 || !p.IsConnected() {
+		t.Errorf("sequence %d, connected %v", seq, p.IsConnected())
+	}
 }

@@ -52,7 +52,9 @@ func (p policyAdmin) Put(ctx context.Context, q *adminapi.PolicyPutRequest, by s
 	if err != nil {
 		return nil, refusePolicy(err)
 	}
-	kept := keepPolicy(ctx, b, a)
+	decide, cancel := context.WithTimeout(ctx, policyDeciding)
+	kept := keepPolicy(decide, b, a)
+	cancel()
 	if errors.Is(kept, errPolicyTaken) {
 		return nil, refusePolicy(kept)
 	}

@@ -31,7 +31,10 @@ const (
 	policyPoll    = 5 * time.Second // between two questions to the other nodes
 	policyKeep    = time.Minute     // between two looks at what is kept
 	policyStoring = 5 * time.Second // bound of one of them
-	policyKept    = "policy.version"
+	// policyDeciding is how long whoever applies waits for the stream to decide between two:
+	// a revocation is to be in force within two seconds also where it cannot.
+	policyDeciding = 1500 * time.Millisecond
+	policyKept     = "policy.version"
 	// policyTaking bounds how long a node may be at putting a version in force. Where there
 	// is a new tenant it waits for the others; where not, it takes milliseconds.
 	policyTaking = peerWait + 10*time.Second
