@@ -252,3 +252,31 @@ func refusePolicy(err error) error {
 	}
 	return wire.Refuse(wire.CodeConflict, "policy", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
+
+// warnModes tells of rules that are not enforced: whoever tries one out must not forget it.
+func warnModes(b *Broker, set *policy.Set) {
+	var rules []string
+	note := func(t *policy.Tenant, rule string, m policy.Mode) {
+		if m != policy.ModeEnforce {
+			rules = append(rules, t.Name+": "+rule+" "+m.String())
+		}
+	}
+	for _, t := range set.Tenants() {
+		for _, p := range t.Principals() {
+			note(t, "principal "+p.Name, p.Mode)
+		}
+		for i := range t.Limits {
+			note(t, "limit "+t.Limits[i].Name, t.Limits[i].Mode)
+		}
+		for i := range t.Bindings {
+			note(t, t.Bindings[i].Rule, t.Bindings[i].Mode)
+		}
+		if r := t.Quota.Rate; r != nil {
+			note(t, r.Rule, r.Mode)
+		}
+	}
+	if len(rules) > 0 {
+		const most = 20
+		b.log.Warn().Int("rules", len(rules)).Strs("first", rules[:min(most, len(rules))]).Msg("rules of the policy are not enforced (mode)")
+	}
+}

@@ -1,7 +1,9 @@
 package broker_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/auditlog"
@@ -455,5 +458,57 @@ func TestModeAuditLive(t *testing.T) {
 	}
 	if seq != 1 || !p.IsConnected() {
 		t.Errorf("sequence %d, connected %v", seq, p.IsConnected())
+	}
+}
+
+// TestPolicyHistoryIsBounded: the last versions are kept, and no more.
+func TestPolicyHistoryIsBounded(t *testing.T) {
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy = appliedPolicy })
+	a := newApplier(t, b)
+	const applied = store.PolicyHistory + 3
+	for i := range applied {
+		a.apply(t, render(t, b, fmt.Sprintf("%s# %d\n", appliedPolicy, i)))
+	}
+	list := must(a.History(within(t)))(t)
+	if len(list) != store.PolicyHistory || list[0].Version != applied || list[len(list)-1].Version != applied-store.PolicyHistory+1 {
+		t.Errorf("%d versions from %d to %d", len(list), list[0].Version, list[len(list)-1].Version)
+	}
+	if _, err := a.Get(within(t), 1); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("a version that has gone: %v", err)
+	}
+}
+
+// TestExplainNamesTheGrant: the explanation of a refusal names rule, place, nearest grant
+// and fix also where the refusal is about a header, a source or a type.
+func TestExplainNamesTheGrant(t *testing.T) {
+	b := newBroker(t, func(o *brokertest.Options) {
+		o.Policy = edit(t, shopPolicy, "publish: [orders.eu.>], subscribe", "publish: [orders.eu.>], sources: [/shop/front*], types: [com.shop.order], headers: [Nats-Expected-Stream], subscribe")
+	})
+	c := b.Client("root")
+	defer c.Close()
+	api := admin.New(c)
+	narrow := connect(t, b, "narrow")
+	for _, tt := range []struct {
+		name, subject  string
+		header         []string
+		nearest, fixes string
+	}{
+		{"publish", "orders.us.x", nil, "orders.eu.>", `add "orders.us.x" to publish`},
+		{"header", "orders.eu.x", []string{"Nats-Expected-Last-Sequence", "1"}, "Nats-Expected-Stream", `add "Nats-Expected-Last-Sequence" to headers`},
+		{"source", "orders.eu.x", []string{"ce-specversion", "1.0", "ce-id", "1", "ce-source", "/shop/fron", "ce-type", "com.shop.order"}, "/shop/front*", `add "/shop/fron" to sources`},
+		{"type", "orders.eu.x", []string{"ce-specversion", "1.0", "ce-id", "1", "ce-source", "/shop/front1", "ce-type", "com.shop.refund"}, "com.shop.order", `add "com.shop.refund" to types`},
+	} {
+		m := nats.NewMsg(tt.subject)
+		for i := 0; i < len(tt.header); i += 2 {
+			m.Header[tt.header[i]] = []string{tt.header[i+1]}
+		}
+		var answer struct {
+			Problem wire.Problem `json:"problem"`
+		}
+		check(t, json.Unmarshal(must(narrow.RequestMsg(m, patience))(t).Data, &answer))
+		r := must(api.Explain(within(t), answer.Problem.Ref))(t)
+		if x := r.Explain; x == nil || !strings.HasSuffix(x.File, "policy.yaml") || x.Line == 0 || x.Nearest != tt.nearest || !strings.Contains(x.Fix, tt.fixes) {
+			t.Errorf("%s: %+v of %+v", tt.name, r.Explain, r)
+		}
 	}
 }

@@ -303,6 +303,7 @@ func startPolicy(ctx context.Context, b startup) error {
 	if b.own.done() {
 		syncPolicy(ctx, b.Broker)
 	}
+	warnModes(b.Broker, b.Policy())
 	if a := b.material.Load().applied; a.holds() {
 		b.log.Info().Uint64("version", a.Version).Str("by", a.By).Msg("the policy is the applied one: the policy files are not read (signet policy release gives it back to them)")
 	}

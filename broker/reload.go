@@ -147,6 +147,7 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 		b.chain.Store(chain)
 		b.gate.Reload(m.policy)
 		m.counts.Forget()
+		warnModes(b, m.policy)
 		b.logs.Load().Set(loggedStreams(m.policy))
 		if m.ring.Version() != old.ring.Version() && b.admin != nil {
 			admin.RingChanged(b.admin)
