@@ -43,7 +43,7 @@ func (p *plan) take(name string, value []byte) *wire.Refusal {
 // planFor returns the route and the publish that a plan is judged by: those of its target,
 // on which every check of a publish holds. The event is attested for the target, so that it
 // verifies there; on the subject where it waits it does not, it is no event yet.
-func planFor(s *Session, rt *route, p *Publish) (*route, *Publish, *wire.Refusal) {
+func planFor(s *Session, p *Publish) (*route, *Publish, *wire.Refusal) {
 	refuse := func(detail string) (*route, *Publish, *wire.Refusal) {
 		return nil, nil, wire.Refuse(wire.CodeHeaderDenied, ruleSchedule, detail)
 	}

@@ -125,7 +125,7 @@ policy its principal, TENANT/NAME, applies policies for the whole broker.`,
 	f.StringArrayVar(&p.subjects, "subject", nil, "subject that a producer may sign on, NATS wildcards (repeat it; default: as --source)")
 	f.StringVar(&p.from, "from", "", "valid from, RFC 3339 (default: an hour ago, as clocks differ)")
 	f.Var(newSpan(&p.life, defaultKeyLife), "for", "valid for, from then on")
-	_ = cmd.MarkFlagRequired("principal")                                                                         // fails only for an unknown flag
+	_ = cmd.MarkFlagRequired("principal")                                                                                     // fails only for an unknown flag
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer, rolePolicy}, noFiles)) // as above
 	return cmd
 }
