@@ -48,6 +48,7 @@ func (a *appliedPolicy) holds() bool { return a != nil && a.Digest != "" }
 type policies struct {
 	taking sync.Mutex                    // one version is being put in force; held over Broker.reload
 	next   atomic.Pointer[appliedPolicy] // that the next reload goes by; nil: the one in force
+	replay atomic.Bool                   // stored events are being judged by a policy that is planned
 }
 
 // wanted is what a reload goes by.
@@ -251,6 +252,18 @@ func refusePolicy(err error) error {
 		return wire.Refuse(wire.CodeUnavailable, "policy", err.Error())
 	}
 	return wire.Refuse(wire.CodeConflict, "policy", strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// warnApplied tells that the policy in force would not be taken if it came now, because the
+// keyring has changed: a restart would be refused.
+func warnApplied(b *Broker) {
+	m := b.material.Load()
+	if m.applied == nil {
+		return
+	}
+	if _, err := openPolicy(&b.cfg, m.applied.doc, m.ring); err != nil {
+		b.log.Error().Err(err).Uint64("version", m.applied.Version).Msg("the policy in force does not verify by the keyring in force: apply another one before a node is started anew")
+	}
 }
 
 // warnModes tells of rules that are not enforced: whoever tries one out must not forget it.

@@ -68,6 +68,10 @@ func (p policyAdmin) Plan(ctx context.Context, q *adminapi.PolicyPlanRequest, te
 		})
 	}
 	if q.Hours > 0 {
+		if !b.replay.CompareAndSwap(false, true) {
+			return nil, wire.Refuse(wire.CodeUnavailable, "policy", "this node is judging stored events for another plan: try again in half a minute, or plan with --hours 0")
+		}
+		defer b.replay.Store(false)
 		out.Replay = replayPolicy(ctx, b, m.policy, next, tenant, time.Duration(q.Hours)*time.Hour)
 	}
 	return out, nil

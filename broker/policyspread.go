@@ -327,6 +327,7 @@ func startPolicy(ctx context.Context, b startup) error {
 				if now.Sub(kept) >= policyKeep && b.own.done() && phase(b.phase.Load()) == phaseReady {
 					kept = now
 					syncPolicy(life, b.Broker)
+					warnApplied(b.Broker)
 				}
 				t.Reset(nextLook(b.Policy().NextLapse(), time.Now()))
 			}

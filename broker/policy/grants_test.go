@@ -87,6 +87,7 @@ func TestTemplateFaults(t *testing.T) {
 		{"not in headers", "roles: {r: {headers: ['{principal}']}}", `"{principal}" is not a header name`},
 		{"not in buckets", "kv: [{bucket: east, maxBytes: 1MiB}]\nroles: {r: {kv: {read: ['{principal}']}}}", `"{principal}" is not a bucket name`},
 		{"not in streams", "streams: [{name: O, subjects: ['{tenant}.>'], maxBytes: 1MiB}]", "subjects[0]"},
+		{"without quotes", "ephemeral: [a.>]\nroles: {r: {publish: [a.{principal}.x]}}", "a pattern with a template stands in quotes"},
 		{"reaches nothing", "ephemeral: [a.>]\nroles: {r: {publish: ['b.{principal}']}}", "no stream or ephemeral subject"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -84,3 +84,13 @@ func (m *merged) checkFilled(p *principalDecl, f *faults) {
 		}
 	}
 }
+
+// quoteTemplates ends the fault of a line that is no YAML because of the braces of a
+// template in a list.
+func quoteTemplates(src []byte, line int) string {
+	lines := strings.Split(string(src), "\n")
+	if line < 1 || line > len(lines) || !strings.Contains(lines[line-1], templatePrincipal) && !strings.Contains(lines[line-1], templateTenant) {
+		return ""
+	}
+	return "; a pattern with a template stands in quotes: [\"orders.{principal}.created\"]"
+}
