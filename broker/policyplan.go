@@ -136,6 +136,9 @@ func replayPolicy(ctx context.Context, b *Broker, now *policy.Set, next *materia
 	return r.out
 }
 
+// replayBatch is how many events are fetched at a time.
+const replayBatch = 500
+
 var errReplayMany = errors.New("it has more events than are replayed at a time: ask for fewer hours")
 
 var errReplayLong = errors.New("there was no time for all of its events: ask for fewer hours")
@@ -165,31 +168,32 @@ func (r *replay) stream(ctx context.Context, b *Broker, tenant, name string, mos
 	if err != nil {
 		return err
 	}
-	for n := 0; ; {
-		batch, err := c.Fetch(500, jetstream.FetchMaxWait(2*time.Second))
+	for n, empty := 0, 0; ; {
+		batch, err := c.FetchNoWait(replayBatch)
 		if err != nil {
 			return err
 		}
-		got := 0
-		for m := range batch.Messages() {
-			meta, err := m.Metadata()
-			if err != nil {
-				return err
-			}
+		got, ended := 0, false
+		for m := range batch.Messages() { // to its end: it is filled by a goroutine
 			got++
-			r.event(tenant, name, m, meta.Sequence.Stream)
-			switch n++; {
-			case meta.Sequence.Stream >= info.State.LastSeq:
-				return nil
-			case n >= most:
-				return errReplayMany
+			meta, err := m.Metadata()
+			if err != nil || ended || n == most {
+				continue
 			}
+			r.event(tenant, name, m, meta.Sequence.Stream)
+			n++
+			ended = meta.Sequence.Stream >= info.State.LastSeq
+		}
+		if empty++; got > 0 {
+			empty = 0
 		}
 		switch {
+		case ended || empty > 2: // what is at the end may have been taken away
+			return nil
+		case n == most:
+			return errReplayMany
 		case batch.Error() != nil:
 			return batch.Error()
-		case got == 0:
-			return nil
 		case time.Now().After(r.until) || ctx.Err() != nil:
 			return errReplayLong
 		}
