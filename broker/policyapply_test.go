@@ -442,6 +442,9 @@ func TestModeAuditLive(t *testing.T) {
 	if len(u.Modes) != 1 || u.Modes[0].Rule != "principal shadow" || u.Modes[0].Mode != "audit" || u.Modes[0].Count < 3 {
 		t.Errorf("modes %+v, want at least a publish, a subscription and a consumer", u.Modes)
 	}
+	if _, page := probe(t, b, "/metrics"); !strings.Contains(page, `signet_policy_spared{tenant="shop"}`) || !strings.Contains(page, "signet_policy_version 0") {
+		t.Errorf("metrics: %s", page)
+	}
 	used := map[string]uint64{}
 	for _, g := range u.Grants {
 		used[g.Rule] += g.Count
