@@ -142,6 +142,11 @@ var errOlder = errors.New("broker: an older version of the policy")
 //
 // Errors: those of openPolicy, errOlder, ErrNotReady, and what a reload says.
 func takePolicy(ctx context.Context, b *Broker, doc []byte) error {
+	return takePolicyBy(ctx, b, doc, (*Broker).Reload)
+}
+
+// takePolicyBy is takePolicy with another way to reload.
+func takePolicyBy(ctx context.Context, b *Broker, doc []byte, reload func(*Broker, context.Context) error) error {
 	b.taking.Lock()
 	defer b.taking.Unlock()
 	old := b.material.Load()
@@ -156,7 +161,7 @@ func takePolicy(ctx context.Context, b *Broker, doc []byte) error {
 	}
 	b.next.Store(a)
 	defer b.next.Store(nil)
-	if err := reloadAt(ctx, b); err != nil && !errors.Is(err, errInForce) {
+	if err := reload(b, ctx); err != nil && !errors.Is(err, errInForce) {
 		return err
 	}
 	// It is in force: the others have it, and it may revoke somebody.
@@ -174,11 +179,9 @@ func (a *appliedPolicy) document() []byte {
 	return a.doc
 }
 
-// reloadAt is Broker.Reload, also before the gate is open.
-func reloadAt(ctx context.Context, b *Broker) error {
-	if phase(b.phase.Load()) != phaseStarting {
-		return b.Reload(ctx)
-	}
+// reloadStarting is Broker.Reload before the gate is open. Only the start itself may call
+// it, when all parts that a reload needs are up.
+func reloadStarting(b *Broker, ctx context.Context) error {
 	b.reload.Lock()
 	defer b.reload.Unlock()
 	old := b.material.Load()

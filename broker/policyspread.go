@@ -128,7 +128,7 @@ func spreadPolicy(ctx context.Context, n *nodes, a *appliedPolicy, here func() e
 }
 
 // fetchPolicy takes the newest version that another node has, if it is newer.
-func fetchPolicy(ctx context.Context, b *Broker) {
+func fetchPolicy(ctx context.Context, b *Broker, reload func(*Broker, context.Context) error) {
 	if b.nodes == nil {
 		return
 	}
@@ -163,7 +163,7 @@ func fetchPolicy(ctx context.Context, b *Broker) {
 	if newest.version() > have {
 		take, cancel := context.WithTimeout(ctx, policyTaking)
 		defer cancel()
-		if err := takePolicy(take, b, newest.doc); err != nil && ctx.Err() == nil {
+		if err := takePolicyBy(take, b, newest.doc, reload); err != nil && ctx.Err() == nil {
 			b.log.Warn().Err(err).Uint64("version", newest.Version).Msg("the policy of another node is not taken")
 		}
 	}
@@ -243,7 +243,7 @@ func keepPolicy(ctx context.Context, b *Broker, a *appliedPolicy) error {
 
 // syncPolicy takes the version of the stream if it is newer than the one in force, and
 // offers the one in force if that is newer.
-func syncPolicy(ctx context.Context, b *Broker) {
+func syncPolicy(ctx context.Context, b *Broker, reload func(*Broker, context.Context) error) {
 	call, cancel := context.WithTimeout(ctx, policyStoring)
 	defer cancel()
 	_, kept, err := lastPolicy(call, b)
@@ -255,7 +255,7 @@ func syncPolicy(ctx context.Context, b *Broker) {
 	case kept.version() > a.version():
 		take, cancel := context.WithTimeout(ctx, policyTaking)
 		defer cancel()
-		if err := takePolicy(take, b, kept.doc); err != nil && ctx.Err() == nil {
+		if err := takePolicyBy(take, b, kept.doc, reload); err != nil && ctx.Err() == nil {
 			b.log.Error().Err(err).Uint64("version", kept.version()).Msg("the policy in the stream POLICY is not taken")
 		}
 	case kept.version() < a.version():
@@ -299,10 +299,11 @@ func policyHistory(ctx context.Context, b *Broker) ([]*appliedPolicy, error) {
 // anybody can connect, and follows from then on: versions that are applied, and grants
 // whose time ends.
 func startPolicy(ctx context.Context, b startup) error {
-	fetchPolicy(ctx, b.Broker)
+	fetchPolicy(ctx, b.Broker, reloadStarting)
 	if b.own.done() {
-		syncPolicy(ctx, b.Broker)
+		syncPolicy(ctx, b.Broker, reloadStarting)
 	}
+	lapse(ctx, b.Broker, time.Now()) // the start may have waited for other nodes for hours
 	warnModes(b.Broker, b.Policy())
 	if a := b.material.Load().applied; a.holds() {
 		b.log.Info().Uint64("version", a.Version).Str("by", a.By).Msg("the policy is the applied one: the policy files are not read (signet policy release gives it back to them)")
@@ -319,14 +320,16 @@ func startPolicy(ctx context.Context, b startup) error {
 			case <-life.Done():
 				return
 			case now := <-t.C:
-				lapse(life, b.Broker, now)
+				if phase(b.phase.Load()) == phaseReady { // until then the start itself is at work
+					lapse(life, b.Broker, now)
+				}
 				if now.Sub(asked) >= policyPoll && phase(b.phase.Load()) == phaseReady {
 					asked = now
-					fetchPolicy(life, b.Broker)
+					fetchPolicy(life, b.Broker, (*Broker).Reload)
 				}
 				if now.Sub(kept) >= policyKeep && b.own.done() && phase(b.phase.Load()) == phaseReady {
 					kept = now
-					syncPolicy(life, b.Broker)
+					syncPolicy(life, b.Broker, (*Broker).Reload)
 					warnApplied(b.Broker)
 				}
 				t.Reset(nextLook(b.Policy().NextLapse(), time.Now()))

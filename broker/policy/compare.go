@@ -212,14 +212,15 @@ func comparePrincipal(tenant string, was, is *Principal) []Change {
 		full = is.full
 	}
 	before, after := who(was), who(is)
-	for _, k := range before.Nkeys {
-		if !slices.Contains(after.Nkeys, k) {
-			change(Loses, "identity", "nkey "+k, "connections with it are cut")
+	had, has := identityTexts(before), identityTexts(after)
+	for _, k := range had {
+		if !slices.Contains(has, k) {
+			change(Loses, "identity", k, "connections with it are cut")
 		}
 	}
-	for _, k := range after.Nkeys {
-		if !slices.Contains(before.Nkeys, k) {
-			change(Gains, "identity", "nkey "+k, "")
+	for _, k := range has {
+		if !slices.Contains(had, k) {
+			change(Gains, "identity", k, "")
 		}
 	}
 	if before.Mode != after.Mode {
@@ -229,6 +230,11 @@ func comparePrincipal(tenant string, was, is *Principal) []Change {
 		change(Changes, "limits", "", strings.Join(b, ", ")+" -> "+strings.Join(a, ", "))
 	}
 	return append(list, compareGrants(tenant, full, &before.Grants, &after.Grants)...)
+}
+
+// identityTexts names everything that p can connect with.
+func identityTexts(p *Principal) []string {
+	return names(p.Nkeys, func(k string) string { return "nkey " + k })
 }
 
 func limitNames(p *Principal) []string {
