@@ -41,6 +41,14 @@ func (a *appliedPolicy) version() uint64 {
 	return a.Version
 }
 
+// inForce is the version whose policy is in force, 0 if that of the files is.
+func (a *appliedPolicy) inForce() uint64 {
+	if !a.holds() {
+		return 0
+	}
+	return a.Version
+}
+
 // holds reports whether the policy is in it, not in the files.
 func (a *appliedPolicy) holds() bool { return a != nil && a.Digest != "" }
 
