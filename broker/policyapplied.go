@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/durablefile"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/schema"
 	"github.com/signetbus/signet/signing"
@@ -173,7 +174,7 @@ func takePolicyBy(ctx context.Context, b *Broker, doc []byte, reload func(*Broke
 		return err
 	}
 	// It is in force: the others have it, and it may revoke somebody.
-	if err := write(appliedFile(&b.cfg), a.doc, 0o600); err != nil {
+	if err := durablefile.Replace(appliedFile(&b.cfg), a.doc, 0o600); err != nil {
 		b.log.Error().Err(err).Msg("the policy that was applied is in force, and could not be kept on disk: after a restart the one of before counts until another node is heard")
 	}
 	b.log.Info().Uint64("version", a.Version).Str("policy", b.Policy().Digest()).Str("by", a.By).Bool("from files", !a.holds()).Msg("policy applied")
@@ -192,44 +193,50 @@ func (a *appliedPolicy) document() []byte {
 func reloadStarting(b *Broker, ctx context.Context) error {
 	b.reload.Lock()
 	defer b.reload.Unlock()
-	old := b.material.Load()
-	err := b.reloadLocked(ctx, old)
-	b.reloaded(old, b.material.Load(), err)
+	old, is, err := b.reloadLocked(ctx)
+	b.reloaded(old, is, err)
 	return err
 }
 
-// lapse puts in force that the time of some grants is over. It reads no file and asks
-// nothing of the store: what is over is over also where those are broken.
+// lapse puts in force that the time of some grants is over. It reads no file, asks nothing
+// of the store and waits for no reload: what is over is over also where those are stuck. A
+// reload that ends later may bring a grant back that was good when it began, until the
+// next look.
 func lapse(ctx context.Context, b *Broker, now time.Time) {
-	b.reload.Lock()
-	defer b.reload.Unlock()
-	old := b.material.Load()
-	if next := old.policy.NextLapse(); next.IsZero() || now.Before(next) {
+	old, m, err := lapsed(b, now)
+	if m == nil && err == nil {
 		return
+	}
+	if err != nil {
+		b.log.Error().Err(err).Msg("grants have lapsed, and could not be taken away")
+	}
+	if m == nil {
+		return
+	}
+	b.reloaded(old, m, err)
+	b.log.Info().Int("lapsed", m.policy.Lapsed()).Str("policy", m.policy.Digest()).Msg("grants have lapsed")
+	recheckConsumers(ctx, b)
+}
+
+// lapsed returns what was in force and what is; the latter is nil if nothing has changed.
+func lapsed(b *Broker, now time.Time) (old, _ *material, _ error) {
+	b.swap.Lock()
+	defer b.swap.Unlock()
+	old = b.material.Load()
+	if next := old.policy.NextLapse(); next.IsZero() || now.Before(next) {
+		return old, nil, nil
 	}
 	m := *old
 	var err error
-	if m.policy, err = policy.CompileAt(old.bundle, now, old.counts); err == nil {
-		m.adopt(old)
-		err = putLapsed(b, &m, old)
+	if m.policy, err = policy.CompileAt(old.bundle, now, old.counts); err != nil {
+		return old, nil, err
 	}
-	if err == nil {
-		err = revokeConsumers(ctx, b, m.policy)
-	}
-	b.reloaded(old, b.material.Load(), err)
+	m.adopt(old)
+	chain, err := b.newChain(&m)
 	if err != nil {
-		b.log.Error().Err(err).Msg("grants have lapsed, and not everything could be taken away")
-		return
+		return old, nil, err
 	}
-	b.log.Info().Int("lapsed", m.policy.Lapsed()).Str("policy", m.policy.Digest()).Msg("grants have lapsed")
-}
-
-func putLapsed(b *Broker, m, old *material) error {
-	chain, err := b.newChain(m)
-	if err != nil {
-		return err
-	}
-	return putInForce(b, m, old, chain)
+	return old, &m, putInForce(b, &m, old, chain)
 }
 
 // adopt takes over the schemas of old, whose policy has the same text.

@@ -293,7 +293,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	}
 	as, planned := rt, p // a plan is judged as what it will be
 	if r == nil && s.plans.any() {
-		as, planned, r = planFor(s, p)
+		as, planned, r = planFor(s, rt, p)
 	}
 	if r != nil {
 		s.arena = s.arena[:at]

@@ -75,6 +75,9 @@ func (j *Judge) Event(p *policy.Principal, subject string, header, payload []byt
 	if err != nil {
 		return "", "", eventRefusal(err)
 	}
+	if r := requireEncryption(rt, e); r != nil {
+		return "", "", r
+	}
 	if len(e.Get(wire.AttrDSSE)) == 0 {
 		if _, r := openSignature(s, rt, &Publish{}, e); r != nil {
 			return "", "", r
@@ -87,6 +90,9 @@ func (j *Judge) Event(p *policy.Principal, subject string, header, payload []byt
 	case r.Code == wire.CodeTypeDenied:
 		return policy.VerbType, string(e.Type), r
 	default:
+		return "", "", r
+	}
+	if r := schemaBlinded(rt, e); r != nil {
 		return "", "", r
 	}
 	return "", "", s.checkSchema(rt, e.ContentType, e.Data)

@@ -43,7 +43,7 @@ func (p *plan) take(name string, value []byte) *wire.Refusal {
 // planFor returns the route and the publish that a plan is judged by: those of its target,
 // on which every check of a publish holds. The event is attested for the target, so that it
 // verifies there; on the subject where it waits it does not, it is no event yet.
-func planFor(s *Session, p *Publish) (*route, *Publish, *wire.Refusal) {
+func planFor(s *Session, rt *route, p *Publish) (*route, *Publish, *wire.Refusal) {
 	refuse := func(detail string) (*route, *Publish, *wire.Refusal) {
 		return nil, nil, wire.Refuse(wire.CodeHeaderDenied, ruleSchedule, detail)
 	}
@@ -70,6 +70,9 @@ func planFor(s *Session, p *Publish) (*route, *Publish, *wire.Refusal) {
 	if as.class != acl.ClassEvent || from == nil || from != to || !from.UnsafeSchedules {
 		return refuse("the target must be an event subject of the same stream, which has unsafeSchedules: true")
 	}
+	if demandsEncryption(rt) && !demandsEncryption(as) {
+		return refuse("the subject where it waits takes encrypted payloads only, so the target must, too")
+	}
 	if len(p.Payload) > as.maxPayload {
 		return nil, nil, wire.Refuse(wire.CodePayloadTooLarge, as.sizeRule, "")
 	}
@@ -80,3 +83,5 @@ func planFor(s *Session, p *Publish) (*route, *Publish, *wire.Refusal) {
 	planned.Subject = s.plans.target
 	return as, &planned, nil
 }
+
+func demandsEncryption(rt *route) bool { return rt.binding != nil && rt.binding.Encrypted }

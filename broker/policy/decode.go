@@ -295,6 +295,10 @@ func (r *docReader) binding(i int, n ast.Node) {
 		"onFailure":   func(n ast.Node) { b.OnFailure = r.onFailure(n) },
 		"mode":        func(n ast.Node) { b.Mode = r.mode(n) },
 		"maxPayload":  func(n ast.Node) { b.MaxPayload = r.size(n, "maxPayload", 1) },
+		"encrypted": func(n ast.Node) {
+			b.Encrypted = r.bool(n, "encrypted")
+			b.plainSaid = !b.Encrypted
+		},
 		"audit": func(n ast.Node) {
 			switch v, ok := r.text(n, "audit"); {
 			case !ok:

@@ -222,6 +222,7 @@ type Binding struct {
 	AuditFull   bool     // every delivery is put on record
 	Mode        Mode     // of the schema, content type, size and signature that the rule demands
 	Spare       *Count   // of what ModeAudit has let through
+	Encrypted   bool     // payloads are encrypted end to end, and nothing else is let in
 	Rule        string   // "subject orders.*.created"
 	At          Position
 }
