@@ -104,9 +104,9 @@ type ServerStatus struct {
 
 // PolicyStatus says what is enforced.
 type PolicyStatus struct {
-	Digest     string    `json:"digest"` // SHA-256 of the sources
+	Digest string `json:"digest"` // SHA-256 of the sources
 	// Version is that of the applied policy that is in force; 0: the policy files of the node are.
-	Version uint64 `json:"version,omitempty"`
+	Version    uint64    `json:"version,omitempty"`
 	Loaded     time.Time `json:"loaded"`
 	Tenants    int       `json:"tenants"`    // that the caller may see: 1
 	Principals int       `json:"principals"` // of the caller's tenant
