@@ -282,3 +282,47 @@ func TestScheduleTargetIsAPublish(t *testing.T) {
 		t.Fatal("what was planned does not come, or does not verify")
 	}
 }
+
+// TestControlHeadersReachNoFurther: the right to a header is no right to the events of
+// others on subjects that are not granted.
+func TestControlHeadersReachNoFurther(t *testing.T) {
+	b := newControlBroker(t)
+	able, narrow := connect(t, b, "able"), connect(t, b, "narrow")
+	kept := able.send(t, "ctrl.other", "x")
+	for _, tt := range []struct {
+		name  string
+		who   *peer
+		pairs []string
+		want  int
+	}{
+		{"a rollup of all, by who may publish a part", narrow, []string{"Nats-Rollup", "all"}, int(wire.CodeHeaderDenied)},
+		{"the sequence of a subject of others", narrow, []string{"Nats-Expected-Last-Subject-Sequence", "9", "Nats-Expected-Last-Subject-Sequence-Subject", "ctrl.other"}, int(wire.CodeHeaderDenied)},
+		{"of all subjects", narrow, []string{"Nats-Expected-Last-Subject-Sequence", "9", "Nats-Expected-Last-Subject-Sequence-Subject", "ctrl.>"}, int(wire.CodeHeaderDenied)},
+		{"of the API", narrow, []string{"Nats-Expected-Last-Subject-Sequence", "9", "Nats-Expected-Last-Subject-Sequence-Subject", "$KV.x"}, int(wire.CodeHeaderDenied)},
+		{"of an own one", narrow, []string{"Nats-Expected-Last-Subject-Sequence", "0", "Nats-Expected-Last-Subject-Sequence-Subject", "ctrl.plan.9"}, 0},
+		{"a rollup of one's own", narrow, []string{"Nats-Rollup", "sub"}, 0},
+	} {
+		if a := tt.who.send(t, "ctrl.plan.1", "x", tt.pairs...); a.code() != tt.want {
+			t.Errorf("%s: %+v, want %d", tt.name, a.Error, tt.want)
+		}
+	}
+	// Of two the server takes the first: neither order hides a target that is not granted.
+	for _, targets := range [][]string{{"ctrl.due.b", "ctrl.due.a"}, {"ctrl.due.a", "ctrl.due.b"}} {
+		m := nats.NewMsg("ctrl.plan.1")
+		m.Header["Nats-Schedule"], m.Header["Nats-Schedule-Target"] = []string{"@at 2100-01-01T00:00:00Z"}, targets
+		var a answerOf
+		check(t, json.Unmarshal(must(narrow.RequestMsg(m, patience))(t).Data, &a))
+		if a.code() != int(wire.CodeHeaderDuplicate) {
+			t.Errorf("targets %v: %+v", targets, a.Error)
+		}
+	}
+	stream := must(able.js(t).Stream(within(t), "CTRL"))(t)
+	must(stream.GetMsg(within(t), kept.Sequence))(t)
+	if a := able.send(t, "ctrl.plan.1", "x", "Nats-Rollup", "all"); a.code() != 0 {
+		t.Errorf("a rollup of all, by who may publish all: %+v", a.Error)
+	}
+	eventually(t, "all others go", func() bool {
+		_, err := stream.GetMsg(within(t), kept.Sequence)
+		return err != nil
+	})
+}

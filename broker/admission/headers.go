@@ -80,6 +80,9 @@ func (s *Session) takeCapability(rt *route, h wire.Header) (keep bool, _ *wire.R
 			break // a right, and no header
 		}
 		if acl.Header(s.p, name).Use().Allowed {
+			if r := reaches(s, rt.subject, name, h.Value); r != nil {
+				return false, r
+			}
 			return true, s.plans.take(name, h.Value)
 		}
 	case acl.ClassEphemeral:

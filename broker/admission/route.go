@@ -18,6 +18,7 @@ const maxRoutes = 4096
 // route is everything that policy says about one subject for one principal,
 // decided once per connection and subject.
 type route struct {
+	subject    string
 	class      acl.Class
 	limits     []limit
 	maxPayload int
@@ -43,7 +44,7 @@ type limit struct {
 
 func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 	class := acl.Classify(s.p.Tenant, subject)
-	rt := &route{class: class, dry: s.dry, maxPayload: s.chain.cfg.MaxPayload, sizeRule: "gate.maxPayload"}
+	rt := &route{subject: subject, class: class, dry: s.dry, maxPayload: s.chain.cfg.MaxPayload, sizeRule: "gate.maxPayload"}
 	if r := s.authorise(rt, subject); r != nil {
 		return nil, r
 	}
