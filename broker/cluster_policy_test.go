@@ -165,8 +165,9 @@ func TestClusterPolicyRevokes(t *testing.T) {
 	for i, n := range c.Nodes {
 		eventually(t, nodeName(i)+" has what was applied without it", func() bool { return n.Policy().Digest() == put.Digest })
 	}
+	second := root(1)
 	eventually(t, "the stream keeps it", func() bool {
-		list, err := root(1).History(within(t))
+		list, err := second.History(within(t))
 		return err == nil && len(list) > 0 && list[0].Version == put.Version
 	})
 }
