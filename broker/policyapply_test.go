@@ -73,7 +73,7 @@ func (a *applier) next(t testing.TB, text []byte, changes ...func(*signing.Polic
 	t.Helper()
 	shown := must(a.Show(within(t)))(t)
 	v := signing.PolicyVersion{
-		Version: shown.Applied.Version + 1, Broker: shown.Broker, Before: shown.Digest, By: "shop/root", Time: time.Now().UTC().Truncate(time.Second),
+		Version: shown.Next, Broker: shown.Broker, Before: shown.Digest, By: "shop/root", Time: time.Now().UTC().Truncate(time.Second),
 	}
 	if text != nil {
 		v.Digest, v.Files = packed(t, text)
@@ -213,7 +213,7 @@ func TestPolicyApplyRefused(t *testing.T) {
 		{"a revoked key that claims to be earlier", late, text, func(v *signing.PolicyVersion) { v.Time = v.Time.Add(-5 * time.Minute) }, nil, "not valid now"},
 		{"a producer's key", producer, text, nil, nil, "has the role producer"},
 		{"another broker", a.signer, text, func(v *signing.PolicyVersion) { v.Broker = "elsewhere" }, nil, "another broker"},
-		{"a version too high", a.signer, text, func(v *signing.PolicyVersion) { v.Version = 9 }, nil, "plan again"},
+		{"a version too high", a.signer, text, func(v *signing.PolicyVersion) { v.Version = 1 << 20 }, nil, "plan again"},
 		{"made for another policy", a.signer, text, func(v *signing.PolicyVersion) { v.Before = strings.Repeat("0", 64) }, nil, "plan again"},
 		{"signed long ago", a.signer, text, func(v *signing.PolicyVersion) { v.Time = v.Time.Add(-time.Hour) }, nil, "sign it anew"},
 		{"signed tomorrow", a.signer, text, func(v *signing.PolicyVersion) { v.Time = v.Time.Add(23 * time.Hour) }, nil, "sign it anew"},
@@ -514,4 +514,25 @@ func TestExplainNamesTheGrant(t *testing.T) {
 			t.Errorf("%s: %+v of %+v", tt.name, r.Explain, r)
 		}
 	}
+}
+
+// TestPolicyThatCannotBe: a version that the store refuses is in force nowhere, and the
+// next one takes its place.
+func TestPolicyThatCannotBe(t *testing.T) {
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy = appliedPolicy })
+	a := newApplier(t, b)
+	before := b.Policy().Digest()
+	bad := strings.Replace(appliedPolicy, "subjects: [orders.>], maxBytes: 16MiB}", "subjects: [orders.>], maxBytes: 16MiB, unsafeRollup: true}", 1)
+	put, err := a.put(t, a.next(t, render(t, b, bad)))
+	if err != nil || len(put.InForce) != 0 || !put.Kept || !strings.Contains(put.Waiting["test"], "deny_purge") {
+		t.Fatalf("got %+v, %v", put, err)
+	}
+	if b.Policy().Digest() != before {
+		t.Fatal("it is in force")
+	}
+	good := render(t, b, edit(t, appliedPolicy, "publish: [orders.eu.>]", "publish: [orders.eu.>, orders.us.>]"))
+	if put := a.apply(t, good); put.Version != 2 || len(put.InForce) != 1 {
+		t.Fatalf("the next one: %+v", put)
+	}
+	connect(t, b, "narrow").publish(t, "orders.us.x", "granted")
 }

@@ -22,11 +22,23 @@ type policyAdmin struct{ b *Broker }
 // ahead: what was signed and not applied must not lie about to be applied later.
 const policyAge = 10 * time.Minute
 
-func (p policyAdmin) Show() adminapi.PolicyShow {
+// maxPolicyStep is how much higher than the one in force a version may be. One near the
+// highest possible would leave none for the next, and so keep a revocation out for good.
+const maxPolicyStep = 1 << 16
+
+// Show implements admin.Policies. A version that is kept and that no node could put in
+// force has used up its number.
+func (p policyAdmin) Show(ctx context.Context) adminapi.PolicyShow {
 	m := p.b.material.Load()
 	out := adminapi.PolicyShow{Broker: policyName(&p.b.cfg), Digest: m.policy.Digest(), Files: !m.applied.holds(), Lapses: m.policy.NextLapse()}
 	if m.applied != nil {
 		out.Applied = m.applied.wire()
+	}
+	look, cancel := context.WithTimeout(ctx, policyDeciding)
+	defer cancel()
+	out.Next = m.applied.version() + 1
+	if _, kept, err := lastPolicy(look, p.b); err == nil {
+		out.Next = max(out.Next, kept.version()+1)
 	}
 	return out
 }
@@ -63,7 +75,7 @@ func (p policyAdmin) Put(ctx context.Context, q *adminapi.PolicyPutRequest, by s
 	}
 	out := &adminapi.PolicyPut{Version: a.Version, Digest: a.Digest, Kept: kept == nil}
 	var here error
-	out.InForce, out.Waiting = spreadPolicy(ctx, b.nodes, a, func() error {
+	out.InForce, out.Waiting = spreadPolicy(ctx, b.nodes, b.cfg.Name, a, func() error {
 		here = takePolicy(ctx, b, a.doc)
 		return here
 	})
@@ -102,7 +114,7 @@ func judgePolicy(ctx context.Context, b *Broker, m *material, a *appliedPolicy, 
 		return fmt.Errorf("it was signed by %s, and %s brings it: whoever signs applies", a.By, by)
 	case age > policyAge || age < -policyAge:
 		return fmt.Errorf("it was signed at %s, %s from now: sign it anew, and look at the clocks", a.Time.Format(time.RFC3339), age.Round(time.Second))
-	case a.Version != m.applied.version()+1:
+	case a.Version <= m.applied.version() || a.Version > m.applied.version()+maxPolicyStep:
 		return fmt.Errorf("it is version %d, and %d is in force: somebody has applied another one meanwhile; plan again", a.Version, m.applied.version())
 	case a.Before != m.policy.Digest():
 		return fmt.Errorf("it was made for the policy %s, and %s is in force: plan again", a.Before, m.policy.Digest())

@@ -80,9 +80,9 @@ func answerPolicy(n *nodes, msg *nats.Msg) {
 }
 
 // spreadPolicy brings a version to the other nodes, all at once, and says why each that
-// does not have it in force has not. here puts it in force on this node meanwhile: where
+// does not have it in force has not. here puts it in force on this node, self, meanwhile: where
 // there is a new tenant, no node can be done before the others have begun.
-func spreadPolicy(ctx context.Context, n *nodes, a *appliedPolicy, here func() error) (inForce []string, faults map[string]string) {
+func spreadPolicy(ctx context.Context, n *nodes, self string, a *appliedPolicy, here func() error) (inForce []string, faults map[string]string) {
 	faults = map[string]string{}
 	type answer struct{ node, fault string }
 	answers := make(chan answer)
@@ -105,10 +105,6 @@ func spreadPolicy(ctx context.Context, n *nodes, a *appliedPolicy, here func() e
 			}
 			answers <- answer{name, told.Fault}
 		}()
-	}
-	self := "this node"
-	if n != nil {
-		self = n.b.cfg.Name
 	}
 	got := answer{node: self}
 	if err := here(); err != nil {

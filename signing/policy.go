@@ -28,7 +28,7 @@ var ErrPolicy = errors.New("signing: not a signed version of a policy")
 // PolicyVersion is what a holder of a key of the role policy signs: that this is the
 // policy of the broker from now on.
 type PolicyVersion struct {
-	Version uint64 `json:"version"` // 1 or higher; one more than that which it replaces
+	Version uint64 `json:"version"` // 1 or higher; more than that which it replaces
 	// Broker is the name of the cluster, or of the broker, that it is for: one root key may
 	// stand above several.
 	Broker string `json:"broker"`

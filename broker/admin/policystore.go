@@ -19,7 +19,7 @@ import (
 // is a *wire.Refusal.
 type Policies interface {
 	// Show says where the policy in force comes from.
-	Show() adminapi.PolicyShow
+	Show(ctx context.Context) adminapi.PolicyShow
 	// Plan compares a policy with the one in force. tenant bounds what is compared and
 	// replayed; empty: all tenants.
 	Plan(ctx context.Context, q *adminapi.PolicyPlanRequest, tenant string) (*adminapi.PolicyPlan, error)
@@ -50,11 +50,11 @@ func seesAll(r *request) bool {
 	return len(r.set.Tenants()) == 1 || acl.Admin(r.caller, adminapi.AreaCluster).Allowed
 }
 
-func policyShow(s *Service, _ context.Context, r *request) (any, error) {
+func policyShow(s *Service, ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&struct{}{}); err != nil {
 		return nil, err
 	}
-	out := s.cfg.Policies.Show()
+	out := s.cfg.Policies.Show(ctx)
 	out.Tenants = []string{r.caller.Tenant.Name}
 	if seesAll(r) {
 		out.Tenants = nil

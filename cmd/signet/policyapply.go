@@ -158,7 +158,7 @@ func signAndPut(ctx context.Context, a *app, f *applyFlags, digest string, packe
 			}
 		}
 		doc, err := signer.SignPolicy(signing.PolicyVersion{
-			Version: shown.Applied.Version + 1, Broker: shown.Broker, Digest: digest, Before: shown.Digest, By: ring.Caller,
+			Version: shown.Next, Broker: shown.Broker, Digest: digest, Before: shown.Digest, By: ring.Caller,
 			Time: time.Now(), Note: f.note, Files: packed,
 		})
 		if err != nil {

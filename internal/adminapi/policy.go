@@ -43,7 +43,8 @@ type PolicyVersion struct {
 type PolicyShow struct {
 	Broker  string        `json:"broker"`            // name that a version is signed for
 	Digest  string        `json:"digest"`            // of the policy in force
-	Applied PolicyVersion `json:"applied,omitzero"`  // the last version; Version 0: none was ever applied
+	Applied PolicyVersion `json:"applied,omitzero"`  // the last version that came into force; Version 0: none was ever applied
+	Next    uint64        `json:"next"`              // version that may be applied now
 	Files   bool          `json:"files,omitempty"`   // the policy comes from the files of the node
 	Lapses  time.Time     `json:"lapses,omitzero"`   // when the next grant ends
 	Tenants []string      `json:"tenants,omitempty"` // that the caller may see
