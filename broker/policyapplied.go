@@ -58,6 +58,29 @@ type policies struct {
 	taking sync.Mutex                    // one version is being put in force; held over Broker.reload
 	next   atomic.Pointer[appliedPolicy] // that the next reload goes by; nil: the one in force
 	replay atomic.Bool                   // stored events are being judged by a policy that is planned
+
+	// failed is the version that could not be taken, which is tried again at retry: each
+	// try is a record. Only the start and then the goroutine that follows the policy use them.
+	failed uint64
+	retry  time.Time
+}
+
+// follow takes a version that somebody else has, and not again at once if that fails.
+func (p *policies) follow(ctx context.Context, b *Broker, a *appliedPolicy, from string, reload func(*Broker, context.Context) error) {
+	if a.Version == p.failed && time.Now().Before(p.retry) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, policyTaking)
+	defer cancel()
+	err := takePolicyBy(ctx, b, a.doc, reload)
+	if err == nil {
+		p.failed = 0
+		return
+	}
+	p.failed, p.retry = a.Version, time.Now().Add(policyKeep)
+	if ctx.Err() == nil {
+		b.log.Error().Err(err).Uint64("version", a.Version).Str("from", from).Msg("an applied policy is not taken: it is tried again in a minute, unless another one is applied")
+	}
 }
 
 // wanted is what a reload goes by.

@@ -157,11 +157,7 @@ func fetchPolicy(ctx context.Context, b *Broker, reload func(*Broker, context.Co
 		}
 	}
 	if newest.version() > have {
-		take, cancel := context.WithTimeout(ctx, policyTaking)
-		defer cancel()
-		if err := takePolicyBy(take, b, newest.doc, reload); err != nil && ctx.Err() == nil {
-			b.log.Warn().Err(err).Uint64("version", newest.Version).Msg("the policy of another node is not taken")
-		}
+		b.follow(ctx, b, newest, "another node", reload)
 	}
 }
 
@@ -249,11 +245,7 @@ func syncPolicy(ctx context.Context, b *Broker, reload func(*Broker, context.Con
 	a := b.material.Load().applied
 	switch {
 	case kept.version() > a.version():
-		take, cancel := context.WithTimeout(ctx, policyTaking)
-		defer cancel()
-		if err := takePolicyBy(take, b, kept.doc, reload); err != nil && ctx.Err() == nil {
-			b.log.Error().Err(err).Uint64("version", kept.version()).Msg("the policy in the stream POLICY is not taken")
-		}
+		b.follow(ctx, b, kept.appliedPolicy, "the stream POLICY", reload)
 	case kept.version() < a.version():
 		if err := keepPolicy(ctx, b, a); err != nil && !errors.Is(err, errPolicyTaken) && ctx.Err() == nil {
 			b.log.Warn().Err(err).Msg("the policy in force is not kept in the stream POLICY")
