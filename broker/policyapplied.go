@@ -123,6 +123,9 @@ func openPolicy(cfg *Config, doc []byte, ring *keyring.Ring) (*appliedPolicy, er
 // verified then; that its key has left the keyring since does not undo it, that the key
 // is revoked for the time in which it signed does.
 func (m *material) findApplied(cfg *Config) error {
+	if state, err := os.Stat(cfg.State); err != nil || !state.IsDir() {
+		return nil //nolint:nilerr // nothing was ever kept there; what is wrong with it is for the guards to say
+	}
 	name := appliedFile(cfg)
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
