@@ -132,8 +132,8 @@ func decide(p *policy.Principal, verb, subject string, e *Explanation) (Decision
 		stream, consumer, _ := strings.Cut(subject, ".")
 		return Consumer(p, stream, consumer), grant("consumers")
 	case "connect":
-		return Decision{Allowed: len(p.Nkeys) > 0, Rule: "identities"},
-			fmt.Sprintf("add an nkey under identities of principal %s (%s)", p.Name, p.At)
+		return Decision{Allowed: p.CanConnect(), Rule: "identities"},
+			fmt.Sprintf("add an nkey or another identity under identities of principal %s (%s)", p.Name, p.At)
 	}
 	return Decision{Rule: "unknown verb"}, "use one of: " + strings.Join(Verbs, ", ")
 }

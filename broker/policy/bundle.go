@@ -65,11 +65,12 @@ type roleDecl struct {
 }
 
 type principalDecl struct {
-	name     string
-	at       Position
-	disabled bool
-	nkeys    []word
-	roles    []word
+	name       string
+	at         Position
+	disabled   bool
+	nkeys      []word
+	identities Identities
+	roles      []word
 	grantDecl
 }
 

@@ -28,7 +28,7 @@ func Compile(b *Bundle) (*Set, error) {
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	set := &Set{digest: b.digest, byName: make(map[string]*Tenant), byNkey: make(map[string]*Principal)}
+	set := &Set{digest: b.digest, byName: make(map[string]*Tenant), byNkey: make(map[string]*Principal), byIdentity: make(map[identityKey]*Principal)}
 	for _, m := range b.merge(&f) {
 		t := compileTenant(m)
 		set.tenants = append(set.tenants, t)
@@ -37,6 +37,7 @@ func Compile(b *Bundle) (*Set, error) {
 			for _, k := range p.Nkeys {
 				set.byNkey[k] = p
 			}
+			p.Identities.each(t.Name, func(k identityKey, _ Position) { set.byIdentity[k] = p })
 		}
 	}
 	return set, nil
@@ -121,7 +122,7 @@ func compileBindings(t *Tenant, m *merged) {
 
 func compilePrincipal(t *Tenant, m *merged, d *principalDecl) *Principal {
 	p := &Principal{
-		Tenant: t, Name: d.name, Disabled: d.disabled, At: d.at,
+		Tenant: t, Name: d.name, Disabled: d.disabled, Identities: d.identities, At: d.at,
 		full: t.Name + "/" + d.name, defaultSource: "/" + t.Name + "/" + d.name,
 	}
 	for _, k := range d.nkeys {

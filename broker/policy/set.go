@@ -10,10 +10,11 @@ import (
 
 // Set is a compiled policy: immutable, safe for concurrent use.
 type Set struct {
-	digest  string
-	tenants []*Tenant
-	byName  map[string]*Tenant
-	byNkey  map[string]*Principal
+	digest     string
+	tenants    []*Tenant
+	byName     map[string]*Tenant
+	byNkey     map[string]*Principal
+	byIdentity map[identityKey]*Principal
 }
 
 // Digest returns the policy version: the lower-case hex SHA-256 over the contents
@@ -237,14 +238,15 @@ func (l *LimitUse) Applies(subject string) bool {
 // Principal is a named workload of a tenant, with the grants of its roles and its
 // own merged.
 type Principal struct {
-	Tenant   *Tenant
-	Name     string
-	Disabled bool
-	Nkeys    []string // public user keys
-	Roles    []string
-	Grants   Grants
-	Limits   []LimitUse // sorted by name, each once
-	At       Position
+	Tenant     *Tenant
+	Name       string
+	Disabled   bool
+	Nkeys      []string // public user keys
+	Identities Identities
+	Roles      []string
+	Grants     Grants
+	Limits     []LimitUse // sorted by name, each once
+	At         Position
 
 	full          string
 	defaultSource string
