@@ -62,6 +62,8 @@ type Config struct {
 	Policy []string `yaml:"policy"`
 	// Keys for signing.
 	Keys KeysConfig `yaml:"keys"`
+	// Authentication is whose word counts for who a client is. Default: nkeys only.
+	Authentication AuthenticationConfig `yaml:"authentication"`
 	// Gate holds the limits of the client port.
 	Gate GateConfig `yaml:"gate"`
 	// Storage of events.
@@ -249,6 +251,7 @@ func (c *Config) resolve() {
 	}
 	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring, &c.Checkpoints.Sink}
 	fields = append(fields, c.Storage.Encryption.files()...)
+	fields = append(fields, c.Authentication.files()...)
 	for i := range c.Audit.Sinks {
 		fields = append(fields, &c.Audit.Sinks[i].File)
 	}
@@ -333,6 +336,7 @@ func (c *Config) Validate() error {
 	faults = append(faults, c.guardFaults()...)
 	c.validateIntegrity(fail)
 	c.Audit.validate(fail)
+	c.Authentication.validate(fail)
 	between("drain (ms)", c.Drain.Milliseconds(), 100, 600_000)
 	return errors.Join(faults...)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/signetbus/signet/broker/identity"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/schema"
@@ -29,13 +30,15 @@ type material struct {
 	ringDoc    []byte
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
+	trust      *identity.Trust
+	trusted    []byte // digest of the files behind trust
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error
 // joins all faults.
 func loadMaterial(ctx context.Context, cfg *Config, now time.Time) (*material, error) {
 	m := &material{loaded: now}
-	return m, errors.Join(m.loadPolicy(ctx, cfg), m.loadKeys(cfg, now))
+	return m, errors.Join(m.loadPolicy(ctx, cfg), m.loadTrust(cfg), m.loadKeys(cfg, now))
 }
 
 func (m *material) loadPolicy(ctx context.Context, cfg *Config) error {
@@ -68,7 +71,7 @@ func (m *material) validator(d *policy.SchemaDoc) schema.Validator { return m.va
 // same reports whether m decides nothing differently than old. What either of them
 // points to must not be mixed: validators belong to the documents of one policy.
 func (m *material) same(old *material) bool {
-	return !m.policyChanged(old) && m.sameKeys(old) && slices.EqualFunc(m.signers, old.signers, sameSigner)
+	return !m.policyChanged(old) && m.sameTrust(old) && m.sameKeys(old) && slices.EqualFunc(m.signers, old.signers, sameSigner)
 }
 
 // sameKeys leaves out the seeds that are not in use.

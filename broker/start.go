@@ -12,7 +12,6 @@ import (
 	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/broker/gate"
-	"github.com/signetbus/signet/broker/identity"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/jsapi"
 	"github.com/signetbus/signet/broker/ops"
@@ -237,7 +236,7 @@ func makeGate(b *Broker, m *material) error {
 	}
 	b.chain.Store(chain)
 	deps := gate.Deps{
-		Upstream: b.server, Owners: b.store, Authenticate: identity.Nkey, Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
+		Upstream: b.server, Owners: b.store, Authenticate: authenticator(b), Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
 		Admission:  func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
 		Memory:     b.guards.memory.Over,
 		Recordable: b.recordable,
@@ -250,7 +249,7 @@ func makeGate(b *Broker, m *material) error {
 		deps.Receipt = func(r signing.Receipt) ([]byte, error) { return b.chain.Load().SignReceipt(r, time.Now()) }
 	}
 	b.gate, err = gate.New(gate.Config{
-		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.cert.Config(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
+		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: clientTLS(b.cert, &b.cfg.Authentication), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
 		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: embed.Version, ExplainToCaller: b.cfg.Dev,
 		Limits: gate.Limits{
 			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,

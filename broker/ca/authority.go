@@ -43,6 +43,8 @@ var (
 	ErrExists = errors.New("ca: a certificate authority exists here")
 	// ErrKeyMode: others than its owner may use a private key file; see the package comment.
 	ErrKeyMode = errors.New("ca: private key file is readable by others")
+	// ErrWritable: others than its owner may write a file whose authorities are trusted.
+	ErrWritable = errors.New("ca: file of trusted authorities is writable by others")
 	// ErrInvalid: a certificate, key or host that cannot be used.
 	ErrInvalid = errors.New("ca: invalid certificate material")
 )

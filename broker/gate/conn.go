@@ -31,6 +31,7 @@ type conn struct {
 	reader   reader
 	relay    relay
 	hold     holder
+	expiry   expiry
 	ready    atomic.Bool // the handshake is done: session.opts may be read by others
 	faulted  atomic.Bool // the sink was told of a panic
 	quota    string      // whose share of the connections this one counts to; Gate.mu
@@ -88,7 +89,9 @@ func (c *conn) serve() {
 		defer c.life.survive()
 		c.relay.run()
 	}()
+	c.expiry.arm(c)
 	reason := c.finish(c.contain(c.reader.run))
+	c.expiry.stop()
 	c.tallied()
 	g.sink.Disconnected(who, reason)
 }
@@ -100,6 +103,9 @@ func (c *conn) describe() *Connection {
 		o := &c.session.opts
 		who.Tenant, who.Principal = p.Tenant.Name, p.Name
 		who.Name, who.Lang, who.Version = o.Name, o.Lang, o.Version
+		if login := c.access.login.Load(); login != nil {
+			who.Method, who.Identity = login.Method, login.Name
+		}
 	}
 	return who
 }

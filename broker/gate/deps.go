@@ -74,6 +74,8 @@ type Connection struct {
 	Tenant    string
 	Principal string // name within the tenant
 	Remote    string // address of the client
+	Method    string // how it was authenticated: identity.MethodNkey, ...
+	Identity  string // the name of the policy that it proved
 	Name      string // what the client calls itself; untrusted
 	Lang      string // client library, untrusted
 	Version   string // of the library, untrusted

@@ -110,6 +110,7 @@ var allowed = map[string][]string{
 	"internal/doctor":         {"broker", "broker/policy", "client", "client/admin", "signing/keyring", "github.com/nats-io/nkeys", "github.com/rs/zerolog", "golang.org/x/sys"},
 	"internal/support":        {"github.com/nats-io/nkeys"},
 	"internal/freeport":       {},
+	"internal/testca":         {},
 	"broker/brokertest":       {"*"},
 	"broker/clustertest":      {"*"},
 	"bench":                   {"*"},

@@ -10,6 +10,8 @@ const (
 	CodeAuthFailed Code = 40011
 	// CodePrincipalRevoked: the principal is no longer in the policy.
 	CodePrincipalRevoked Code = 40012
+	// CodeCredentialExpired: the certificate or token of the connection has ended.
+	CodeCredentialExpired Code = 40013
 	// CodeSubjectUnknown: no stream, ephemeral or service subject of the policy covers this subject.
 	CodeSubjectUnknown Code = 40100
 	// CodePublishDenied: no publish grant covers this subject.
@@ -118,6 +120,7 @@ var registry = []Entry{
 	{Code: CodeAuthRequired, Name: "AuthRequired", Class: ClassUnauthenticated, Status: 401, Title: "authentication is required", Fix: "connect with an nkey credential: signet context add NAME --nkey FILE"},
 	{Code: CodeAuthFailed, Name: "AuthFailed", Class: ClassUnauthenticated, Status: 401, Title: "authentication failed", Fix: "check the credential of the context: signet context ls"},
 	{Code: CodePrincipalRevoked, Name: "PrincipalRevoked", Class: ClassUnauthenticated, Status: 401, Title: "the principal is no longer in the policy", Fix: "ask the policy owner: signet policy can-i connect --as PRINCIPAL"},
+	{Code: CodeCredentialExpired, Name: "CredentialExpired", Class: ClassUnauthenticated, Status: 401, Title: "the certificate or token of the connection has ended", Fix: "reconnect with a renewed one: give the client library a callback, not a copy, so that it does so by itself"},
 	{Code: CodeSubjectUnknown, Name: "SubjectUnknown", Class: ClassPermissionDenied, Status: 403, Title: "no stream, ephemeral or service subject of the policy covers this subject", Fix: "declare the subject under streams or ephemeral in the policy, then: signet policy check FILE"},
 	{Code: CodePublishDenied, Name: "PublishDenied", Class: ClassPermissionDenied, Status: 403, Title: "no publish grant covers this subject", Fix: "signet policy can-i publish SUBJECT --as PRINCIPAL"},
 	{Code: CodeSubscribeDenied, Name: "SubscribeDenied", Class: ClassPermissionDenied, Status: 403, Title: "no subscribe grant covers this subject", Fix: "signet policy can-i subscribe SUBJECT --as PRINCIPAL"},

@@ -1,0 +1,175 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/broker/identity"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// AuthenticationConfig says whose word the broker takes for who a client is, and about
+// whom. The zero value takes nobody's: clients prove nkeys of the policy themselves.
+type AuthenticationConfig struct {
+	// Methods that are on: nkey, certificate. Default: nkey, and certificate if Certificates
+	// names an authority.
+	Methods []string `yaml:"methods"`
+	// Certificates lists the authorities that vouch for client certificates; at most 16.
+	Certificates []AuthorityConfig `yaml:"certificates"`
+}
+
+// AuthorityConfig is one authority, and what it may say in which tenant. A name that
+// is given to no tenant is refused, in policies and at the door.
+type AuthorityConfig struct {
+	// CA is a PEM file, several authorities while they change. Read again when it changes.
+	CA      string            `yaml:"ca"`
+	Tenants []AuthorityTenant `yaml:"tenants"`
+}
+
+// AuthorityTenant is what an authority may say in one tenant.
+type AuthorityTenant struct {
+	Name   string   `yaml:"name"`
+	SPIFFE []string `yaml:"spiffe"` // SPIFFE IDs, or spiffe://DOMAIN/PATH/* for what is below
+	DNS    []string `yaml:"dns"`    // DNS names, or *.NAME for what is below
+}
+
+const maxAuthorities = 16
+
+// on reports whether a method is on.
+func (a *AuthenticationConfig) on(method string) bool {
+	switch {
+	case method == identity.MethodCertificate && len(a.Certificates) == 0:
+		return false
+	case len(a.Methods) == 0:
+		return true
+	}
+	return slices.Contains(a.Methods, method)
+}
+
+func (a *AuthenticationConfig) files() []*string {
+	var out []*string
+	for i := range a.Certificates {
+		out = append(out, &a.Certificates[i].CA)
+	}
+	return out
+}
+
+func (a *AuthenticationConfig) validate(fail func(string, ...any)) {
+	for i, m := range a.Methods {
+		switch {
+		case m != identity.MethodNkey && m != identity.MethodCertificate:
+			fail("authentication.methods: want nkey or certificate, got %q", m)
+		case slices.Contains(a.Methods[:i], m):
+			fail("authentication.methods: %s is repeated", m)
+		case m == identity.MethodCertificate && len(a.Certificates) == 0:
+			fail("authentication.methods: certificate needs authorities under authentication.certificates")
+		}
+	}
+	if len(a.Certificates) > maxAuthorities {
+		fail("authentication.certificates: at most %d authorities, got %d", maxAuthorities, len(a.Certificates))
+	}
+	for i := range a.Certificates {
+		a.Certificates[i].validate(fmt.Sprintf("authentication.certificates[%d]", i), fail)
+	}
+}
+
+func (c *AuthorityConfig) validate(key string, fail func(string, ...any)) {
+	if c.CA == "" {
+		fail("%s.ca is required: the PEM file of the authority", key)
+	}
+	if len(c.Tenants) == 0 {
+		fail("%s.tenants is required: an authority speaks only for the names that are given to it", key)
+	}
+	for _, t := range c.Tenants {
+		at := key + ".tenants " + t.Name
+		if t.Name == "" {
+			fail("%s.tenants: name is required", key)
+		}
+		if len(t.SPIFFE)+len(t.DNS) == 0 {
+			fail("%s: spiffe or dns is required", at)
+		}
+		for _, p := range t.SPIFFE {
+			if err := identity.CheckSPIFFEPattern(p); err != nil {
+				fail("%s: spiffe: %w", at, err)
+			}
+		}
+		for _, p := range t.DNS {
+			if err := identity.CheckDNSPattern(p); err != nil {
+				fail("%s: dns: %w", at, err)
+			}
+		}
+	}
+}
+
+// loadTrust reads the authorities, and checks that the policy, if it was read, uses no
+// names but those that they were given.
+func (m *material) loadTrust(cfg *Config) error {
+	a := &cfg.Authentication
+	trust, sum := identity.Config{Nkeys: a.on(identity.MethodNkey)}, sha256.New()
+	if cfg.Cluster != nil {
+		trust.NodePrefix = ca.NodeURI(cfg.Cluster.Name, "")
+	}
+	var faults []error
+	for _, c := range a.Certificates {
+		roots, err := ca.LoadRoots(c.CA)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("broker: authentication.certificates: %w", err))
+			continue
+		}
+		sum.Write(roots.Text)
+		authority := identity.Authority{Name: c.CA, Roots: roots.Pool}
+		for _, t := range c.Tenants {
+			authority.Tenants = append(authority.Tenants, identity.Given{Tenant: t.Name, SPIFFE: t.SPIFFE, DNS: t.DNS})
+		}
+		trust.Authorities = append(trust.Authorities, authority)
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	given := identity.New(trust)
+	if !a.on(identity.MethodCertificate) {
+		trust.Authorities = nil
+	}
+	m.trust, m.trusted = identity.New(trust), sum.Sum(nil)
+	if m.policy == nil {
+		return nil
+	}
+	return given.Check(m.policy)
+}
+
+func (m *material) sameTrust(old *material) bool { return bytes.Equal(m.trusted, old.trusted) }
+
+// authenticator decides by what the broker trusts at the time of the call.
+func authenticator(b *Broker) identity.Authenticator {
+	return func(ctx context.Context, set *policy.Set, c *identity.Credentials) (identity.Login, *wire.Refusal) {
+		return b.material.Load().trust.Authenticate(ctx, set, c)
+	}
+}
+
+// clientTLS is the configuration of the client port. Certificates of clients are asked
+// for where there is somebody to vouch for them, and are verified by the authenticator,
+// not by crypto/tls: an authority is taken at its word for the names that it was given
+// only, a refusal is put on record, and a reload asks again.
+func clientTLS(cert *ca.Reloader, a *AuthenticationConfig) *tls.Config {
+	cfg := cert.Config()
+	if a.on(identity.MethodCertificate) {
+		cfg.ClientAuth = tls.RequestClientCert
+	}
+	return cfg
+}
+
+// authorityFiles are the files of a that a reload reads.
+func authorityFiles(a *AuthenticationConfig) []string {
+	var out []string
+	for _, f := range a.files() {
+		out = append(out, *f)
+	}
+	return out
+}
