@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/identity"
@@ -18,11 +19,13 @@ import (
 // AuthenticationConfig says whose word the broker takes for who a client is, and about
 // whom. The zero value takes nobody's: clients prove nkeys of the policy themselves.
 type AuthenticationConfig struct {
-	// Methods that are on: nkey, certificate. Default: nkey, and certificate if Certificates
-	// names an authority.
+	// Methods that are on: nkey, certificate, token. Default: nkey, certificate if Certificates
+	// names an authority, and token if Issuers names an issuer.
 	Methods []string `yaml:"methods"`
 	// Certificates lists the authorities that vouch for client certificates; at most 16.
 	Certificates []AuthorityConfig `yaml:"certificates"`
+	// Issuers lists who vouches for tokens; at most 16.
+	Issuers []IssuerConfig `yaml:"issuers"`
 }
 
 // AuthorityConfig is one authority, and what it may say in which tenant. A name that
@@ -45,7 +48,7 @@ const maxAuthorities = 16
 // on reports whether a method is on.
 func (a *AuthenticationConfig) on(method string) bool {
 	switch {
-	case method == identity.MethodCertificate && len(a.Certificates) == 0:
+	case method == identity.MethodCertificate && len(a.Certificates) == 0, method == identity.MethodToken && len(a.Issuers) == 0:
 		return false
 	case len(a.Methods) == 0:
 		return true
@@ -58,18 +61,24 @@ func (a *AuthenticationConfig) files() []*string {
 	for i := range a.Certificates {
 		out = append(out, &a.Certificates[i].CA)
 	}
+	for i := range a.Issuers {
+		k := &a.Issuers[i].Keys
+		out = append(out, &k.File, &k.CA, &k.BearerFile)
+	}
 	return out
 }
 
 func (a *AuthenticationConfig) validate(fail func(string, ...any)) {
 	for i, m := range a.Methods {
 		switch {
-		case m != identity.MethodNkey && m != identity.MethodCertificate:
-			fail("authentication.methods: want nkey or certificate, got %q", m)
+		case m != identity.MethodNkey && m != identity.MethodCertificate && m != identity.MethodToken:
+			fail("authentication.methods: want nkey, certificate or token, got %q", m)
 		case slices.Contains(a.Methods[:i], m):
 			fail("authentication.methods: %s is repeated", m)
 		case m == identity.MethodCertificate && len(a.Certificates) == 0:
 			fail("authentication.methods: certificate needs authorities under authentication.certificates")
+		case m == identity.MethodToken && len(a.Issuers) == 0:
+			fail("authentication.methods: token needs issuers under authentication.issuers")
 		}
 	}
 	if len(a.Certificates) > maxAuthorities {
@@ -78,6 +87,7 @@ func (a *AuthenticationConfig) validate(fail func(string, ...any)) {
 	for i := range a.Certificates {
 		a.Certificates[i].validate(fmt.Sprintf("authentication.certificates[%d]", i), fail)
 	}
+	validateIssuers(a.Issuers, fail)
 }
 
 func (c *AuthorityConfig) validate(key string, fail func(string, ...any)) {
@@ -110,12 +120,13 @@ func (c *AuthorityConfig) validate(key string, fail func(string, ...any)) {
 
 // loadTrust reads the authorities, and checks that the policy, if it was read, uses no
 // names but those that they were given.
-func (m *material) loadTrust(cfg *Config) error {
+func (m *material) loadTrust(cfg *Config, sources issuerKeys) error {
 	a := &cfg.Authentication
 	trust, sum := identity.Config{Nkeys: a.on(identity.MethodNkey)}, sha256.New()
 	if cfg.Cluster != nil {
 		trust.NodePrefix = ca.NodeURI(cfg.Cluster.Name, "")
 	}
+	m.rootsEnd = map[string]time.Time{}
 	var faults []error
 	for _, c := range a.Certificates {
 		roots, err := ca.LoadRoots(c.CA)
@@ -124,18 +135,28 @@ func (m *material) loadTrust(cfg *Config) error {
 			continue
 		}
 		sum.Write(roots.Text)
+		m.rootsEnd[c.CA] = roots.Expires()
 		authority := identity.Authority{Name: c.CA, Roots: roots.Pool}
 		for _, t := range c.Tenants {
 			authority.Tenants = append(authority.Tenants, identity.Given{Tenant: t.Name, SPIFFE: t.SPIFFE, DNS: t.DNS})
 		}
 		trust.Authorities = append(trust.Authorities, authority)
 	}
-	if len(faults) > 0 {
-		return errors.Join(faults...)
+	for i := range a.Issuers {
+		issuer, text, err := a.Issuers[i].load(sources)
+		faults = append(faults, err)
+		sum.Write(text)
+		trust.Issuers = append(trust.Issuers, issuer)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return err
 	}
 	given := identity.New(trust)
 	if !a.on(identity.MethodCertificate) {
 		trust.Authorities = nil
+	}
+	if !a.on(identity.MethodToken) {
+		trust.Issuers = nil
 	}
 	m.trust, m.trusted = identity.New(trust), sum.Sum(nil)
 	if m.policy == nil {
@@ -168,8 +189,13 @@ func clientTLS(cert *ca.Reloader, a *AuthenticationConfig) *tls.Config {
 // authorityFiles are the files of a that a reload reads.
 func authorityFiles(a *AuthenticationConfig) []string {
 	var out []string
-	for _, f := range a.files() {
-		out = append(out, *f)
+	for _, c := range a.Certificates {
+		out = append(out, c.CA)
+	}
+	for _, i := range a.Issuers {
+		if i.Keys.File != "" {
+			out = append(out, i.Keys.File)
+		}
 	}
 	return out
 }

@@ -105,6 +105,7 @@ type inForce struct {
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
 	damage   damageState
 	seen     admission.Seen // signed ephemeral events
+	issuers  issuerKeys     // that are fetched, of tokens
 }
 
 // part is something that was started and must be stopped.
@@ -119,14 +120,19 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{}), inForce: inForce{guards: newGuards()}}, nil
+	b := &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{}), inForce: inForce{guards: newGuards()}}
+	var err error
+	if b.issuers, err = newIssuerKeys(b); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // Check does what a start does before it touches the store or a port: it reads
 // and checks policy, schemas, keys and certificates, those of the routes too, and whether the key of the
 // store is the right one.
 func (b *Broker) Check(ctx context.Context) error {
-	m, err := loadMaterial(ctx, &b.cfg, time.Now())
+	m, err := loadMaterial(ctx, &b.cfg, b.issuers, time.Now())
 	if err == nil {
 		_, err = declaredAccounts(m.policy, &b.cfg)
 	}
@@ -151,7 +157,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 			close(b.done)
 		}
 	}()
-	m, err := loadMaterial(ctx, &b.cfg, b.started)
+	m, err := loadMaterial(ctx, &b.cfg, b.issuers, b.started)
 	if err != nil {
 		return err
 	}
@@ -167,6 +173,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 	}{
 		{"guards", up.startGuards},
 		{"audit", up.startAudit},
+		{"issuers", func(context.Context, *material) error { startIssuers(b); return nil }},
 		{"server", up.startServer},
 		{"store", up.openStore},
 		{"dead letters", up.startDeadLetters},

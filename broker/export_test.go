@@ -121,3 +121,6 @@ func FillSpool(b *Broker) error {
 
 // AuditPending is how many batches of the audit trail are on their way.
 func AuditPending(b *Broker) int { return b.journal.Left() }
+
+// SetFetchGap sets how soon after a fetch of its keys a token may ask for another.
+func SetFetchGap(c *IssuerConfig, gap time.Duration) { c.Keys.testOnlyGap = gap }

@@ -220,6 +220,7 @@ func (b view) metrics() []ops.Source {
 	out = append(out, b.integrityMetrics()...)
 	out = append(out, clockMetrics(b.Broker)...)
 	out = append(out, logMetrics(b.Broker)...)
+	out = append(out, trustMetrics(b.Broker)...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

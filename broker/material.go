@@ -31,14 +31,15 @@ type material struct {
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
 	trust      *identity.Trust
-	trusted    []byte // digest of the files behind trust
+	trusted    []byte               // digest of the files behind trust
+	rootsEnd   map[string]time.Time // when the authorities of a file end
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error
 // joins all faults.
-func loadMaterial(ctx context.Context, cfg *Config, now time.Time) (*material, error) {
+func loadMaterial(ctx context.Context, cfg *Config, sources issuerKeys, now time.Time) (*material, error) {
 	m := &material{loaded: now}
-	return m, errors.Join(m.loadPolicy(ctx, cfg), m.loadTrust(cfg), m.loadKeys(cfg, now))
+	return m, errors.Join(m.loadPolicy(ctx, cfg), m.loadTrust(cfg, sources), m.loadKeys(cfg, now))
 }
 
 func (m *material) loadPolicy(ctx context.Context, cfg *Config) error {

@@ -81,7 +81,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 		closed: make(chan struct{}), rejoined: make(chan struct{}, 1),
 	}
 	if err := c.dial(ctx, servers); err != nil {
-		if cfg.id.refused.Load() {
+		if cfg.id != nil && cfg.id.refused.Load() {
 			err = errors.Join(ErrNonce, err)
 		}
 		cfg.setIdentity(nil)
@@ -150,7 +150,7 @@ func (c *Client) dial(ctx context.Context, servers []string) error {
 	o := nats.GetDefaultOptions()
 	o.Servers, o.Name = servers, c.cfg.name
 	o.Secure, o.TLSHandshakeFirst, o.TLSConfig = true, true, c.cfg.tls
-	o.Nkey, o.SignatureCB = c.cfg.id.public, c.cfg.id.signNonce
+	c.cfg.creds.show(&o, c.cfg.id)
 	o.MaxReconnect = -1
 	o.ReconnectWait, o.ReconnectJitter, o.ReconnectJitterTLS = c.cfg.reconnect, c.cfg.reconnect, c.cfg.reconnect
 	// Not the buffer of nats.go: it would send while our resend decides the order.
@@ -381,7 +381,9 @@ func (c *Client) Close() {
 	c.end(m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
 	c.signer.flush() // what was published meanwhile ends with the same error
 	c.workers.Wait()
-	c.cfg.id.wipe()
+	if id := c.cfg.id; id != nil {
+		id.wipe()
+	}
 }
 
 // Drain finishes everything and then closes: subscriptions handle what is

@@ -51,7 +51,8 @@ type config struct {
 	timeout     time.Duration
 	maxInFlight int
 	retry       RetryPolicy
-	id          *identity
+	id          *identity         // nil: no nkey
+	creds       credentials       // beside it
 	producer    *signing.Producer // nil: events are not signed here
 	tls         *tls.Config
 	root        string
@@ -351,10 +352,11 @@ func (c *config) validate() ([]string, error) {
 	if c.root == "" {
 		return nil, ErrNoRoot
 	}
-	if c.id == nil {
-		return nil, fmt.Errorf("%w: no credential: use WithNkeySeedFile, WithNkey or a context that has one", ErrInvalidOption)
+	if err := c.creds.validate(c.id); err != nil {
+		return nil, err
 	}
-	if c.producer != nil {
+	c.creds.fault = c.onError
+	if c.producer != nil && c.id != nil {
 		// A server can have a client sign any nonce with its connection key.
 		if same, err := nkeys.Encode(nkeys.PrefixByteUser, c.producer.Public()); err != nil || string(same) == c.id.public {
 			return nil, fmt.Errorf("%w: the event key is the key of the connection: make another one, for events only", ErrInvalidOption)

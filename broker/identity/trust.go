@@ -3,8 +3,11 @@ package identity
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
@@ -16,6 +19,8 @@ type Config struct {
 	Nkeys bool
 	// Authorities vouch for names in client certificates; none: no certificate is taken.
 	Authorities []Authority
+	// Issuers vouch for subjects in tokens; none: no token is taken.
+	Issuers []Issuer
 	// NodePrefix starts the SPIFFE IDs of the nodes of the cluster, which are never
 	// clients; empty without a cluster.
 	NodePrefix string
@@ -27,6 +32,8 @@ type Config struct {
 type Trust struct {
 	nkeys       bool
 	authorities []Authority
+	issuers     []Issuer
+	algorithms  []jose.SignatureAlgorithm // of all issuers
 	nodePrefix  string
 	clock       func() time.Time
 }
@@ -34,7 +41,11 @@ type Trust struct {
 // New returns the Trust of a configuration whose patterns were checked
 // (CheckPattern).
 func New(c Config) *Trust {
-	return &Trust{nkeys: c.Nkeys, authorities: c.Authorities, nodePrefix: c.NodePrefix, clock: c.Now}
+	t := &Trust{nkeys: c.Nkeys, authorities: c.Authorities, issuers: c.Issuers, nodePrefix: c.NodePrefix, clock: c.Now}
+	for _, i := range c.Issuers {
+		t.algorithms = append(t.algorithms, joseAlgorithms(i.Algorithms)...)
+	}
+	return t
 }
 
 func (t *Trust) now() time.Time {
@@ -98,8 +109,10 @@ func (t *Trust) proofs(c *Credentials) ([]proof, *wire.Refusal) {
 		return nil, failed("an nkey was presented, and authentication.methods does not name nkey: present a certificate or a token")
 	case nkey:
 		checks = append(checks, func(_ context.Context, set *policy.Set, c *Credentials) (Login, *wire.Refusal) { return t.nkey(set, c) })
-	case token:
+	case token && len(t.issuers) == 0:
 		return nil, failed("a JWT or token was presented, and authentication.issuers names no issuer: present an nkey and its signature alone, or configure one")
+	case token:
+		checks = append(checks, t.token)
 	}
 	if len(checks) == 0 {
 		return nil, required()
@@ -120,9 +133,11 @@ func admissible(p *policy.Principal, kind, name string) (*policy.Principal, *wir
 }
 
 // Check reports every name in set that the operator has not given to the tenant of its
-// principal. The error joins *policy.Fault.
+// principal, and subjects that two principals have under different kinds of names. The
+// error joins *policy.Fault.
 func (t *Trust) Check(set *policy.Set) error {
 	var f faults
+	subjects := make(map[[2]string]*policy.Principal)
 	for _, tenant := range set.Tenants() {
 		for _, p := range tenant.Principals() {
 			for _, v := range p.Identities.SPIFFE {
@@ -133,6 +148,7 @@ func (t *Trust) Check(set *policy.Set) error {
 					f.add(v.At, "identity spiffe %s: no authority under authentication.certificates speaks for it in tenant %s; the operator gives it there", v.Name, tenant.Name)
 				}
 			}
+			t.checkSubjects(p, subjects, &f)
 			for _, v := range p.Identities.DNS {
 				if !t.given(tenant.Name, v.Name, dnsNames) {
 					f.add(v.At, "identity dns %s: no authority under authentication.certificates speaks for it in tenant %s; the operator gives it there", v.Name, tenant.Name)
@@ -141,4 +157,40 @@ func (t *Trust) Check(set *policy.Set) error {
 		}
 	}
 	return f.err()
+}
+
+// checkSubjects is Check for the subjects of issuers. taken is whose they are, by issuer
+// and subject.
+func (t *Trust) checkSubjects(p *policy.Principal, taken map[[2]string]*policy.Principal, f *faults) {
+	take := func(issuer, subject string, at policy.Position) {
+		key := [2]string{issuer, subject}
+		if q := taken[key]; q != nil && q != p {
+			f.add(at, "subject %s of %s is one of %s already (%s): a name belongs to one principal", subject, issuer, q.FullName(), q.At)
+		}
+		taken[key] = p
+	}
+	for _, v := range p.Identities.OIDC {
+		if !slices.ContainsFunc(t.issuers, func(i Issuer) bool { return i.URL == v.Issuer && i.gives(p.Tenant.Name, v.Subject) }) {
+			f.add(v.At, "identity oidc %s of %s: no issuer under authentication.issuers speaks for it in tenant %s; the operator gives it there", v.Subject, v.Issuer, p.Tenant.Name)
+			continue
+		}
+		take(v.Issuer, v.Subject, v.At)
+	}
+	for _, v := range p.Identities.ServiceAccounts {
+		subject := accountPrefix + strings.Replace(v.Name, "/", ":", 1)
+		var clusters []string
+		for _, i := range t.issuers {
+			if i.Kubernetes && i.gives(p.Tenant.Name, subject) {
+				clusters = append(clusters, i.URL)
+			}
+		}
+		switch len(clusters) {
+		case 0:
+			f.add(v.At, "identity serviceAccount %s: no issuer with kubernetes: true under authentication.issuers speaks for it in tenant %s; the operator gives it there", v.Name, p.Tenant.Name)
+		case 1:
+			take(clusters[0], subject, v.At)
+		default:
+			f.add(v.At, "identity serviceAccount %s: the issuers %s all speak for it in tenant %s; write oidc with the one that is meant", v.Name, strings.Join(clusters, ", "), p.Tenant.Name)
+		}
+	}
 }
