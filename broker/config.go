@@ -40,6 +40,7 @@ const (
 	DefaultStoreBytes       = ByteSize(10 << 30)
 	DefaultDrain            = 30 * time.Second
 	DefaultConnectionRate   = 500
+	DefaultFailedLogins     = 60
 	DefaultAPIRate          = 200
 	DefaultAPIReadRate      = 5000
 )
@@ -109,8 +110,11 @@ type KeysConfig struct {
 
 // GateConfig limits the client port.
 type GateConfig struct {
-	MaxConnections   int `yaml:"maxConnections"`   // default DefaultMaxConnections
-	ConnectionRate   int `yaml:"connectionRate"`   // new connections per second and address; default DefaultConnectionRate
+	MaxConnections int `yaml:"maxConnections"` // default DefaultMaxConnections
+	ConnectionRate int `yaml:"connectionRate"` // new connections per second and address; default DefaultConnectionRate
+	// FailedLogins is how many logins may fail per minute and address before its
+	// connections are closed unheard; default DefaultFailedLogins.
+	FailedLogins     int `yaml:"failedLogins"`
 	MaxSubscriptions int `yaml:"maxSubscriptions"` // per connection; default DefaultMaxSubscriptions
 	// MaxConnectionsPerPrincipal is how many of MaxConnections one principal may have.
 	// Default 0: half of them.
@@ -201,7 +205,7 @@ func DefaultConfig() Config {
 		Gate: GateConfig{
 			MaxConnections: DefaultMaxConnections, ConnectionRate: DefaultConnectionRate,
 			MaxSubscriptions: DefaultMaxSubscriptions, MaxPayload: DefaultMaxPayloadBytes,
-			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate,
+			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate, FailedLogins: DefaultFailedLogins,
 		},
 		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability, SoftWatermark: diskguard.DefaultSoft, HardWatermark: diskguard.DefaultHard, Scrub: defaultScrub},
 		Ops:     OpsConfig{Listen: DefaultOpsListen},
@@ -326,6 +330,7 @@ func (c *Config) Validate() error {
 	between("gate.maxConnectionsPerPrincipal", int64(c.Gate.MaxConnectionsPerPrincipal), 0, int64(max(c.Gate.MaxConnections, 0)))
 	between("gate.apiRate", int64(c.Gate.APIRate), 1, 1_000_000)
 	between("gate.apiReadRate", int64(c.Gate.APIReadRate), 1, 1_000_000)
+	between("gate.failedLogins", int64(c.Gate.FailedLogins), 1, 1_000_000)
 	between("gate.connectionRate", int64(c.Gate.ConnectionRate), 1, 100000)
 	between("gate.maxSubscriptions", int64(c.Gate.MaxSubscriptions), 1, 100000)
 	between("gate.maxPayload", int64(c.Gate.MaxPayload), 1024, 8<<20)

@@ -253,7 +253,8 @@ func makeGate(b *Broker, m *material) error {
 		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: embed.Version, ExplainToCaller: b.cfg.Dev,
 		Limits: gate.Limits{
 			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,
-			Payload: int(b.cfg.Gate.MaxPayload), HeaderBudget: headerBudget, Subscriptions: b.cfg.Gate.MaxSubscriptions,
+			FailedLogins: b.cfg.Gate.FailedLogins,
+			Payload:      int(b.cfg.Gate.MaxPayload), HeaderBudget: headerBudget, Subscriptions: b.cfg.Gate.MaxSubscriptions,
 			PrincipalConnections: b.cfg.Gate.MaxConnectionsPerPrincipal,
 			APIRate:              float64(b.cfg.Gate.APIRate), APIReadRate: float64(b.cfg.Gate.APIReadRate),
 		},

@@ -13,6 +13,7 @@ const (
 	DefaultMaxConnections   = 5000
 	DefaultPerIPRate        = 50.0
 	DefaultPerIPBurst       = 200
+	DefaultFailedLogins     = 60
 	DefaultMaxPayload       = 1 << 20
 	DefaultHeaderBudget     = 64 << 10
 	DefaultMaxControlLine   = 4096
@@ -85,6 +86,7 @@ type Limits struct {
 	PrincipalConnections int
 	PerIPRate            float64 // new connections per second and address (IPv6: /64); default 50, below 0 is no limit
 	PerIPBurst           int     // of PerIPRate; default 200
+	FailedLogins         int     // per minute and address, after which its connections are closed unheard; default 60, below 0 is no limit
 	Payload              int     // bytes of one message, header and payload, that a client may send; default 1 MiB
 	HeaderBudget         int     // bytes beyond Payload that the server accepts and may send back; default 64 KiB
 	ControlLine          int     // bytes of one control line; default 4,096
@@ -136,6 +138,7 @@ func (c Config) withDefaults() Config {
 	orInt(&l.Connections, DefaultMaxConnections)
 	orInt(&l.PrincipalConnections, max(1, l.Connections/2))
 	orInt(&l.PerIPBurst, DefaultPerIPBurst)
+	orInt(&l.FailedLogins, DefaultFailedLogins)
 	orInt(&l.Payload, DefaultMaxPayload)
 	orInt(&l.HeaderBudget, DefaultHeaderBudget)
 	orInt(&l.ControlLine, DefaultMaxControlLine)

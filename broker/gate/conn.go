@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -34,12 +35,13 @@ type conn struct {
 	expiry   expiry
 	ready    atomic.Bool // the handshake is done: session.opts may be read by others
 	faulted  atomic.Bool // the sink was told of a panic
+	addr     netip.Addr  // whose failed logins are counted
 	quota    string      // whose share of the connections this one counts to; Gate.mu
 }
 
 func newConn(g *Gate, raw net.Conn) *conn {
 	cfg, remote := &g.cfg, raw.RemoteAddr().String()
-	c := &conn{gate: g}
+	c := &conn{gate: g, addr: addressKey(raw.RemoteAddr())}
 	c.life.init(raw, c.fault)
 	creds := &identity.Credentials{Nonce: identity.NewNonce(), RemoteAddr: remote}
 	c.greeting = greeting{gate: g, id: g.nextID.Add(1), ip: hostOf(raw.RemoteAddr()), nonce: creds.Nonce}
@@ -76,6 +78,7 @@ func (c *conn) serve() {
 	defer c.life.survive()
 	shake := handshake{c: c, cfg: &g.cfg, limit: g.cfg.Timeouts.Auth}
 	if err := c.contain(shake.run); err != nil {
+		shake.count(err)
 		c.turnAway(err)
 		return
 	}

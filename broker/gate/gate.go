@@ -59,6 +59,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 	g.policy.Store(deps.Policy)
 	g.owners.source, g.owners.timeout, g.owners.ttl = deps.Owners, g.cfg.Timeouts.Owner, g.cfg.Timeouts.OwnerTTL
 	g.door = newDoorman(g.cfg.Limits.PerIPRate, g.cfg.Limits.PerIPBurst)
+	g.door.tries = newAttempts(g.cfg.Limits.FailedLogins)
 	g.hard, g.kill = context.WithCancel(context.Background())
 	return g, nil
 }
@@ -124,6 +125,11 @@ func (g *Gate) welcome(raw net.Conn) {
 	if !g.door.admit(raw.RemoteAddr(), time.Now()) {
 		g.counters.turnedAway[awayRate].Add(1)
 		_ = raw.Close() // no answer: it would cost what the limit saves
+		return
+	}
+	if g.door.tries.shut(addressKey(raw.RemoteAddr()), time.Now()) {
+		g.counters.turnedAway[awayFailed].Add(1)
+		_ = raw.Close()
 		return
 	}
 	c := newConn(g, raw)

@@ -12,6 +12,8 @@ const (
 	CodePrincipalRevoked Code = 40012
 	// CodeCredentialExpired: the certificate or token of the connection has ended.
 	CodeCredentialExpired Code = 40013
+	// CodeLoginBarred: this credential has failed too often from this address.
+	CodeLoginBarred Code = 40014
 	// CodeSubjectUnknown: no stream, ephemeral or service subject of the policy covers this subject.
 	CodeSubjectUnknown Code = 40100
 	// CodePublishDenied: no publish grant covers this subject.
@@ -121,6 +123,7 @@ var registry = []Entry{
 	{Code: CodeAuthFailed, Name: "AuthFailed", Class: ClassUnauthenticated, Status: 401, Title: "authentication failed", Fix: "check the credential of the context: signet context ls"},
 	{Code: CodePrincipalRevoked, Name: "PrincipalRevoked", Class: ClassUnauthenticated, Status: 401, Title: "the principal is no longer in the policy", Fix: "ask the policy owner: signet policy can-i connect --as PRINCIPAL"},
 	{Code: CodeCredentialExpired, Name: "CredentialExpired", Class: ClassUnauthenticated, Status: 401, Title: "the certificate or token of the connection has ended", Fix: "reconnect with a renewed one: give the client library a callback, not a copy, so that it does so by itself"},
+	{Code: CodeLoginBarred, Name: "LoginBarred", Class: ClassUnauthenticated, Status: 401, Title: "this credential has failed too often from this address", Fix: "check the credential, then wait for retryAfterMs: each failure doubles the wait, up to 5 minutes"},
 	{Code: CodeSubjectUnknown, Name: "SubjectUnknown", Class: ClassPermissionDenied, Status: 403, Title: "no stream, ephemeral or service subject of the policy covers this subject", Fix: "declare the subject under streams or ephemeral in the policy, then: signet policy check FILE"},
 	{Code: CodePublishDenied, Name: "PublishDenied", Class: ClassPermissionDenied, Status: 403, Title: "no publish grant covers this subject", Fix: "signet policy can-i publish SUBJECT --as PRINCIPAL"},
 	{Code: CodeSubscribeDenied, Name: "SubscribeDenied", Class: ClassPermissionDenied, Status: 403, Title: "no subscribe grant covers this subject", Fix: "signet policy can-i subscribe SUBJECT --as PRINCIPAL"},
