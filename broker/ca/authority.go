@@ -3,7 +3,6 @@ package ca
 import (
 	"cmp"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -78,20 +77,13 @@ func create(dir, name string, now func() time.Time) (*Authority, error) {
 			return nil, fmt.Errorf("ca: %w", err)
 		}
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
+		return nil, err
 	}
-	at := now()
-	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
-		NotBefore: at.Add(-backdate), NotAfter: at.Add(AuthorityTTL),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, err := selfSigned(name, key, now())
 	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
+		return nil, err
 	}
 	if err := writePair(filepath.Join(dir, CACertFile), filepath.Join(dir, CAKeyFile), encodeCerts(der), key); err != nil {
 		return nil, err
@@ -167,9 +159,9 @@ func (a *Authority) issue(certFile, keyFile string, hosts []string, ttl time.Dur
 		}
 	}
 	change(template)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
-		return fmt.Errorf("ca: %w", err)
+		return err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
