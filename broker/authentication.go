@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -26,6 +27,8 @@ type AuthenticationConfig struct {
 	Certificates []AuthorityConfig `yaml:"certificates"`
 	// Issuers lists who vouches for tokens; at most 16.
 	Issuers []IssuerConfig `yaml:"issuers"`
+	// Enrolment lets clients have certificates issued. Default: they cannot.
+	Enrolment EnrolmentConfig `yaml:"enrolment"`
 }
 
 // AuthorityConfig is one authority, and what it may say in which tenant. A name that
@@ -65,6 +68,7 @@ func (a *AuthenticationConfig) files() []*string {
 		k := &a.Issuers[i].Keys
 		out = append(out, &k.File, &k.CA, &k.BearerFile)
 	}
+	out = append(out, &a.Enrolment.CA)
 	return out
 }
 
@@ -88,6 +92,7 @@ func (a *AuthenticationConfig) validate(fail func(string, ...any)) {
 		a.Certificates[i].validate(fmt.Sprintf("authentication.certificates[%d]", i), fail)
 	}
 	validateIssuers(a.Issuers, fail)
+	a.Enrolment.validate(fail)
 }
 
 func (c *AuthorityConfig) validate(key string, fail func(string, ...any)) {
@@ -128,6 +133,8 @@ func (m *material) loadTrust(cfg *Config, sources issuerKeys) error {
 	}
 	m.rootsEnd = map[string]time.Time{}
 	var faults []error
+	enrolment, err := a.Enrolment.load()
+	faults = append(faults, err)
 	for _, c := range a.Certificates {
 		roots, err := ca.LoadRoots(c.CA)
 		if err != nil {
@@ -136,6 +143,7 @@ func (m *material) loadTrust(cfg *Config, sources issuerKeys) error {
 		}
 		sum.Write(roots.Text)
 		m.rootsEnd[c.CA] = roots.Expires()
+		enrolment.sees(roots, len(trust.Authorities))
 		authority := identity.Authority{Name: c.CA, Roots: roots.Pool}
 		for _, t := range c.Tenants {
 			authority.Tenants = append(authority.Tenants, identity.Given{Tenant: t.Name, SPIFFE: t.SPIFFE, DNS: t.DNS})
@@ -151,6 +159,11 @@ func (m *material) loadTrust(cfg *Config, sources issuerKeys) error {
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
+	if err := enrolment.speaksFor(trust.Authorities); err != nil {
+		return err
+	}
+	m.enrolment = enrolment
+	sum.Write(enrolment.certificate())
 	given := identity.New(trust)
 	if !a.on(identity.MethodCertificate) {
 		trust.Authorities = nil
@@ -196,6 +209,9 @@ func authorityFiles(a *AuthenticationConfig) []string {
 		if i.Keys.File != "" {
 			out = append(out, i.Keys.File)
 		}
+	}
+	if dir := a.Enrolment.CA; dir != "" {
+		out = append(out, filepath.Join(dir, ca.CACertFile), filepath.Join(dir, ca.CAKeyFile))
 	}
 	return out
 }

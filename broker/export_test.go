@@ -124,3 +124,6 @@ func AuditPending(b *Broker) int { return b.journal.Left() }
 
 // SetFetchGap sets how soon after a fetch of its keys a token may ask for another.
 func SetFetchGap(c *IssuerConfig, gap time.Duration) { c.Keys.testOnlyGap = gap }
+
+// RenewOwn is the renewal of the node's own certificates that runs once a minute.
+func RenewOwn(b *Broker, now time.Time) { renewOwn(b, now) }

@@ -33,6 +33,7 @@ type material struct {
 	trust      *identity.Trust
 	trusted    []byte               // digest of the files behind trust
 	rootsEnd   map[string]time.Time // when the authorities of a file end
+	enrolment  *enrolment           // nil: clients cannot enrol here
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error

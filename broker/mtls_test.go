@@ -260,3 +260,9 @@ func TestPolicyClaimsAName(t *testing.T) {
 		t.Errorf("a start without the authorities: %v", err)
 	}
 }
+
+// brokerCheck is signet serve --check.
+func brokerCheck(t *testing.T, cfg broker.Config) error {
+	t.Helper()
+	return must(broker.New(cfg, "test", zerolog.Nop()))(t).Check(within(t))
+}

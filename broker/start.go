@@ -175,6 +175,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 		Nodes: b.adminNodes(), Logs: logs{b.logs.Load()}, PutKeys: func(ctx context.Context, doc []byte, cutOff []string) (adminapi.KeysPut, error) {
 			return putKeys(ctx, b.Broker, doc, cutOff)
 		},
+		Certify: certifier(b.Broker),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
@@ -309,6 +310,7 @@ func (b startup) startWatch(context.Context, *material) error {
 				flushMinute(life, b.Broker)
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
+				renewOwn(b.Broker, now)
 				reloadAgain(life, b.Broker)
 				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)

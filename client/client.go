@@ -118,6 +118,9 @@ func (c *Client) begin(ctx context.Context) error {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "no keyring, so no event could be verified", Err: err}
 	}
 	c.workers.Go(func() { c.ring.run(life, c.cfg.timeout) })
+	if len(c.cfg.creds.names) > 0 {
+		c.workers.Go(func() { enrol(life, c) })
+	}
 	if c.cfg.keyringFile == "" {
 		f, err := newRingFollower(c)
 		if err != nil {

@@ -3,10 +3,12 @@ package client
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -20,8 +22,10 @@ const (
 // credentials are what a client shows beside, or instead of, an nkey. The zero value
 // shows nothing.
 type credentials struct {
-	certificate, key string // PEM files; empty: no certificate
-	token            string // file; empty: no token
+	certificate, key string   // PEM files; empty: no certificate
+	token            string   // file; empty: no token
+	names            []string // of the certificate, which the broker issues; none: it does not
+	roots            string   // PEM file of WithTLSRoots; empty: none
 	// fault is why a file could not be read when the connection wanted it; nats.go does
 	// not hand the error on.
 	fault func(error)
@@ -37,7 +41,7 @@ func (c *credentials) any() bool { return c.certificate != "" || c.token != "" }
 // An nkey or token beside it must be of the same principal.
 func WithClientCertificate(certFile, keyFile string) Option {
 	return func(c *config) error {
-		c.creds.certificate, c.creds.key = certFile, keyFile
+		c.creds.certificate, c.creds.key, c.creds.names = certFile, keyFile, nil
 		if _, err := c.creds.load(); err != nil {
 			return fmt.Errorf("WithClientCertificate: %w", err)
 		}
@@ -123,9 +127,27 @@ func (c *credentials) show(o *nats.Options, id *identity) {
 			return token
 		}
 	}
+	if c.roots != "" {
+		last := o.TLSConfig.RootCAs
+		o.RootCAsCB = func() (*x509.CertPool, error) {
+			pool, err := loadRoots(c.roots)
+			if err != nil {
+				c.fault(err)
+				return last, nil // what was good when the client began
+			}
+			last = pool
+			return pool, nil
+		}
+	}
 	if c.certificate != "" {
 		o.TLSConfig = o.TLSConfig.Clone()
 		o.TLSConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if len(c.names) > 0 {
+				if pair, err := c.valid(time.Now()); err == nil && pair != nil {
+					return pair, nil
+				}
+				return new(tls.Certificate), nil // none is shown: the other credential counts
+			}
 			pair, err := c.load()
 			if err != nil {
 				c.fault(err)
@@ -138,6 +160,10 @@ func (c *credentials) show(o *nats.Options, id *identity) {
 // validate checks what no single option can.
 func (c *credentials) validate(id *identity) error {
 	switch {
+	case id == nil && c.token == "" && len(c.names) > 0:
+		if pair, err := c.valid(time.Now()); err != nil || pair == nil {
+			return fmt.Errorf("%w: WithEnrolment needs an nkey or a token until there is a valid certificate", ErrInvalidOption)
+		}
 	case id == nil && !c.any():
 		return fmt.Errorf("%w: no credential: use WithNkeySeedFile, WithNkey, WithClientCertificate, WithTokenFile or a context that has one", ErrInvalidOption)
 	case id != nil && c.token != "":

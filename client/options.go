@@ -116,14 +116,15 @@ func WithNkey(public string, sign func(nonce []byte) ([]byte, error)) Option {
 	}
 }
 
-// WithTLSRoots trusts the PEM certificates in file instead of the system's.
+// WithTLSRoots trusts the PEM certificates in file instead of the system's. It is read
+// again at each connect, so that authorities can change.
 func WithTLSRoots(file string) Option {
 	return func(c *config) error {
 		pool, err := loadRoots(file)
 		if err != nil {
 			return err
 		}
-		c.tls.RootCAs = pool
+		c.tls.RootCAs, c.creds.roots = pool, file
 		return nil
 	}
 }
@@ -141,7 +142,7 @@ func WithTLSConfig(t *tls.Config) Option {
 		if t.MaxVersion != 0 && t.MaxVersion < tls.VersionTLS13 {
 			return fmt.Errorf("%w: WithTLSConfig: TLS 1.3 is the minimum", ErrInvalidOption)
 		}
-		c.tls = t.Clone()
+		c.tls, c.creds.roots = t.Clone(), ""
 		c.tls.MinVersion = tls.VersionTLS13
 		return nil
 	}

@@ -156,8 +156,11 @@ func explainPublish(p *policy.Principal, subject string, e *Explanation, fix str
 		bucket, _ := ObjectBucket(subject)
 		return ObjectWrite(p, bucket), fmt.Sprintf("add %q to objects.write of principal %s (%s)", bucket, p.Name, p.At)
 	case ClassAdmin:
-		if subject == KeyringSubject {
+		switch subject {
+		case KeyringSubject:
 			return Decision{Allowed: true, Rule: "keyring"}, ""
+		case CertifySubject:
+			return Decision{Allowed: true, Rule: "enrolment"}, ""
 		}
 		area, _, _ := AdminArea(subject)
 		return Admin(p, area), fmt.Sprintf("add %q to admin of principal %s (%s)", area, p.Name, p.At)

@@ -110,7 +110,11 @@ func Retire(dir string) error {
 	return writeFile(filepath.Join(dir, CACertFile), encodeCerts(certs[0].Raw), 0o644)
 }
 
-// trusted returns the authorities in CACertFile.
+// Authorities returns those in CACertFile of dir, the one that issues first.
+//
+// Errors: those of LoadRoots.
+func Authorities(dir string) ([]*x509.Certificate, error) { return trusted(dir) }
+
 func trusted(dir string) ([]*x509.Certificate, error) {
 	r, err := LoadRoots(filepath.Join(dir, CACertFile))
 	if err != nil {

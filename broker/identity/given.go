@@ -71,6 +71,12 @@ func (a *Authority) gives(tenant, name string, kind func(*Given) []string) bool 
 	return false
 }
 
+// GivesAll reports whether the authority may say each of the names in the tenant.
+func (a *Authority) GivesAll(tenant, spiffe string, dns []string) bool {
+	return (spiffe == "" || a.gives(tenant, spiffe, spiffeNames)) &&
+		!slices.ContainsFunc(dns, func(d string) bool { return !a.gives(tenant, d, dnsNames) })
+}
+
 func (t *Trust) given(tenant, name string, kind func(*Given) []string) bool {
 	return slices.ContainsFunc(t.authorities, func(a Authority) bool { return a.gives(tenant, name, kind) })
 }

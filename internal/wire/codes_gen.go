@@ -46,6 +46,8 @@ const (
 	CodeDiscoverDenied Code = 40114
 	// CodeBucketDenied: the key-value or object bucket is not granted.
 	CodeBucketDenied Code = 40115
+	// CodeNameDenied: the certificate request asks for a name that is not the principal's.
+	CodeNameDenied Code = 40116
 	// CodeSubjectMalformed: the subject breaks the subject grammar.
 	CodeSubjectMalformed Code = 40200
 	// CodeHeaderMalformed: the header block is malformed.
@@ -140,6 +142,7 @@ var registry = []Entry{
 	{Code: CodeServeDenied, Name: "ServeDenied", Class: ClassPermissionDenied, Status: 403, Title: "no serve grant covers this service", Fix: "signet policy can-i serve SERVICE.ENDPOINT --as PRINCIPAL"},
 	{Code: CodeDiscoverDenied, Name: "DiscoverDenied", Class: ClassPermissionDenied, Status: 403, Title: "service discovery is not granted", Fix: "grant discover in the policy"},
 	{Code: CodeBucketDenied, Name: "BucketDenied", Class: ClassPermissionDenied, Status: 403, Title: "the key-value or object bucket is not granted", Fix: "grant it under kv or objects in the policy"},
+	{Code: CodeNameDenied, Name: "NameDenied", Class: ClassPermissionDenied, Status: 403, Title: "the certificate request asks for a name that is not the principal's", Fix: "ask for a SPIFFE ID or DNS names that stand under identities of the principal and that the authority may say in its tenant"},
 	{Code: CodeSubjectMalformed, Name: "SubjectMalformed", Class: ClassMalformed, Status: 400, Title: "the subject breaks the subject grammar", Fix: "use 1 to 16 tokens of A-Z a-z 0-9 _ - joined by dots, at most 255 bytes"},
 	{Code: CodeHeaderMalformed, Name: "HeaderMalformed", Class: ClassMalformed, Status: 400, Title: "the header block is malformed", Fix: "send NATS/1.0 headers, name: value, CRLF ends, no control characters"},
 	{Code: CodeEventMalformed, Name: "EventMalformed", Class: ClassMalformed, Status: 400, Title: "the CloudEvent is malformed", Fix: "see docs/spec/envelope.md for the attribute rules"},
