@@ -112,6 +112,9 @@ type KeysConfig struct {
 type GateConfig struct {
 	MaxConnections int `yaml:"maxConnections"` // default DefaultMaxConnections
 	ConnectionRate int `yaml:"connectionRate"` // new connections per second and address; default DefaultConnectionRate
+	// TrustedProxies lists addresses and networks (10.0.0.0/8) of proxies that say whose
+	// connection it is, by the PROXY protocol version 2. Default: none.
+	TrustedProxies []string `yaml:"trustedProxies"`
 	// FailedLogins is how many logins may fail per minute and address before its
 	// connections are closed unheard; default DefaultFailedLogins.
 	FailedLogins     int `yaml:"failedLogins"`
@@ -330,6 +333,9 @@ func (c *Config) Validate() error {
 	between("gate.maxConnectionsPerPrincipal", int64(c.Gate.MaxConnectionsPerPrincipal), 0, int64(max(c.Gate.MaxConnections, 0)))
 	between("gate.apiRate", int64(c.Gate.APIRate), 1, 1_000_000)
 	between("gate.apiReadRate", int64(c.Gate.APIReadRate), 1, 1_000_000)
+	if _, err := c.Gate.proxies(); err != nil {
+		fail("gate.trustedProxies: %w", err)
+	}
 	between("gate.failedLogins", int64(c.Gate.FailedLogins), 1, 1_000_000)
 	between("gate.connectionRate", int64(c.Gate.ConnectionRate), 1, 100000)
 	between("gate.maxSubscriptions", int64(c.Gate.MaxSubscriptions), 1, 100000)

@@ -249,8 +249,13 @@ func makeGate(b *Broker, m *material) error {
 	if b.Durability() != DurabilityUnsafeLazy {
 		deps.Receipt = func(r signing.Receipt) ([]byte, error) { return b.chain.Load().SignReceipt(r, time.Now()) }
 	}
+	proxies, err := b.cfg.Gate.proxies()
+	if err != nil {
+		return err
+	}
 	b.gate, err = gate.New(gate.Config{
-		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: clientTLS(b.cert, &b.cfg.Authentication), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
+		Proxies: proxies,
+		Listen:  b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: clientTLS(b.cert, &b.cfg.Authentication), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
 		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: embed.Version, ExplainToCaller: b.cfg.Dev,
 		Limits: gate.Limits{
 			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,

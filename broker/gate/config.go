@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -63,6 +64,10 @@ type Config struct {
 	// InsecurePlain serves without TLS. Listen must be a loopback address. For tests
 	// and measurements.
 	InsecurePlain bool
+
+	// Proxies are the addresses whose connections begin with a header of the PROXY protocol
+	// version 2, which names the client. Theirs must; nobody else's may.
+	Proxies []netip.Prefix
 
 	// ServerID, ServerName and Version are what INFO says. ServerID and ServerName
 	// are required; Version is the NATS server version whose protocol is spoken

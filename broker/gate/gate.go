@@ -122,15 +122,12 @@ const acceptPause = 5 * time.Millisecond
 
 // welcome starts a connection, unless there are too many.
 func (g *Gate) welcome(raw net.Conn) {
-	if !g.door.admit(raw.RemoteAddr(), time.Now()) {
-		g.counters.turnedAway[awayRate].Add(1)
-		_ = raw.Close() // no answer: it would cost what the limit saves
-		return
-	}
-	if g.door.tries.shut(addressKey(raw.RemoteAddr()), time.Now()) {
-		g.counters.turnedAway[awayFailed].Add(1)
-		_ = raw.Close()
-		return
+	if !g.proxied(raw.RemoteAddr()) {
+		if why, ok := g.admits(raw.RemoteAddr()); !ok {
+			g.counters.turnedAway[why].Add(1)
+			_ = raw.Close() // no answer: it would cost what the limit saves
+			return
+		}
 	}
 	c := newConn(g, raw)
 	g.mu.Lock()

@@ -40,6 +40,9 @@ type handshake struct {
 // run does the whole of it. A *fatal error is for the client too.
 func (h *handshake) run() error {
 	c := h.c
+	if err := h.unproxy(); err != nil {
+		return err
+	}
 	if err := h.secure(); err != nil {
 		return err
 	}
