@@ -105,7 +105,7 @@ func TestEnrolment(t *testing.T) {
 		"nobody's":        {[]string{"spiffe://shop.example/nobody"}, wire.CodeNameDenied},
 		"another domain":  {[]string{"spiffe://mill.example/checkout"}, wire.CodeNameDenied},
 		"one and another": {[]string{"checkout.shop.example", "billing.shop.example"}, wire.CodeNameDenied},
-		"a node's":        {[]string{"spiffe://test/node/n1"}, wire.CodeNameDenied},
+		"a node's":        {[]string{"spiffe://test/node/n1"}, wire.CodeRequestMalformed},
 		"none":            {nil, wire.CodeRequestMalformed},
 		"two kinds":       {[]string{"spiffe://shop.example/checkout", "checkout.shop.example"}, wire.CodeRequestMalformed},
 		"the broker's":    {[]string{"localhost"}, wire.CodeRequestMalformed},

@@ -201,6 +201,12 @@ func WithContext(name string) Option {
 		if saved.NkeySeedFile != "" {
 			opts = append(opts, WithNkeySeedFile(saved.NkeySeedFile))
 		}
+		if saved.CertificateFile != "" || saved.KeyFile != "" {
+			opts = append(opts, WithClientCertificate(saved.CertificateFile, saved.KeyFile))
+		}
+		if saved.TokenFile != "" {
+			opts = append(opts, WithTokenFile(saved.TokenFile))
+		}
 		if saved.CAFile != "" {
 			opts = append(opts, WithTLSRoots(saved.CAFile))
 		}

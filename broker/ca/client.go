@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/signetbus/signet/internal/wire"
@@ -43,8 +44,12 @@ type Names struct {
 func (n Names) Check() error {
 	switch {
 	case n.SPIFFE != "" && len(n.DNS) == 0:
-		if _, _, err := wire.ParseSPIFFE(n.SPIFFE); err != nil {
+		_, path, err := wire.ParseSPIFFE(n.SPIFFE)
+		if err != nil {
 			return fmt.Errorf("%w: %q: %w", ErrInvalid, n.SPIFFE, err)
+		}
+		if strings.HasPrefix(path, nodePath) {
+			return fmt.Errorf("%w: %q: %s... are nodes of a cluster, which may have the same authority", ErrInvalid, n.SPIFFE, nodePath)
 		}
 		return nil
 	case n.SPIFFE == "" && len(n.DNS) > 0 && len(n.DNS) <= 16:

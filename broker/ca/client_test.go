@@ -47,7 +47,7 @@ func TestIssueClient(t *testing.T) {
 			t.Errorf("lives for %s, is a %s", d, Kind(c))
 		}
 	}
-	for _, names := range []Names{{}, {SPIFFE: "spiffe://x"}, {SPIFFE: someID, DNS: []string{"a.b"}}, {DNS: []string{"*.a.b"}}, {DNS: make([]string, 17)}} {
+	for _, names := range []Names{{}, {SPIFFE: "spiffe://x"}, {SPIFFE: "spiffe://prod/node/n1"}, {SPIFFE: someID, DNS: []string{"a.b"}}, {DNS: []string{"*.a.b"}}, {DNS: make([]string, 17)}} {
 		if err := a.IssueClient(certFile, keyFile, names, 0); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", names, err)
 		}

@@ -15,7 +15,10 @@ var ErrNode = errors.New("ca: not a certificate of a node of this cluster")
 
 // NodeURI is the URI name in the certificate of a node. It tells routes apart from
 // client certificates of the same authority, and one node from another.
-func NodeURI(cluster, node string) string { return "spiffe://" + cluster + "/node/" + node }
+func NodeURI(cluster, node string) string { return "spiffe://" + cluster + nodePath + node }
+
+// nodePath starts the paths of nodes' names; no client gets one.
+const nodePath = "/node/"
 
 // IssueNode is IssueServer for the routes of a node: the certificate is good for
 // both ends of a connection and carries NodeURI.

@@ -76,6 +76,9 @@ func (a *access) renew(ctx context.Context, set *policy.Set) (was, now *policy.P
 	if was = a.principal.Load(); was == nil {
 		return nil, nil
 	}
+	// What the authenticator would have to wait for (keys of an issuer), a reload does not.
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
 	login, refusal := a.deps.Authenticate(ctx, set, a.creds)
 	now = login.Principal
 	if refusal != nil || now == nil || now.FullName() != was.FullName() {

@@ -112,7 +112,7 @@ type Rejected struct {
 type Deps struct {
 	Upstream     Upstream
 	Owners       Owners
-	Authenticate identity.Authenticator
+	Authenticate identity.Authenticator // for live connections with a context that has ended: it must not wait then
 	// Admission returns the admission session of a new connection, or of a live one
 	// after Reload.
 	Admission func(*policy.Principal) *admission.Session

@@ -144,7 +144,7 @@ func (s *Source) Refresh(ctx context.Context) *identity.KeySet {
 	s.mu.Lock()
 	turn, wanted := s.turn, s.started && !time.Now().Before(s.next)
 	s.mu.Unlock()
-	if wanted {
+	if wanted && ctx.Err() == nil {
 		select {
 		case s.ask <- struct{}{}:
 		default: // somebody has asked already
