@@ -248,3 +248,19 @@ func TestRotationUnderLoad(t *testing.T) {
 	<-done
 	t.Logf("%d rotations of leaf and authority, %d publishes, %d failed", rotations, published.Load(), failed.Load())
 }
+
+// TestExpiryIsWarnedOf: once a day, and not before it is near.
+func TestExpiryIsWarnedOf(t *testing.T) {
+	var log logBuffer
+	b := newEnrolling(t, logTo(&log))
+	leaf := must(ca.ReadCertificate(b.State.Cert))(t)
+	warnings := func(at ...time.Time) int {
+		before := strings.Count(log.String(), "ends soon")
+		broker.WarnExpiry(b.Broker, at...)
+		return strings.Count(log.String(), "ends soon") - before
+	}
+	near := leaf.NotAfter.Add(-24 * time.Hour)
+	if n := warnings(time.Now(), near, near.Add(time.Hour), near.Add(25*time.Hour)); n != 2 {
+		t.Errorf("%d warnings, want one a day:\n%s", n, log.String())
+	}
+}

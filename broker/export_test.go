@@ -127,3 +127,11 @@ func SetFetchGap(c *IssuerConfig, gap time.Duration) { c.Keys.testOnlyGap = gap 
 
 // RenewOwn is the renewal of the node's own certificates that runs once a minute.
 func RenewOwn(b *Broker, now time.Time) { renewOwn(b, now) }
+
+// WarnExpiry looks for certificates that end soon at these times, as one broker does.
+func WarnExpiry(b *Broker, at ...time.Time) {
+	var e expiryLog
+	for _, now := range at {
+		e.report(b, now)
+	}
+}

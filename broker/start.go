@@ -299,7 +299,7 @@ func (b startup) startWatch(context.Context, *material) error {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		t, door := time.NewTicker(time.Minute), doorLog{}
+		t, door, ends := time.NewTicker(time.Minute), doorLog{}, expiryLog{}
 		defer t.Stop()
 		clock, began := time.NewTicker(clockEvery), time.Now()
 		defer clock.Stop()
@@ -316,6 +316,7 @@ func (b startup) startWatch(context.Context, *material) error {
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
 				renewOwn(b.Broker, now)
+				ends.report(b.Broker, now)
 				reloadAgain(life, b.Broker)
 				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)

@@ -391,3 +391,28 @@ func TestRouteFollowsItsAuthorities(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// No bytes make the reader of requests panic, and what it takes has names that the gate
+// would take and a signature by its key.
+func FuzzReadRequest(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	u, _ := url.Parse(someID)
+	for _, req := range []*x509.CertificateRequest{{URIs: []*url.URL{u}}, {DNSNames: []string{"a.b"}}, {}} {
+		der, err := x509.CreateCertificateRequest(rand.Reader, req, key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(der)
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+		req, names, err := ReadRequest(text)
+		if err == nil && (names.Check() != nil || req.CheckSignature() != nil) {
+			t.Errorf("taken with %+v", names)
+		}
+		_, _, _ = ReadRequest(der)
+	})
+}

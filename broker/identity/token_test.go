@@ -392,3 +392,29 @@ func FuzzToken(f *testing.F) {
 		}
 	})
 }
+
+// No document makes the reader of keys panic, and what it takes are public keys.
+func FuzzParseKeySet(f *testing.F) {
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, k := range []any{ec, ec.Public(), []byte("secret")} {
+		f.Add([]byte(`{"keys":[` + must(json.Marshal(jose.JSONWebKey{Key: k, KeyID: "k"})) + `]}`))
+	}
+	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"AQ","e":"AQAB"}]}`))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		s, err := ParseKeySet(doc)
+		if (err == nil) != (s.Len() > 0) {
+			t.Fatalf("%d keys, %v", s.Len(), err)
+		}
+		if err != nil {
+			return
+		}
+		for _, k := range s.keys {
+			if !k.IsPublic() || !verifies(k.Key) {
+				t.Errorf("taken: %T", k.Key)
+			}
+		}
+	})
+}

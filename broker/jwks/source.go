@@ -187,7 +187,7 @@ func (s *Source) run() {
 		case err == nil && failing:
 			s.cfg.Failed(nil)
 		}
-		wait := s.cfg.Interval - rand.N(s.cfg.Interval/10+1)
+		wait := s.cfg.Interval - rand.N(s.cfg.Interval/10+1) //nolint:gosec // only so that nodes do not ask at once
 		if failing = err != nil; failing {
 			wait, retry = min(retry, wait), min(2*retry, s.cfg.Interval)
 		} else {
