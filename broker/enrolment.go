@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,48 +122,4 @@ func owns(p *policy.Principal, names ca.Names) bool {
 	}
 	return (names.SPIFFE == "" || has(p.Identities.SPIFFE, names.SPIFFE)) &&
 		!slices.ContainsFunc(names.DNS, func(d string) bool { return !has(p.Identities.DNS, d) })
-}
-
-// renewOwn renews the certificates of this node that an authority of the enrolment
-// folder has issued, when two thirds of their life are over or another authority issues
-// by now. The files are watched: they are in use soon. Called once a minute.
-func renewOwn(b *Broker, now time.Time) {
-	e := b.material.Load().enrolment
-	if e == nil {
-		return
-	}
-	pairs := [][2]string{{b.cfg.TLS.Certificate, b.cfg.TLS.Key}}
-	if c := b.cfg.Cluster; c != nil {
-		pairs = append(pairs, [2]string{c.TLS.Certificate, c.TLS.Key})
-	}
-	for _, p := range pairs {
-		due, err := e.due(p[0], now)
-		if err == nil && due {
-			err = e.authority.Renew(p[0], p[1], 0)
-		}
-		if err != nil {
-			b.log.Error().Err(err).Str("certificate", p[0]).Msg("the certificate of this node could not be renewed: renew it by hand, signet ca renew")
-		} else if due {
-			b.log.Info().Str("certificate", p[0]).Msg("certificate of this node renewed")
-		}
-	}
-}
-
-// due reports whether a certificate is ours to renew, and time to.
-func (e *enrolment) due(file string, now time.Time) (bool, error) {
-	chain, err := ca.ReadAll(file)
-	if err != nil {
-		return false, err
-	}
-	leaf := chain[0]
-	all, err := ca.Authorities(e.file)
-	if err != nil {
-		return false, err
-	}
-	by := slices.IndexFunc(all, func(c *x509.Certificate) bool { return leaf.CheckSignatureFrom(c) == nil })
-	if by < 0 {
-		return false, nil // somebody else's
-	}
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return by > 0 || now.After(leaf.NotAfter.Add(-life/3)), nil
 }

@@ -229,7 +229,7 @@ func TestRotationUnderLoad(t *testing.T) {
 		check(t, b.Reload(within(t)))
 		check(t, ca.Switch(dir))
 		check(t, b.Reload(within(t)))
-		broker.RenewOwn(b.Broker, time.Now())
+		broker.RenewOwn(within(t), b.Broker, time.Now())
 		eventually(t, "server and client have certificates of the new authority", func() bool { return byFirst(b.State.Cert) && byFirst(cert) })
 		// A connection that is made now, and the one that must not be: by the authority that goes.
 		check(t, b.Reload(within(t)))

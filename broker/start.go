@@ -300,6 +300,7 @@ func (b startup) startWatch(context.Context, *material) error {
 	go func() {
 		defer close(swept)
 		t, door, ends := time.NewTicker(time.Minute), doorLog{}, expiryLog{}
+		var own ownRenewal
 		defer t.Stop()
 		clock, began := time.NewTicker(clockEvery), time.Now()
 		defer clock.Stop()
@@ -315,7 +316,7 @@ func (b startup) startWatch(context.Context, *material) error {
 				flushMinute(life, b.Broker)
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
-				renewOwn(b.Broker, now)
+				own.run(life, b.Broker, now)
 				ends.report(b.Broker, now)
 				reloadAgain(life, b.Broker)
 				compareClocks(life, b.Broker)

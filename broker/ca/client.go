@@ -212,6 +212,22 @@ func (a *Authority) Renew(certFile, keyFile string, ttl time.Duration) error {
 	if err != nil {
 		return err
 	}
+	if old.IsCA || ttl < 0 {
+		return fmt.Errorf("%w: %s is an authority, or the lifetime %v is below 0", ErrInvalid, certFile, ttl)
+	}
+	key, err := newKey()
+	if err != nil {
+		return err
+	}
+	der, err := a.again(old, ttl, key.Public())
+	if err != nil {
+		return err
+	}
+	return writePair(certFile, keyFile, encodeCerts(der, a.cert.Raw), key)
+}
+
+// again signs a certificate like old for another key.
+func (a *Authority) again(old *x509.Certificate, ttl time.Duration, key any) ([]byte, error) {
 	at := a.now()
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: old.Subject,
@@ -219,21 +235,14 @@ func (a *Authority) Renew(certFile, keyFile string, ttl time.Duration) error {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: old.ExtKeyUsage, BasicConstraintsValid: true,
 		DNSNames: old.DNSNames, IPAddresses: old.IPAddresses, URIs: old.URIs,
 	}
-	if old.IsCA || ttl < 0 {
-		return fmt.Errorf("%w: %s is an authority, or the lifetime %v is below 0", ErrInvalid, certFile, ttl)
-	}
 	if template.NotAfter.After(a.cert.NotAfter) {
 		template.NotAfter = a.cert.NotAfter
 	}
-	key, err := newKey()
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("ca: %w", err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		return fmt.Errorf("ca: %w", err)
-	}
-	return writePair(certFile, keyFile, encodeCerts(der, a.cert.Raw), key)
+	return der, nil
 }
 
 // ReadCertificate reads the first certificate in a PEM file.

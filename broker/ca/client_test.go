@@ -416,3 +416,86 @@ func FuzzReadRequest(f *testing.F) {
 		_, _, _ = ReadRequest(der)
 	})
 }
+
+// A renewal is for who has the key of a valid certificate of the authority, for the very
+// names of it.
+func TestRenewal(t *testing.T) {
+	dir := t.TempDir()
+	a := newAuthority(t, dir)
+	cert, key := filepath.Join(dir, "n.pem"), filepath.Join(dir, "n.key")
+	if err := a.IssueNode(cert, key, "prod", "n1", []string{"n1.example", "10.0.0.1"}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	known, err := Authorities(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, fresh, err := NewRenewal(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := r.Check(known, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := a.Grant(r, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Keep(cert, key, chain, fresh); err != nil {
+		t.Fatal(err)
+	}
+	now, err := ReadCertificate(cert)
+	if err != nil || !sameNames(now, old) || now.SerialNumber.Cmp(old.SerialNumber) == 0 || Kind(now) != KindNode {
+		t.Errorf("%+v, %v", now, err)
+	}
+	if _, err := ServerTLS(cert, key); err != nil {
+		t.Error(err)
+	}
+	// Another key, other names, other authorities, other times.
+	if err := Keep(cert, key, chain, func() *ecdsa.PrivateKey { k, _ := newKey(); return k }()); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a chain for another key: %v", err)
+	}
+	server, serverKey := filepath.Join(dir, "s.pem"), filepath.Join(dir, "s.key")
+	client, clientKey := filepath.Join(dir, "c.pem"), filepath.Join(dir, "c.key")
+	if err := errors.Join(a.IssueServer(server, serverKey, []string{"bus.example"}, time.Hour), a.IssueClient(client, clientKey, Names{SPIFFE: someID}, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Keep(server, serverKey, chain, fresh); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a chain with other names: %v", err)
+	}
+	other, _, err := NewRenewal(server, serverKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofClient, _, err := NewRenewal(client, clientKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := Authorities(func() string { d := t.TempDir(); newAuthority(t, d); return d }())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		r     Renewal
+		known []*x509.Certificate
+		now   time.Time
+	}{
+		"another's certificate": {Renewal{r.Old, other.Request, other.Proof}, known, time.Now()},
+		"another request":       {Renewal{r.Old, other.Request, r.Proof}, known, time.Now()},
+		"no proof":              {Renewal{r.Old, r.Request, nil}, known, time.Now()},
+		"of a client":           {*ofClient, known, time.Now()},
+		"of another authority":  {*r, stranger, time.Now()},
+		"that has ended":        {*r, known, time.Now().Add(2 * time.Hour)},
+		"the authority itself":  {Renewal{known[0].Raw, r.Request, r.Proof}, known, time.Now()},
+		"no certificate":        {Renewal{[]byte("x"), r.Request, r.Proof}, known, time.Now()},
+		"large":                 {Renewal{r.Old, make([]byte, maxRequest+1), r.Proof}, known, time.Now()},
+	} {
+		if _, err := c.r.Check(c.known, c.now); !errors.Is(err, ErrRenewal) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := a.Grant(&Renewal{Request: []byte("x")}, old); !errors.Is(err, ErrRenewal) {
+		t.Errorf("no request: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -73,6 +74,9 @@ func (r *Roots) Expires() time.Time {
 	}
 	return last
 }
+
+// Certificates are the authorities, in the order of the file. The caller owns the slice.
+func (r *Roots) Certificates() []*x509.Certificate { return slices.Clone(r.certs) }
 
 // Count is how many authorities there are.
 func (r *Roots) Count() int { return len(r.certs) }
