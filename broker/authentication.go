@@ -123,18 +123,26 @@ func (c *AuthorityConfig) validate(key string, fail func(string, ...any)) {
 	}
 }
 
-// loadTrust reads the authorities, and checks that the policy, if it was read, uses no
-// names but those that they were given.
-func (m *material) loadTrust(cfg *Config, sources issuerKeys) error {
+// trust is whose word the broker takes, as the files of the configuration have it. It is
+// immutable.
+type trust struct {
+	door      *identity.Trust // with the methods that are on
+	given     *identity.Trust // with all that is configured: what policies may name
+	enrolment *enrolment      // nil: clients cannot enrol here
+	rootsEnd  map[string]time.Time
+	sum       []byte // of the files
+}
+
+// loadTrust reads the authorities and the keys in files. The error joins all faults.
+func loadTrust(cfg *Config, sources issuerKeys) (*trust, error) {
 	a := &cfg.Authentication
-	trust, sum := identity.Config{Nkeys: a.on(identity.MethodNkey)}, sha256.New()
+	t, all, sum := &trust{rootsEnd: map[string]time.Time{}}, identity.Config{Nkeys: a.on(identity.MethodNkey)}, sha256.New()
 	if cfg.Cluster != nil {
-		trust.NodePrefix = ca.NodeURI(cfg.Cluster.Name, "")
+		all.NodePrefix = ca.NodeURI(cfg.Cluster.Name, "")
 	}
-	m.rootsEnd = map[string]time.Time{}
-	var faults []error
-	enrolment, err := a.Enrolment.load()
-	faults = append(faults, err)
+	var err error
+	t.enrolment, err = a.Enrolment.load()
+	faults := []error{err}
 	for _, c := range a.Certificates {
 		roots, err := ca.LoadRoots(c.CA)
 		if err != nil {
@@ -142,48 +150,53 @@ func (m *material) loadTrust(cfg *Config, sources issuerKeys) error {
 			continue
 		}
 		sum.Write(roots.Text)
-		m.rootsEnd[c.CA] = roots.Expires()
-		enrolment.sees(roots, len(trust.Authorities))
+		t.rootsEnd[c.CA] = roots.Expires()
+		t.enrolment.sees(roots, len(all.Authorities))
 		authority := identity.Authority{Name: c.CA, Roots: roots.Pool}
-		for _, t := range c.Tenants {
-			authority.Tenants = append(authority.Tenants, identity.Given{Tenant: t.Name, SPIFFE: t.SPIFFE, DNS: t.DNS})
+		for _, g := range c.Tenants {
+			authority.Tenants = append(authority.Tenants, identity.Given{Tenant: g.Name, SPIFFE: g.SPIFFE, DNS: g.DNS})
 		}
-		trust.Authorities = append(trust.Authorities, authority)
+		all.Authorities = append(all.Authorities, authority)
 	}
 	for i := range a.Issuers {
 		issuer, text, err := a.Issuers[i].load(sources)
 		faults = append(faults, err)
 		sum.Write(text)
-		trust.Issuers = append(trust.Issuers, issuer)
+		all.Issuers = append(all.Issuers, issuer)
 	}
 	if err := errors.Join(faults...); err != nil {
-		return err
+		return nil, err
 	}
-	if err := enrolment.speaksFor(trust.Authorities); err != nil {
-		return err
+	if err := t.enrolment.speaksFor(all.Authorities); err != nil {
+		return nil, err
 	}
-	m.enrolment = enrolment
-	sum.Write(enrolment.certificate())
-	given := identity.New(trust)
+	sum.Write(t.enrolment.certificate())
+	t.sum, t.given = sum.Sum(nil), identity.New(all)
 	if !a.on(identity.MethodCertificate) {
-		trust.Authorities = nil
+		all.Authorities = nil
 	}
 	if !a.on(identity.MethodToken) {
-		trust.Issuers = nil
+		all.Issuers = nil
 	}
-	m.trust, m.trusted = identity.New(trust), sum.Sum(nil)
-	if m.policy == nil {
-		return nil
-	}
-	return given.Check(m.policy)
+	t.door = identity.New(all)
+	return t, nil
 }
 
-func (m *material) sameTrust(old *material) bool { return bytes.Equal(m.trusted, old.trusted) }
+// loadTrust is loadTrust, and the check that the policy, if it was read, uses no names
+// but those that were given to its tenants.
+func (m *material) loadTrust(cfg *Config, sources issuerKeys) (err error) {
+	if m.trust, err = loadTrust(cfg, sources); err != nil || m.policy == nil {
+		return err
+	}
+	return m.trust.given.Check(m.policy)
+}
+
+func (m *material) sameTrust(old *material) bool { return bytes.Equal(m.trust.sum, old.trust.sum) }
 
 // authenticator decides by what the broker trusts at the time of the call.
 func authenticator(b *Broker) identity.Authenticator {
 	return func(ctx context.Context, set *policy.Set, c *identity.Credentials) (identity.Login, *wire.Refusal) {
-		return b.material.Load().trust.Authenticate(ctx, set, c)
+		return b.material.Load().trust.door.Authenticate(ctx, set, c)
 	}
 }
 

@@ -97,7 +97,7 @@ func certifier(b *Broker) func(*policy.Principal, []byte) (adminapi.Certified, e
 // certify signs a request of p for names that the policy has under its identities and
 // that the authority may say in its tenant: what the gate would take from it.
 func certify(b *Broker, p *policy.Principal, request []byte) (adminapi.Certified, error) {
-	e := b.material.Load().enrolment
+	e := b.material.Load().trust.enrolment
 	req, names, err := ca.ReadRequest(request)
 	if err != nil {
 		return adminapi.Certified{}, wire.Refuse(wire.CodeRequestMalformed, "enrolment", err.Error())

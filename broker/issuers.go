@@ -264,7 +264,7 @@ func trustMetrics(b *Broker) []ops.Source {
 		}),
 		keys("signet_issuer_fetch_failures_total", "Fetches of the keys of an issuer that failed.", ops.Counter, func(s jwks.Status) float64 { return float64(s.Failures) }),
 		{Name: "signet_client_ca_expiry_seconds", Help: "Unix time at which the last authority of a file of authentication.certificates expires.", Kind: ops.Gauge, Labels: []string{"file"}, Read: func(emit func(float64, ...string)) {
-			for file, end := range b.material.Load().rootsEnd {
+			for file, end := range b.material.Load().trust.rootsEnd {
 				emit(float64(end.Unix()), file)
 			}
 		}},

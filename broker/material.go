@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/signetbus/signet/broker/identity"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/schema"
@@ -30,10 +29,7 @@ type material struct {
 	ringDoc    []byte
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
-	trust      *identity.Trust
-	trusted    []byte               // digest of the files behind trust
-	rootsEnd   map[string]time.Time // when the authorities of a file end
-	enrolment  *enrolment           // nil: clients cannot enrol here
+	trust      *trust
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error

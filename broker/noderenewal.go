@@ -62,7 +62,7 @@ func answerRenewal(n *nodes, m *nats.Msg) {
 
 func grantRenewal(b *Broker, body []byte, now time.Time) ([]byte, error) {
 	m := b.material.Load()
-	e, cluster := m.enrolment, b.cfg.Cluster.Name
+	e, cluster := m.trust.enrolment, b.cfg.Cluster.Name
 	if e == nil {
 		return nil, errNoAuthority
 	}

@@ -46,7 +46,7 @@ func (r *ownRenewal) run(ctx context.Context, b *Broker, now time.Time) {
 // renewPair renews a pair of files if it is due.
 func renewPair(ctx context.Context, b *Broker, certFile, keyFile string, now time.Time) (renewed bool, err error) {
 	var authorities []*x509.Certificate
-	e := b.material.Load().enrolment
+	e := b.material.Load().trust.enrolment
 	switch {
 	case e != nil:
 		authorities, err = ca.Authorities(e.file)
