@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/broker/audit"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
@@ -247,13 +249,43 @@ func TestEverythingIsOnRecord(t *testing.T) {
 	}
 }
 
+// TestEveryDeletionIsOnRecord: what takes something away is never counted together, however
+// often it is done.
+func TestEveryDeletionIsOnRecord(t *testing.T) {
+	b := newAudited(t)
+	reader := connect(t, b, "reader")
+	defer reader.Close()
+	js := reader.js(t)
+	const n = audit.MaxEach + 15
+	for i := range n {
+		must(js.CreateConsumer(within(t), "ORDERS", jetstream.ConsumerConfig{Durable: fmt.Sprint("copy", i), FilterSubject: "orders.>", AckPolicy: jetstream.AckExplicitPolicy}))(t)
+		check(t, js.DeleteConsumer(within(t), "ORDERS", fmt.Sprint("copy", i)))
+	}
+	var gone map[string]int
+	eventually(t, "the deletions are on record", func() bool {
+		gone = map[string]int{}
+		for _, r := range audited(t, b, "auditor", false).find(func(r *auditlog.Record) bool {
+			return r.Kind == auditlog.KindAPI && strings.Contains(r.Subject, "CONSUMER.DELETE")
+		}) {
+			gone[r.Consumer]++
+		}
+		return len(gone) == n
+	})
+	for name, times := range gone {
+		if times != 1 {
+			t.Errorf("%s is there %d times", name, times)
+		}
+	}
+}
+
 // A tenant's administrators see their tenant only, and the broker's own trail needs
 // the grant of the machines too.
 func TestTrailsOfTenantsAreSeparate(t *testing.T) {
 	b := newAudited(t)
 	busy(t, b)
+	clerk := admin.New(b.Client("clerk")) // one for all looks: the gate bounds how often a principal asks
 	eventually(t, "the refusals are on record", func() bool {
-		list := must(admin.New(b.Client("clerk")).Audit(within(t), admin.AuditQuery{Kind: "refusal", Principal: "writer"}, 0))(t)
+		list := must(clerk.Audit(within(t), admin.AuditQuery{Kind: "refusal", Principal: "writer"}, 0))(t)
 		return len(list.Records) > 0
 	})
 	mill := audited(t, b, "boss", false)

@@ -131,9 +131,10 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 	b.running("journal", b.journal.Shutdown)
 	b.minute = audit.NewMinute(b.journal)
 	b.pruner = audit.NewPruner(audit.PrunerConfig{
-		Journal: b.journal, Log: b.component("audit"),
-		Keep:   func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
-		Verify: func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
+		Journal: b.journal, Log: b.component("audit"), Clock: func() error { return clockHealth(b.Broker) },
+		Members: func() []string { return auditMembers(b.Broker) },
+		Keep:    func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
+		Verify:  func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
 	})
 	b.trail = audit.New(audit.Config{Log: b.component("audit"), Record: func(e auditlog.Entry) { b.note(b.Policy(), e) }})
 	if err := b.trail.Start(ctx); err != nil {
@@ -153,6 +154,30 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 	})
 	return nil
 }
+
+// auditMembers are the nodes of the configuration and of the cluster's log: one that is in
+// neither is gone. nil while that is not known.
+func auditMembers(b *Broker) []string {
+	key, _ := b.material.Load().ring.ByID(b.material.Load().signer.KeyID())
+	out := []string{key.Principal}
+	if b.cfg.Cluster == nil {
+		return out
+	}
+	state := b.server.Cluster()
+	if b.nodes == nil || state.Quorum() != nil {
+		return nil
+	}
+	for name := range b.cfg.Cluster.Nodes {
+		out = append(out, name)
+	}
+	for _, peer := range state.Peers {
+		out = append(out, peer.Name)
+	}
+	return out
+}
+
+// health says what somebody must look at, or nil.
+func (a *auditing) health() error { return errors.Join(a.journal.Health(), a.pruner.Health()) }
 
 // note puts an entry on record. What the log says of accounts that are no tenants is the
 // broker's.
@@ -311,6 +336,10 @@ func (s *sink) Requested(c *gate.Connection, access jsapi.Access, v *jsapi.Verdi
 		}
 		e.Kind = auditlog.KindRead
 	}
+	if access == jsapi.AccessDelete { // each by itself: one of them must not hide behind others
+		s.rec.journal.Note(e)
+		return
+	}
 	s.rec.minute.Each(e)
 }
 
@@ -395,7 +424,7 @@ func auditMetrics(b *Broker) []ops.Source {
 		one("signet_audit_spool_limit_bytes", "Size of the spool from which on logins and changes are refused.", ops.Gauge, func(s audit.JournalStats) float64 { return float64(s.SpoolLimit) }),
 		one("signet_audit_pending_batches", "Batches of audit records that the stream does not have.", ops.Gauge, func(s audit.JournalStats) float64 { return float64(s.Pending) }),
 		one("signet_audit_ok", "1 while the audit trail is stored and whole as far as this node knows, else 0.", ops.Gauge, func(audit.JournalStats) float64 {
-			if b.journal.Health() != nil {
+			if b.auditing.health() != nil {
 				return 0
 			}
 			return 1

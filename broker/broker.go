@@ -72,7 +72,7 @@ type Broker struct {
 	storage
 	inForce
 	auditing
-	reload sync.Mutex // one Reload at a time
+	reload sync.Mutex // one Reload at a time; held while it waits for the cluster
 
 	cert    *ca.Reloader
 	letters *deadletter.Writer
@@ -106,6 +106,13 @@ type inForce struct {
 	damage   damageState
 	seen     admission.Seen // signed ephemeral events
 	issuers  issuerKeys     // that are fetched, of tokens
+
+	// swap guards the change of material and of what follows from it. It is held for no
+	// longer than the embedded server takes to reload: nobody who holds it asks the store
+	// or another node. Whoever needs both takes Broker.reload first.
+	swap sync.Mutex
+	life context.Context // ends when the broker begins to stop: no reload goes on
+	end  context.CancelFunc
 }
 
 // part is something that was started and must be stopped.
@@ -121,8 +128,10 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{}), inForce: inForce{guards: newGuards()}}
+	b.life, b.end = context.WithCancel(context.Background())
 	var err error
 	if b.issuers, err = newIssuerKeys(b); err != nil {
+		b.end()
 		return nil, err
 	}
 	return b, nil
@@ -135,6 +144,9 @@ func (b *Broker) Check(ctx context.Context) error {
 	m, err := loadMaterial(ctx, &b.cfg, b.issuers, time.Now())
 	if err == nil {
 		_, err = declaredAccounts(m.policy, &b.cfg)
+	}
+	if m.ringNote != nil { // a start goes on with the newer one
+		b.log.Warn().Err(m.ringNote).Msg("the keyring's file is not what counts")
 	}
 	_, certErr := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key)
 	_, routeErr := clusterOptions(startup{b})
@@ -152,6 +164,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		if err != nil {
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Drain)
 			defer cancel()
+			b.end()
 			err = errors.Join(err, b.stopParts(stop))
 			b.phase.Store(int32(phaseStopped))
 			close(b.done)
@@ -165,6 +178,9 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		return err
 	}
 	b.cert.OnError(func(err error) { b.log.Error().Err(err).Msg("certificate not reloaded, the old one stays") })
+	if m.ringNote != nil {
+		b.log.Error().Err(m.ringNote).Uint64("keyring", m.ring.Version()).Msg("the keyring's file is not what counts")
+	}
 	b.material.Store(m)
 	up := startup{b}
 	for _, step := range []struct {
@@ -187,6 +203,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"first start", func(ctx context.Context, _ *material) error { return awaitFormed(ctx, up) }},
 		{"logs", func(_ context.Context, m *material) error { return startLogs(up, m) }},
 		{"admin", up.startAdmin},
+		{"keyring", func(ctx context.Context, _ *material) error { return newestRing(ctx, b) }},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
@@ -270,6 +287,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		return ErrNotReady
 	}
 	b.log.Info().Msg("draining")
+	b.end()
 	b.nodes.handOver(ctx)
 	err := b.stopParts(ctx)
 	b.phase.Store(int32(phaseStopped))

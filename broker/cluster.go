@@ -58,8 +58,10 @@ type nodeInfo struct {
 	// Document answers question.Ring.
 	Document []byte `json:"document,omitempty"`
 	// Now is the node's clock when it answered; ahead is what that says to who asked.
-	Now   time.Time `json:"now,omitzero"`
-	ahead time.Duration
+	Now time.Time `json:"now,omitzero"`
+	// Durability is its storage.durability; empty from a release that does not tell.
+	Durability Durability `json:"durability,omitempty"`
+	ahead      time.Duration
 }
 
 // question is what one node asks another, beside who it is.
@@ -67,6 +69,9 @@ type question struct {
 	Without string `json:"without,omitempty"` // node: could it be done without?
 	Fill    string `json:"fill,omitempty"`    // node: may it start its store, which has to be filled?
 	Ring    uint64 `json:"ring,omitempty"`    // version of the keyring of who asks, which wants a newer one
+	// Node asks, and Durability is its storage.durability: before it serves it has said so.
+	Node       string     `json:"node,omitempty"`
+	Durability Durability `json:"durability,omitempty"`
 }
 
 // nodes is this node among the others: it answers what they ask, and asks them. nil
@@ -76,11 +81,12 @@ type nodes struct {
 	nc      *nats.Conn
 	server  *embed.Server
 	serving atomic.Pointer[admin.Service]            // answers the others' requests; nil until it is up
-	trusted atomic.Pointer[[]string]                 // nodes, when the routes were judged last; written under Broker.reload
+	trusted atomic.Pointer[[]string]                 // nodes, when the routes were judged last; written under inForce.swap
 	clocks  atomic.Pointer[map[string]time.Duration] // by node: how far its clock is ahead of this one's
 	// heard are the accounts that a node which waits starts its store with; nil: those of
 	// the server. They are written down before they are told.
 	heard   atomic.Pointer[[]embed.TenantAccount]
+	storage durabilities
 	slots   chan struct{} // full: maxAnswers questions are being answered
 	life    context.Context
 	endLife context.CancelFunc
@@ -139,7 +145,7 @@ func (n *nodes) info() nodeInfo {
 	return nodeInfo{
 		Node: n.b.cfg.Name, Version: n.b.version, Phase: phaseOf(n.b, n.server), Started: n.b.started,
 		Policy: mat.policy.Digest(), Keyring: mat.ring.Version(), Ring: ringDigest(mat.ringDoc), Keys: keysOf(mat.signers), Listen: n.b.cfg.Advertise, Tenants: tenants,
-		Store: n.b.held.get(), Current: n.server.Cluster().Quorum() == nil,
+		Store: n.b.held.get(), Current: n.server.Cluster().Quorum() == nil, Durability: n.b.Durability(),
 	}
 }
 
@@ -164,6 +170,7 @@ func (n *nodes) answer(m *nats.Msg) {
 func (n *nodes) answerTo(m *nats.Msg, q question) {
 	ctx, cancel := context.WithTimeout(n.life, answerTime)
 	defer cancel()
+	n.storage.heard(q.Node, q.Durability)
 	info := n.info()
 	if q.Without != "" && phase(n.b.phase.Load()) == phaseReady {
 		ctx, cancel := context.WithTimeout(ctx, peerTimeout/2)
@@ -171,7 +178,7 @@ func (n *nodes) answerTo(m *nats.Msg, q question) {
 		cancel()
 		info.Keeps = err == nil && len(loses) == 0
 	}
-	if m := n.b.material.Load(); q.Ring != 0 && m.ring.Version() > q.Ring && len(m.ringDoc) <= maxPushedRing {
+	if m := n.b.material.Load(); q.Ring != 0 && m.ring.Version() > q.Ring {
 		info.Document = m.ringDoc
 	}
 	if q.Fill != "" {
@@ -191,6 +198,7 @@ func (n *nodes) answerTo(m *nats.Msg, q question) {
 func (n *nodes) ask(ctx context.Context, q question) []nodeInfo {
 	ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 	defer cancel()
+	q.Node, q.Durability = n.b.cfg.Name, n.b.Durability()
 	body, err := json.Marshal(&q)
 	if err != nil {
 		return nil // cannot be: it is two words
@@ -218,6 +226,7 @@ func (n *nodes) ask(ctx context.Context, q question) []nodeInfo {
 	var out []nodeInfo
 	for range asked {
 		if info := <-answers; info != nil {
+			n.storage.heard(info.Node, info.Durability)
 			out = append(out, *info)
 		}
 	}
@@ -261,7 +270,7 @@ func (b startup) awaitQuorum(ctx context.Context, _ *material) error {
 // compare warns of what should be the same on every node.
 func (n *nodes) compare(other *nodeInfo) {
 	m := n.b.material.Load()
-	if other.Policy != m.policy.Digest() || other.Keyring != m.ring.Version() {
+	if other.Policy != m.policy.Digest() || !hasRing(other, m) {
 		n.b.log.Warn().Str("node", other.Node).Str("its policy", other.Policy).Str("policy", m.policy.Digest()).
 			Uint64("its keyring", other.Keyring).Uint64("keyring", m.ring.Version()).Msg("another node has another policy or keyring")
 	}

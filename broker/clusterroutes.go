@@ -81,8 +81,8 @@ func recheckNodes(b *Broker) {
 	if b.nodes == nil {
 		return
 	}
-	b.reload.Lock()
-	defer b.reload.Unlock()
+	b.swap.Lock()
+	defer b.swap.Unlock()
 	now := trustedNodes(b)
 	if slices.Equal(*b.nodes.trusted.Load(), now) || phase(b.phase.Load()) != phaseReady {
 		return
@@ -92,7 +92,7 @@ func recheckNodes(b *Broker) {
 	}
 }
 
-// reloadRoutes has the server judge tickets and routes anew. The caller holds b.reload.
+// reloadRoutes has the server judge tickets and routes anew. The caller holds b.swap.
 func reloadRoutes(b *Broker, trusted []string) error {
 	if err := b.server.Reload(); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/internal/durablefile"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -184,7 +185,7 @@ func rememberTenants(dir string, all []embed.TenantAccount) error {
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
-	return write(filepath.Join(dir, tenantsFile), data, 0o600)
+	return durablefile.Replace(filepath.Join(dir, tenantsFile), data, 0o600)
 }
 
 // withRemembered adds the accounts that were written down.

@@ -286,7 +286,7 @@ func (c *clusterView) status(tenant string) adminapi.ClusterStatus {
 			n.ClockAhead = v.ahead.Seconds()
 			n.Store = string(v.Store)
 			n.MissingRoutes, n.Policy, n.Keyring = v.Cluster.Missing, v.Policy, v.Keyring
-			n.PolicyDiffers, n.KeyringDiffers = v.Policy != policy, v.Keyring != keyring
+			n.PolicyDiffers, n.KeyringDiffers = v.Policy != policy, ringNamed(&v.nodeInfo) != keyring
 		}
 		out.Nodes = append(out.Nodes, n)
 	}
@@ -311,14 +311,22 @@ func (c *clusterView) status(tenant string) adminapi.ClusterStatus {
 	return out
 }
 
+// whichRing names a keyring: two can be of the same version.
+type whichRing struct {
+	version uint64
+	digest  string
+}
+
+func ringNamed(n *nodeInfo) whichRing { return whichRing{n.Keyring, n.Ring} }
+
 // usual returns the policy and the keyring of most nodes; of equals this node's.
-func (c *clusterView) usual() (policy string, keyring uint64) {
-	policies, rings := map[string]int{}, map[uint64]int{}
+func (c *clusterView) usual() (policy string, keyring whichRing) {
+	policies, rings := map[string]int{}, map[whichRing]int{}
 	own := c.views[c.self]
-	policy, keyring = own.Policy, own.Keyring
+	policy, keyring = own.Policy, ringNamed(&own.nodeInfo)
 	for _, v := range c.views {
 		policies[v.Policy]++
-		rings[v.Keyring]++
+		rings[ringNamed(&v.nodeInfo)]++
 	}
 	for p, n := range policies {
 		if n > policies[policy] {
@@ -402,7 +410,7 @@ func nodeProblems(n *adminapi.ClusterNode, led bool, add func(what, fix string))
 		add("its policy differs from that of the others", "give all nodes the same files: signet policy check")
 	}
 	if n.KeyringDiffers {
-		add("its keyring differs from that of the others", "give all nodes the same keyring file")
+		add("its keyring differs from that of the others", "wait some seconds; if it stays so, sign one with a higher version and push it: signet keys push")
 	}
 }
 

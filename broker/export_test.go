@@ -100,6 +100,32 @@ func AnsweredFirst(b *Broker, asker string) (string, error) {
 // RingVersion is the version of the keyring in force.
 func RingVersion(b *Broker) uint64 { return b.material.Load().ring.Version() }
 
+// HoldReload keeps b at a reload that waits, until the function that it returns is called.
+func HoldReload(b *Broker) (end func()) {
+	b.reload.Lock()
+	return b.reload.Unlock
+}
+
+// Reloading says whether a reload is at work.
+func Reloading(b *Broker) bool {
+	if b.reload.TryLock() {
+		b.reload.Unlock()
+		return false
+	}
+	return true
+}
+
+// HeldKeyring is the file in which b holds its keyring.
+func HeldKeyring(b *Broker) string { return heldKeyring(&b.cfg) }
+
+// SyncRing is the look at the stream KEYS that is taken once a minute.
+func SyncRing(ctx context.Context, b *Broker) { syncRing(ctx, b) }
+
+// RingEverywhere says whether b believes that all nodes have its keyring.
+func RingEverywhere(ctx context.Context, b *Broker) bool {
+	return ringEverywhere(ctx, b, b.material.Load())
+}
+
 // KeptRing is the keyring in the broker's own stream.
 func KeptRing(ctx context.Context, b *Broker) ([]byte, error) {
 	_, kept, err := keptRing(ctx, b)

@@ -126,6 +126,9 @@ func (b startup) fitVolume(m *material, r diskguard.Reading) error {
 			ErrVolume, b.cfg.State, percent(r.Volume), size(r.Volume.Free), size(whole), b.guards.marks.Hard)
 	}
 	if b.cfg.Storage.MaxBytes <= most {
+		if short := ownShort(m.policy, &b.cfg); ByteSize(short) > most-b.cfg.Storage.MaxBytes {
+			return fmt.Errorf("%w (%s) has %s, of which %d %% (%s) may be reserved: %w", ErrVolume, b.cfg.State, size(whole), MaxStoreShare, size(uint64(most)), errOwnShort(m.policy, &b.cfg))
+		}
 		return nil
 	}
 	if !b.cfg.Dev && b.cfg.Storage.MaxBytes != DefaultStoreBytes {
@@ -134,7 +137,8 @@ func (b startup) fitVolume(m *material, r diskguard.Reading) error {
 	}
 	lowered := b.cfg
 	lowered.Storage.MaxBytes = most
-	if _, err := declaredAccounts(m.policy, &lowered); err != nil {
+	_, err := declaredAccounts(m.policy, &lowered)
+	if err = errors.Join(err, errOwnShort(m.policy, &lowered)); err != nil {
 		return fmt.Errorf("%w (%s) has %s, of which %d %% (%s) may be reserved: enlarge the volume, or lower maxBytes of streams, buckets and deadLetter in the policy: %w",
 			ErrVolume, b.cfg.State, size(whole), MaxStoreShare, size(uint64(most)), err)
 	}

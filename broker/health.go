@@ -103,7 +103,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	}
 	for part, check := range map[string]func() error{
 		"storage": b.storage, "server": b.server.Health, "keyring": b.keyringHealth, "reload": b.reloadHealth,
-		"volume": b.guards.volumeHealth, "audit": b.journal.Health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
+		"volume": b.guards.volumeHealth, "audit": b.auditing.health, "memory": b.guards.memory.Over, "clock": func() error { return clockHealth(b.Broker) },
 	} {
 		h := adminapi.HealthPart{Part: part, OK: true}
 		if err := check(); err != nil {
@@ -111,13 +111,14 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		out.Health = append(out.Health, h)
 	}
-	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant))
+	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant), b.roomHealth())
 	if b.cfg.Audit.UnsafeContinueUnaudited {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "audit", Detail: "unsafeContinueUnaudited: when the spool is full, logins and changes leave no record"})
 	}
 	if b.Durability() == DurabilityUnsafeLazy {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "durability", Detail: "unsafe-lazy-sync: a power cut loses acknowledged events"})
 	}
+	out.Health = append(out.Health, ringFileHealth(b.Broker))
 	slices.SortFunc(out.Health, func(x, y adminapi.HealthPart) int { return cmpText(x.Part, y.Part) })
 	return out, nil
 }
@@ -221,6 +222,8 @@ func (b view) metrics() []ops.Source {
 	out = append(out, clockMetrics(b.Broker)...)
 	out = append(out, logMetrics(b.Broker)...)
 	out = append(out, trustMetrics(b.Broker)...)
+	out = append(out, ringMetrics(b.Broker)...)
+	out = append(out, receiptMetrics(b.Broker)...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 // holdingFile, in the state folder, is what readHolding reads. It is written before the
@@ -77,7 +78,7 @@ func writeHolding(dir string, h holding) error {
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
-	if err := write(filepath.Join(dir, holdingFile), data, 0o600); err != nil {
+	if err := durablefile.Replace(filepath.Join(dir, holdingFile), data, 0o600); err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
 	return nil

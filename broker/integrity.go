@@ -334,6 +334,13 @@ func (d *damageState) allow(rep *integrity.Report) {
 	}
 }
 
+// lacks is how many sequences a stream, account/stream, may lack for a known reason.
+func (d *damageState) lacks(id string) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.allowed[id]
+}
+
 // known returns all that is damaged, by account/stream or the name of a Raft group.
 func (d *damageState) known() map[string]string {
 	out := map[string]string{}

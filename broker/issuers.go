@@ -237,8 +237,8 @@ func keysChanged(b *Broker, issuer string, lost bool) {
 	if !lost {
 		return
 	}
-	b.reload.Lock()
-	defer b.reload.Unlock()
+	b.swap.Lock() // the policy that is in force stays so meanwhile
+	defer b.swap.Unlock()
 	if phase(b.phase.Load()) == phaseReady {
 		b.gate.Reload(b.Policy())
 	}

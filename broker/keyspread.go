@@ -26,9 +26,6 @@ const (
 	ringSubject = "SIGNET.RING."
 	keyTick     = time.Second     // between two looks at whether a next key is due
 	ringPoll    = 5 * time.Second // between two questions to the other nodes
-	// maxPushedRing bounds what goes over the wire, some 2000 keys; a larger keyring is
-	// brought as a file.
-	maxPushedRing = 512 << 10
 )
 
 // ringTold is what a node answers to a keyring that it was brought.
@@ -52,50 +49,47 @@ func keysOf(signers []*signing.Signer) []string {
 }
 
 // takeRing verifies a keyring, keeps it on disk and puts it in force; one that is in
-// force already is no fault.
+// force already is no fault. It waits for no reload: whoever revokes a stolen key must
+// not wait until the cluster has a quorum again.
 //
-// Errors: those of keyring.Parse, keyring.ErrRollback, ErrNotReady, and what a reload
-// says.
+// Errors: those of keyring.Parse, keyring.ErrRollback, ErrNotReady; errInForce says that
+// it is in force, and what went wrong then.
 func takeRing(b *Broker, doc []byte) error {
-	b.reload.Lock()
-	defer b.reload.Unlock()
+	b.swap.Lock()
+	defer b.swap.Unlock()
 	if phase(b.phase.Load()) != phaseReady {
 		return ErrNotReady
 	}
-	old, now := b.material.Load(), time.Now()
-	m := *old
-	ring, err := parseRing(&b.cfg, doc, now)
-	if err == nil {
-		err = ring.Replaces(old.ring)
-	}
+	ring, err := parseRing(&b.cfg, doc, time.Now())
 	if err != nil {
 		return err
 	}
+	return takeRingLocked(b, ring, doc)
+}
+
+// takeRingLocked is takeRing for a ring that was verified, whatever the broker's phase.
+// The caller holds b.swap.
+func takeRingLocked(b *Broker, ring *keyring.Ring, doc []byte) error {
+	old, now := b.material.Load(), time.Now()
+	if err := ring.Replaces(old.ring); err != nil {
+		return err
+	}
+	m := *old
 	m.ring, m.ringDoc, m.loaded = ring, slices.Clone(doc), now
 	m.mute = m.chooseSigner(&b.cfg, now)
-	if m.chooseShown(); m.sameKeys(old) {
+	if m.chooseShown(); m.sameKeys(old) && old.ringNote == nil {
 		return nil
 	}
 	chain, err := b.newChain(&m)
 	if err != nil {
 		return err
 	}
-	if err := holdRing(&b.cfg, m.ringDoc); err != nil {
-		// In force all the same: the others have it, and it may revoke a stolen key.
-		b.log.Error().Err(err).Msg("the keyring that came is in force, and could not be kept on disk: it is lost with a restart until another node brings it again")
+	if m.ringNote = writeRing(&b.cfg, m.ringDoc); m.ringNote != nil {
+		b.log.Warn().Err(m.ringNote).Uint64("keyring", ring.Version()).Msg("the keyring is held in the state folder alone")
 	}
 	b.log.Info().Uint64("keyring", ring.Version()).Uint64("before", old.ring.Version()).AnErr("attests nothing", m.mute).Msg("keyring taken over")
 	b.reloaded(old, &m, nil)
 	return putInForce(b, &m, old, chain)
-}
-
-// holdRing keeps a keyring for the next start: in its file, or in the state folder where
-// that cannot be written.
-func holdRing(cfg *Config, doc []byte) error {
-	if err := write(cfg.Keys.Keyring, doc, 0o644); err == nil {
-		return nil
-	}
-	return write(heldKeyring(cfg), doc, 0o644)
 }
 
 // answerRing takes a keyring that another node brings.

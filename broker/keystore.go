@@ -103,7 +103,9 @@ func syncRing(ctx context.Context, b *Broker) {
 		if err := takeRing(b, kept.doc); err != nil {
 			b.log.Warn().Err(err).Uint64("keyring", kept.ring.Version()).Msg("the keyring in the stream KEYS is refused")
 		}
-	case (kept.ring == nil || kept.ring.Version() < m.ring.Version()) && len(m.ringDoc) <= maxPushedRing:
+	case kept.ring != nil && kept.ring.Version() == m.ring.Version() && m.ring.Replaces(kept.ring) != nil:
+		b.log.Error().Uint64("keyring", m.ring.Version()).Msg("the stream KEYS has another keyring of the same version: sign one with a higher version and push it")
+	case kept.ring == nil || kept.ring.Version() < m.ring.Version():
 		if err := keepRing(ctx, b, m.ring, m.ringDoc, m.ring.Replaces); err != nil && !errors.Is(err, errRingTaken) && ctx.Err() == nil {
 			b.log.Warn().Err(err).Msg("the keyring in force is not kept in the stream KEYS")
 		}

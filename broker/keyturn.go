@@ -22,8 +22,8 @@ func turnKey(ctx context.Context, b *Broker) {
 	if !endsSoon(b, m, now) && !ringEverywhere(ctx, b, m) {
 		return
 	}
-	b.reload.Lock()
-	defer b.reload.Unlock()
+	b.swap.Lock()
+	defer b.swap.Unlock()
 	old := b.material.Load()
 	next := old.nextSigner(&b.cfg, now)
 	if next == nil || phase(b.phase.Load()) != phaseReady {
@@ -54,32 +54,57 @@ func endsSoon(b *Broker, m *material, now time.Time) bool {
 	return until.Sub(now) < until.Sub(next.NotBefore)/4
 }
 
+// ringEverywhere says whether all other nodes have this very keyring: a version alone
+// says nothing, as two can be signed with the same one.
 func ringEverywhere(ctx context.Context, b *Broker, m *material) bool {
 	if b.nodes == nil {
 		return true
 	}
 	have := 0
-	for _, info := range b.nodes.ask(ctx, question{}) {
-		if info.Keyring >= m.ring.Version() {
+	infos := b.nodes.ask(ctx, question{})
+	for i := range infos {
+		if hasRing(&infos[i], m) {
 			have++
 		}
 	}
 	return have == len(b.nodes.others())
 }
 
+// hasRing says whether a node has the keyring of m in force.
+func hasRing(info *nodeInfo, m *material) bool {
+	return info.Keyring == m.ring.Version() && info.Ring == ringDigest(m.ringDoc)
+}
+
 // promoteSeed puts the seed of the next key in the place of the one whose key has
 // ended, so that there is room for another. A folder that cannot be written stays as it
 // is: a start finds the right one of the two by the keyring.
+//
+// What m was read from may have changed since, and a reload that would say so may have
+// failed: what is in the two files now decides, and a seed goes only if the keyring in
+// force says that its key is over.
 func promoteSeed(b *Broker, m *material, now time.Time) {
 	if len(m.signers) < 2 || m.signer.KeyID() != m.signers[1].KeyID() || m.mute != nil {
 		return
 	}
-	if k, ok := m.ring.ByID(m.signers[0].KeyID()); ok && k.ValidAt(now) {
+	if k, ok := m.ring.ByID(m.signers[0].KeyID()); !ok || !over(&k, now) {
+		return
+	}
+	ended, err := readSeed(b.cfg.Keys.Node)
+	if err != nil || ended.KeyID() != m.signers[0].KeyID() {
+		return
+	}
+	used, err := readSeed(nextSeed(&b.cfg))
+	if err != nil || used.KeyID() != m.signer.KeyID() {
 		return
 	}
 	if err := os.Rename(nextSeed(&b.cfg), b.cfg.Keys.Node); err == nil {
 		b.log.Info().Str("file", b.cfg.Keys.Node).Msg("the old key of this node has ended, and its seed is gone")
 	}
+}
+
+// over says whether a key will never be good again.
+func over(k *keyring.Key, now time.Time) bool {
+	return !now.Before(k.NotAfter) || !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt)
 }
 
 // warnOfSeed says that this node has a key to go over to, and not its seed.

@@ -5,12 +5,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/broker/translog"
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/wire"
@@ -44,6 +47,7 @@ func startLogs(b startup, m *material) error {
 	if b.barrier != nil {
 		cfg.Durable = b.barrier.Wait
 	}
+	cfg.Lacks = func(account, stream string) uint64 { return b.damage.lacks(account + "/" + stream) }
 	service, err := translog.New(cfg)
 	if err != nil {
 		return err
@@ -60,7 +64,8 @@ func loggedStreams(set *policy.Set) []translog.Source {
 	for _, t := range set.Tenants() {
 		for i := range t.Streams {
 			if t.Streams[i].Log {
-				out = append(out, translog.Source{Tenant: t.Name, Account: t.Name, Stream: t.Streams[i].Name})
+				s := &t.Streams[i]
+				out = append(out, translog.Source{Tenant: t.Name, Account: t.Name, Stream: s.Name, Room: store.LogRoom(s.MaxBytes)})
 			}
 		}
 	}
@@ -75,13 +80,25 @@ func logStates(b *Broker) []translog.State {
 	return nil
 }
 
-// logHealth says which logs of a tenant stand still on this node.
+// logHealth says which logs of a tenant stand still, are behind or run out of room on
+// this node.
 func (b view) logHealth(tenant string) adminapi.HealthPart {
 	h := adminapi.HealthPart{Part: "log", OK: true}
+	var text []string
 	for _, st := range logStates(b.Broker) {
-		if st.Tenant == tenant && errors.Is(st.Fault, translog.ErrDisagrees) {
-			h.OK, h.Detail = false, fmt.Sprintf("log of %s: %v: signet log verify %s", st.Stream, st.Fault, st.Stream)
+		if st.Tenant != tenant {
+			continue
 		}
+		err := st.Trouble(time.Now())
+		switch {
+		case errors.Is(err, translog.ErrDisagrees):
+			text = append(text, fmt.Sprintf("log of %s: %v: signet log verify %s", st.Stream, err, st.Stream))
+		case err != nil:
+			text = append(text, fmt.Sprintf("log of %s: %v", st.Stream, err))
+		}
+	}
+	if len(text) > 0 {
+		h.OK, h.Detail = false, strings.Join(text, "; ")
 	}
 	return h
 }
@@ -115,6 +132,14 @@ func logMetrics(b *Broker) []ops.Source {
 			}
 			return float64(s.Lag())
 		}),
+		each("signet_log_behind_seconds", "How long something stored waits for a checkpoint, where this node writes the log; 0: nothing does.", ops.Gauge, func(s *translog.State) float64 {
+			if s.Behind.IsZero() {
+				return 0
+			}
+			return max(time.Since(s.Behind).Seconds(), 0)
+		}),
+		each("signet_log_used_bytes", "Bytes that the log takes in LOG, where this node writes it.", ops.Gauge, func(s *translog.State) float64 { return float64(s.Used) }),
+		each("signet_log_room_bytes", "Bytes that the log may take in LOG, where this node writes it.", ops.Gauge, func(s *translog.State) float64 { return float64(s.Room) }),
 		each("signet_log_checkpoints_total", "Checkpoints that this node has published.", ops.Counter, func(s *translog.State) float64 { return float64(s.Checkpoints) }),
 		each("signet_log_absent_total", "Sequences without an event that this node has logged as absent.", ops.Counter, func(s *translog.State) float64 { return float64(s.Absent) }),
 		each("signet_log_failures_total", "Times that the log did not go on at once.", ops.Counter, func(s *translog.State) float64 { return float64(s.Failures) }),
@@ -130,7 +155,7 @@ func (logs) refusal(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, translog.ErrNotLogged), errors.Is(err, tlog.ErrSize):
+	case errors.Is(err, translog.ErrNotLogged), errors.Is(err, translog.ErrLetGo), errors.Is(err, tlog.ErrSize):
 		code = wire.CodeNotFound
 	case errors.Is(err, translog.ErrDisagrees):
 		code = wire.CodeConflict
@@ -142,20 +167,25 @@ func (logs) refusal(err error) error {
 
 func (l logs) List(ctx context.Context, tenant string, _ struct{}) (adminapi.LogList, error) {
 	out := adminapi.LogList{Logs: []adminapi.LogStatus{}}
-	faults := map[string]error{}
+	known := map[string]translog.State{}
 	for _, st := range l.s.States() {
 		if st.Tenant == tenant {
-			faults[st.Stream] = st.Fault
+			known[st.Stream] = st
 		}
 	}
 	for _, stream := range l.s.Streams(tenant) {
-		st := adminapi.LogStatus{Stream: stream}
+		here := known[stream]
+		st := adminapi.LogStatus{Stream: stream, Behind: here.Behind}
 		note, last, err := l.s.Last(ctx, tenant, stream)
 		switch {
 		case err != nil:
 			st.Fault = err.Error()
-		case faults[stream] != nil:
-			st.Fault = faults[stream].Error()
+		case here.Fault != nil:
+			st.Fault = here.Fault.Error()
+		default:
+			if err := here.Trouble(time.Now()); err != nil {
+				st.Fault = err.Error()
+			}
 		}
 		if note != nil {
 			st.Origin, st.First, st.Size, st.Time, st.LastSeq = note.Origin.String(), note.First, note.Size, note.Time, last
@@ -202,7 +232,7 @@ func (l logs) Verify(ctx context.Context, tenant string, q adminapi.LogVerifyReq
 		return adminapi.LogVerified{}, l.refusal(err)
 	}
 	out := adminapi.LogVerified{
-		Checkpoint: string(note.Bytes()), Next: r.Next, End: note.Next(), Compared: r.Compared, Absent: r.Absent, Aged: r.Aged,
+		Checkpoint: string(note.Bytes()), Next: r.Next, End: note.Next(), Compared: r.Compared, Absent: r.Absent, Aged: r.Aged, Unproven: r.Unproven, Doubt: r.Doubt,
 	}
 	if r.Finding != nil {
 		out.Finding = &adminapi.LogFinding{Sequence: r.Finding.Sequence, What: r.Finding.What, Detail: r.Finding.Detail}

@@ -2,6 +2,8 @@ package broker_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ subjects:
 principals:
   - {name: app, identities: [{nkey: '{{nkey "app"}}'}], publish: [orders.>], subscribe: [orders.>]}
   - {name: auditor, identities: [{nkey: '{{nkey "auditor"}}'}], admin: [log, status]}
+  - {name: operator, identities: [{nkey: '{{nkey "operator"}}'}], admin: [audit, log, streams, status]}
 `
 
 // watcher keeps every checkpoint that it sees, and what it has verified them with.
@@ -154,6 +157,55 @@ func TestBrokerKeepsLog(t *testing.T) {
 	for _, h := range st.Health {
 		if h.Part == "log" && !h.OK {
 			t.Errorf("health: %s", h.Detail)
+		}
+	}
+}
+
+// An auditor reads the log and cannot end it; whoever may, leaves a record.
+func TestRestartOfALogNeedsMoreThanReading(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: logPolicy})
+	ctx := within(t)
+	brokertest.PublishNumbers(ctx, t, b.Client("app"), "orders.created", 0, 10)
+	w := watchLog(t, b.Client("auditor"), b.State.Root)
+	before := w.await(ctx, 10)
+	if err := w.api.Log().Restart(ctx, "ORDERS"); !errors.Is(err, client.ErrDenied) {
+		t.Fatalf("with the grant to read: %v", err)
+	}
+	if now := w.await(ctx, 10); now.Origin.String() != before.Origin.String() {
+		t.Fatal("the log was begun anew")
+	}
+	api := admin.New(b.Client("operator"))
+	if err := api.Log().Restart(ctx, "ORDERS"); err != nil {
+		t.Fatal(err)
+	}
+	for w.await(ctx, 0).Origin.String() == before.Origin.String() {
+		if ctx.Err() != nil {
+			t.Fatal("the log was not begun anew")
+		}
+	}
+	w.await(ctx, 10)
+	for {
+		list, err := api.Audit(ctx, admin.AuditQuery{Kind: "admin"}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		for _, raw := range list.Records {
+			var r struct{ Who, Subject, Outcome, Detail string }
+			if err := json.Unmarshal(raw, &r); err != nil {
+				t.Fatal(err)
+			}
+			if r.Subject == "log.restart" {
+				seen[r.Who+" "+r.Outcome] = true
+			}
+		}
+		if seen["shop/auditor begun"] && !seen["shop/auditor ok"] && seen["shop/operator begun"] && seen["shop/operator ok"] {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("on record: %v", seen)
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

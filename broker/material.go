@@ -27,6 +27,7 @@ type material struct {
 	mute       error             // why nothing is attested; nil: signer attests
 	ring       *keyring.Ring
 	ringDoc    []byte
+	ringNote   error // why the keyring's file is passed over, or could not be brought up to date; nil: it is what is in force
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
 	trust      *trust
@@ -69,7 +70,7 @@ func (m *material) validator(d *policy.SchemaDoc) schema.Validator { return m.va
 // same reports whether m decides nothing differently than old. What either of them
 // points to must not be mixed: validators belong to the documents of one policy.
 func (m *material) same(old *material) bool {
-	return !m.policyChanged(old) && m.sameTrust(old) && m.sameKeys(old) && slices.EqualFunc(m.signers, old.signers, sameSigner)
+	return !m.policyChanged(old) && m.sameTrust(old) && m.sameKeys(old) && (m.ringNote == nil) == (old.ringNote == nil) && slices.EqualFunc(m.signers, old.signers, sameSigner)
 }
 
 // sameKeys leaves out the seeds that are not in use.

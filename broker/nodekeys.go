@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,17 +18,17 @@ func nextSeed(cfg *Config) string {
 	return strings.TrimSuffix(cfg.Keys.Node, ".seed") + ".next.seed"
 }
 
-// heldKeyring is where a keyring that came over the wire is kept when its own file
-// cannot be written, as in a mounted secret.
-func heldKeyring(cfg *Config) string { return filepath.Join(cfg.State, "keyring.json") }
-
 // loadKeys reads keyring and seeds for a start: a node that has no key to attest with
 // does not start.
 func (m *material) loadKeys(cfg *Config, now time.Time) error {
-	if err := m.readKeys(cfg, now); err != nil {
+	var err error
+	if m.ring, m.ringDoc, m.ringNote, err = readRing(cfg, now); err != nil {
 		return err
 	}
-	err := m.chooseSigner(cfg, now)
+	if err := m.readSeeds(cfg); err != nil {
+		return err
+	}
+	err = m.chooseSigner(cfg, now)
 	m.shown = m.signer
 	return err
 }
@@ -39,80 +37,59 @@ func (m *material) loadKeys(cfg *Config, now time.Time) error {
 // own key is revoked, and attests nothing from then on: whom the others may trust, and
 // what readers are told, must not hang on that.
 func (m *material) reloadKeys(cfg *Config, old *material, now time.Time) error {
-	if err := m.readKeys(cfg, now); err != nil {
+	var err error
+	if m.ring, m.ringDoc, m.ringNote, err = rereadRing(cfg, old, now); err != nil {
 		return err
 	}
-	m.signer, m.shown = old.signer, old.shown
-	err := m.chooseSigner(cfg, now)
-	m.chooseShown()
+	if err := m.readSeeds(cfg); err != nil {
+		return err
+	}
+	err = m.follow(cfg, old, now)
 	if k, ok := m.ring.ByID(m.signer.KeyID()); ok && !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt) {
-		m.mute, err = err, nil
+		return nil
 	}
 	return err
 }
 
-func (m *material) readKeys(cfg *Config, now time.Time) error {
-	var err error
-	if m.ring, m.ringDoc, err = readRing(cfg, now); err != nil {
-		return err
+// follow goes on from what is in force: with its keyring, unless m has a newer one, and
+// with its key while that is good. The error, why nothing is attested, is m.mute too.
+func (m *material) follow(cfg *Config, inForce *material, now time.Time) error {
+	if m.ring.Replaces(inForce.ring) != nil {
+		m.ring, m.ringDoc, m.ringNote = inForce.ring, inForce.ringDoc, inForce.ringNote
 	}
+	m.signer, m.shown = inForce.signer, inForce.shown
+	m.mute = m.chooseSigner(cfg, now)
+	m.chooseShown()
+	return m.mute
+}
+
+func (m *material) readSeeds(cfg *Config) error {
 	m.signers = nil
 	for _, file := range []string{cfg.Keys.Node, nextSeed(cfg)} {
-		seed, err := readSecret(file)
+		signer, err := readSeed(file)
 		if errors.Is(err, fs.ErrNotExist) && file != cfg.Keys.Node {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("broker: read node key: %w", err)
-		}
-		signer, err := signing.NewSigner(bytes.TrimSpace(seed))
-		clear(seed)
-		if err != nil {
-			return fmt.Errorf("broker: node key %s: %w", file, err)
+			return err
 		}
 		m.signers = append(m.signers, signer)
 	}
 	return nil
 }
 
-// readRing reads the keyring's file, and the one that is held in its place if that is
-// newer.
-func readRing(cfg *Config, now time.Time) (*keyring.Ring, []byte, error) {
-	doc, err := os.ReadFile(cfg.Keys.Keyring)
+// readSeed reads the seed of a node key.
+func readSeed(file string) (*signing.Signer, error) {
+	seed, err := readSecret(file)
 	if err != nil {
-		return nil, nil, fmt.Errorf("broker: read keyring: %w", err)
+		return nil, fmt.Errorf("broker: read node key: %w", err)
 	}
-	ring, err := parseRing(cfg, doc, now)
+	signer, err := signing.NewSigner(bytes.TrimSpace(seed))
+	clear(seed)
 	if err != nil {
-		err = fmt.Errorf("broker: keyring %s: %w", cfg.Keys.Keyring, err)
+		return nil, fmt.Errorf("broker: node key %s: %w", file, err)
 	}
-	if held, newer := keptAside(cfg, now); newer != nil && (err != nil || newer.Version() > ring.Version()) {
-		return newer, held, nil //nolint:nilerr // the file is not what counts then
-	}
-	return ring, doc, err
-}
-
-// keptAside reads the keyring that is held in place of the file; nil if there is none
-// that is good.
-func keptAside(cfg *Config, now time.Time) ([]byte, *keyring.Ring) {
-	doc, err := os.ReadFile(heldKeyring(cfg))
-	if err != nil {
-		return nil, nil
-	}
-	ring, err := parseRing(cfg, doc, now)
-	if err != nil {
-		return nil, nil
-	}
-	return doc, ring
-}
-
-// parseRing verifies a keyring against this node's own pinned root key.
-func parseRing(cfg *Config, doc []byte, now time.Time) (*keyring.Ring, error) {
-	ring, err := keyring.Parse(doc, cfg.Keys.Root, now)
-	if errors.Is(err, keyring.ErrBadSignature) {
-		err = fmt.Errorf("%w of keys.root, %s: it is that of another broker or cluster", err, cfg.Keys.Root)
-	}
-	return ring, err
+	return signer, nil
 }
 
 // chooseSigner keeps the signer that there is while its key is good, and else takes the

@@ -2,7 +2,9 @@ package broker
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -97,16 +99,23 @@ func TestKeyringThatCannotBeWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A folder in the way of the temporary file: root ignores modes.
-	if err := os.Mkdir(st.Keyring+".new", 0o700); err != nil {
+	// A name that leaves no room for that of the temporary file: root ignores modes.
+	cfg.Keys.Keyring = filepath.Join(filepath.Dir(st.Keyring), strings.Repeat("k", 255))
+	if err := os.Rename(st.Keyring, cfg.Keys.Keyring); err != nil {
 		t.Fatal(err)
 	}
 	if err := holdRing(&cfg, doc); err != nil {
 		t.Fatal(err)
 	}
-	got, gotDoc, err := readRing(&cfg, time.Now())
+	if note := writeRing(&cfg, doc); note == nil || !strings.Contains(note.Error(), "bring it up to date") {
+		t.Errorf("a file that cannot be written: %v", note)
+	}
+	got, gotDoc, note, err := readRing(&cfg, time.Now())
 	if err != nil || got.Version() != next.Version() || !bytes.Equal(gotDoc, doc) {
 		t.Errorf("version %v, want %d (%v)", got, next.Version(), err)
+	}
+	if !errors.Is(note, keyring.ErrRollback) {
+		t.Errorf("the older file is passed over without a word: %v", note)
 	}
 	// What is held is verified like the file, and only what is newer counts.
 	other, err := nkeys.CreateOperator()
@@ -124,8 +133,8 @@ func TestKeyringThatCannotBeWritten(t *testing.T) {
 	if err := os.WriteFile(heldKeyring(&cfg), forged, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, err := readRing(&cfg, time.Now()); err != nil || got.Version() != ring.Version() {
-		t.Errorf("a forged one beside the file: %v, %v", got, err)
+	if got, _, note, err := readRing(&cfg, time.Now()); err != nil || got.Version() != ring.Version() || !errors.Is(note, keyring.ErrBadSignature) {
+		t.Errorf("a forged one beside the file: %v, %v, %v", got, note, err)
 	}
 }
 

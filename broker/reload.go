@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,8 @@ import (
 )
 
 // declaredAccounts sizes one account per tenant by what its policy declares, and
-// refuses a policy that promises more than the store has. In a cluster each account may
+// refuses a policy that promises more than the store has. What the broker keeps for itself
+// may be over it: see ownShort. In a cluster each account may
 // have the whole store: a node whose policy is older than that of the others, and whose account
 // were smaller, would refuse its copy of a stream that they have enlarged or made, and not
 // ask again (nats-server 2.15.2, error 10047).
@@ -31,7 +33,6 @@ func declaredAccounts(set *policy.Set, cfg *Config) ([]embed.TenantAccount, erro
 		sum += store.NodeBytes(t)
 	}
 	out = append(out, embed.TenantAccount{Name: wire.BrokerAccount, MaxBytes: store.OwnAccountBytes(set, cfg.size())})
-	own := store.OwnNodeBytes(set)
 	if cfg.Cluster != nil {
 		for i := range out {
 			out[i].MaxBytes = max(out[i].MaxBytes, int64(cfg.Storage.MaxBytes)*int64(cfg.size()))
@@ -40,8 +41,8 @@ func declaredAccounts(set *policy.Set, cfg *Config) ([]embed.TenantAccount, erro
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	if most := int64(cfg.Storage.MaxBytes); sum+own > most {
-		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters) and the broker %d for its own (audit trail, logs, keys), storage.maxBytes is %d", sum, own, most)
+	if most := int64(cfg.Storage.MaxBytes); sum > most {
+		return nil, fmt.Errorf("broker: the policy reserves %d bytes (streams, buckets and dead letters) and the broker %d for its own (audit trail, logs, keys), storage.maxBytes is %d", sum, store.OwnNodeBytes(set), most)
 	}
 	return out, nil
 }
@@ -89,17 +90,17 @@ func (b *Broker) Reload(ctx context.Context) error {
 	defer b.reload.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
+	defer context.AfterFunc(b.life, cancel)() // a broker that is told to stop does not wait for a quorum
 	if phase(b.phase.Load()) != phaseReady {
 		return ErrNotReady
 	}
-	old := b.material.Load()
-	err := b.reloadLocked(ctx, old)
-	b.reloaded(old, b.material.Load(), err)
+	old, is, err := b.reloadLocked(ctx)
+	b.reloaded(old, is, err)
 	b.fault.Store(nil)
 	if err != nil {
 		b.fault.Store(&err)
 	}
-	now := b.Policy().Digest()
+	now := is.policy.Digest()
 	switch {
 	case errors.Is(err, errInForce):
 		b.log.Error().Err(err).Str("policy", now).Msg("reloaded with an error")
@@ -107,41 +108,87 @@ func (b *Broker) Reload(ctx context.Context) error {
 		b.log.Error().Err(err).Str("policy", now).Msg("reload refused, nothing changed")
 	default:
 		b.log.Info().Str("policy", now).Str("before", old.policy.Digest()).
-			Uint64("keyring", b.material.Load().ring.Version()).Msg("reloaded")
+			Uint64("keyring", is.ring.Version()).Msg("reloaded")
 	}
 	return err
 }
 
-func (b *Broker) reloadLocked(ctx context.Context, old *material) error {
+// reloadLocked returns what was in force and what is, the same of both if nothing has
+// changed. The caller holds b.reload.
+func (b *Broker) reloadLocked(ctx context.Context) (was, is *material, err error) {
+	old := b.material.Load()
 	m, chain, err := b.prepare(ctx, old)
 	if err != nil {
-		return err
+		return old, old, err
 	}
-	if err := b.makeRoom(ctx, m, old); err != nil {
-		// Half of a change is a state that nobody wrote down: go back.
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		if e := b.store.ApplyPolicy(undo, old.policy); e != nil {
-			err = errors.Join(err, fmt.Errorf("broker: and the streams could not be changed back: %w", e))
-		}
-		return err
+	if err = b.makeRoom(ctx, m, old); err == nil {
+		was, err = commit(ctx, b, m, old, chain)
 	}
-	if err := putInForce(b, m, old, chain); err != nil {
-		return err
+	if err != nil && !errors.Is(err, errInForce) {
+		return old, old, errors.Join(err, undo(ctx, b, m, old))
 	}
-	if m.policyChanged(old) {
-		if err := b.files.set(watchedFiles(&b.cfg, m.policy)); err != nil {
-			return fmt.Errorf("%w %w", errInForce, err)
-		}
+	if err == nil && m.policyChanged(old) {
+		err = b.files.set(watchedFiles(&b.cfg, m.policy))
 	}
-	if err := revokeConsumers(ctx, b, b.Policy()); err != nil {
-		return fmt.Errorf("%w %w", errInForce, err)
+	if err == nil {
+		err = revokeConsumers(ctx, b, m.policy)
+	}
+	if err != nil && !errors.Is(err, errInForce) {
+		err = fmt.Errorf("%w %w", errInForce, err)
+	}
+	return was, m, err
+}
+
+// undo changes the streams back after a reload that failed: half of a change is a state
+// that nobody wrote down. A broker that stops leaves it to its next start, which goes by
+// the files.
+func undo(ctx context.Context, b *Broker, m, old *material) error {
+	switch {
+	case !m.policyChanged(old):
+		return nil
+	case b.life.Err() != nil:
+		return errors.New("broker: it stops: streams may be as the new policy has them, the next start goes by the files")
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	defer context.AfterFunc(b.life, cancel)()
+	if err := b.store.ApplyPolicy(ctx, old.policy); err != nil {
+		return fmt.Errorf("broker: and the streams could not be changed back: %w", err)
 	}
 	return nil
 }
 
-// putInForce swaps what decides. The caller holds b.reload.
+// commit puts m in force, which was made for old. A keyring may have been pushed since
+// then, or the node have gone over to its next key: that stays. It returns what m has
+// replaced.
+func commit(ctx context.Context, b *Broker, m, old *material, chain *admission.Chain) (was *material, err error) {
+	b.swap.Lock()
+	defer b.swap.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	was = b.material.Load()
+	if was != old {
+		_ = m.follow(&b.cfg, was, time.Now()) // it is m.mute
+		if chain, err = b.newChain(m); err != nil {
+			return nil, err
+		}
+	}
+	return was, putInForce(b, m, was, chain)
+}
+
+// putInForce swaps what decides. The caller holds b.swap.
 func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
+	if !bytes.Equal(m.ringDoc, old.ringDoc) {
+		if err := m.ring.Keeps(old.ring, time.Now()); err != nil {
+			// Not of a push, which is refused: the holder of the root key brings it as a file.
+			b.log.Error().Err(err).Uint64("keyring", m.ring.Version()).Uint64("before", old.ring.Version()).Msg("the keyring that comes into force takes something back; if that is not meant, sign a newer one that begins with the one before")
+		}
+		if err := holdRing(&b.cfg, m.ringDoc); err != nil {
+			// In force all the same: the others have it, and it may revoke a stolen key.
+			b.log.Error().Err(err).Msg("the keyring is in force, and could not be held on disk: after a restart an older file counts until another node is heard")
+		}
+	}
 	if !m.same(old) {
 		b.material.Store(m)
 		b.chain.Store(chain)
@@ -168,8 +215,8 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.loadTrust(&b.cfg, b.issuers), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
 		return nil, nil, err
 	}
-	if err := m.ring.Replaces(old.ring); err != nil {
-		return nil, nil, err
+	if m.ringNote != nil {
+		b.log.Error().Err(m.ringNote).Uint64("keyring", m.ring.Version()).Msg("the keyring's file is passed over, the keyring in force stays")
 	}
 	if err := b.guards.roomForStreams(m.policy, old.policy); err != nil {
 		return nil, nil, err
@@ -177,6 +224,9 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 	m.accounts = old.accounts
 	if m.policyChanged(old) {
 		var err error
+		if err := wantsNoMore(m.policy, old.policy, &b.cfg); err != nil {
+			return nil, nil, err
+		}
 		if m.accounts, err = b.reservedAccounts(ctx, m.policy); err != nil {
 			return nil, nil, err
 		}

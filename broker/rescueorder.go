@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 const (
@@ -48,7 +49,7 @@ func OrderRescue(ctx context.Context, state string, lost []string) (*adminapi.Cl
 	if err := os.Remove(result); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	if err := write(order, data, 0o600); err != nil {
+	if err := durablefile.Replace(order, data, 0o600); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	if err := awaitFile(ctx, order, false); err != nil {
@@ -116,7 +117,7 @@ func (n *nodes) takeOrder(ctx context.Context) {
 	}
 	n.b.trail.Event("cluster-rescue", "", "", "", fmt.Sprintf("ended: %+v, error: %v", result.Result, err))
 	if data, err = json.Marshal(&result); err == nil {
-		err = write(filepath.Join(n.b.cfg.State, rescueResultFile), data, 0o600)
+		err = durablefile.Replace(filepath.Join(n.b.cfg.State, rescueResultFile), data, 0o600)
 	}
 	if err != nil {
 		n.b.log.Error().Err(err).Msg("result of a rescue not written")

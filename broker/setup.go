@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 // Lifetimes of what Setup makes.
@@ -240,7 +241,7 @@ func seedFile(file string, create func() (nkeys.KeyPair, error)) (nkeys.KeyPair,
 	}
 	text := append(bytes.Clone(seed), '\n')
 	defer clear(text)
-	return kp, write(file, text, 0o600)
+	return kp, durablefile.Replace(file, text, 0o600)
 }
 
 // keep writes data, for its owner alone, unless the file exists.
@@ -248,26 +249,7 @@ func keep(file string, data []byte) error {
 	if _, err := os.Stat(file); err == nil {
 		return nil
 	}
-	return write(file, data, 0o600)
-}
-
-// write replaces file in one step; after a power cut it is the old one or the new one.
-func write(file string, data []byte, mode fs.FileMode) error {
-	tmp := file + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync() // before the rename, which may reach the disk first
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(file))
+	return durablefile.Replace(file, data, 0o600)
 }
 
 // readSecret reads a small file that only its owner may read.

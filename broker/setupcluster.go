@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 // ClusterSetup says what state to make for the nodes of a cluster: what they share
@@ -143,7 +144,7 @@ func (s ClusterSetup) fill(top *State, states []*State) error {
 			if err != nil {
 				return err
 			}
-			put := func() error { return write(to, data, 0o600) }
+			put := func() error { return durablefile.Replace(to, data, 0o600) }
 			if from == top.Policy { // edited there, by now
 				put = func() error { return keep(to, data) }
 			}

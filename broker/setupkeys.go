@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nkeys"
 
+	"github.com/signetbus/signet/internal/durablefile"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -124,8 +125,8 @@ func signRing(st *State, version uint64, keys []keyring.Key, now time.Time) erro
 	if err != nil {
 		return err
 	}
-	if err := write(rootFile(st), []byte(st.Root+"\n"), 0o644); err != nil {
+	if err := durablefile.Replace(rootFile(st), []byte(st.Root+"\n"), 0o644); err != nil {
 		return err
 	}
-	return write(st.Keyring, doc, 0o644)
+	return durablefile.Replace(st.Keyring, doc, 0o644)
 }

@@ -27,8 +27,8 @@ import (
 const headerBudget = 64 << 10
 
 // ownPayload is what the broker's own messages need, whatever clients may send: a
-// batch of the trail, and a page of audit.MaxReadBytes in base64 inside JSON.
-const ownPayload = 640 << 10
+// batch of the trail, and a page of audit.MaxReadBytes or a keyring in base64 inside JSON.
+const ownPayload = keyring.MaxDocumentBytes*4/3 + headerBudget
 
 // serverPayload is the limit of the embedded server. Clients meet that of the gate.
 func serverPayload(gate ByteSize) int { return max(int(gate)+headerBudget, ownPayload) }
@@ -247,7 +247,13 @@ func makeGate(b *Broker, m *material) error {
 		deps.Barrier = b.barrier
 	}
 	if b.Durability() != DurabilityUnsafeLazy {
-		deps.Receipt = func(r signing.Receipt) ([]byte, error) { return b.chain.Load().SignReceipt(r, time.Now()) }
+		deps.NoReceipt = func() error { return noReceipt(b) }
+		deps.Receipt = func(r signing.Receipt) ([]byte, error) {
+			if err := noReceipt(b); err != nil {
+				return nil, err
+			}
+			return b.chain.Load().SignReceipt(r, time.Now())
+		}
 	}
 	proxies, err := b.cfg.Gate.proxies()
 	if err != nil {

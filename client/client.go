@@ -27,8 +27,10 @@ type Client struct {
 	verifier *signing.Verifier
 	producer *signing.ProducerVerifier
 	signer   *eventSigner  // nil: events are not signed here
+	crypt    *encrypter    // nil: payloads are not encrypted here
 	tenant   string        // prefix of the principals whose events are ours, "shop/"
 	slots    chan struct{} // one token per PublishAsync without an answer
+	asked    chan struct{} // one token per PublishAsync that waits for a signed acknowledgement
 
 	rejoined chan struct{} // capacity 1: the connection is back, and requests may be lost
 
@@ -77,7 +79,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	ctx, cancel := cfg.deadline(ctx)
 	defer cancel()
 	c := &Client{
-		cfg: cfg, slots: make(chan struct{}, cfg.maxInFlight),
+		cfg: cfg, slots: make(chan struct{}, cfg.maxInFlight), asked: make(chan struct{}, maxAsked),
 		closed: make(chan struct{}), rejoined: make(chan struct{}, 1),
 	}
 	if err := c.dial(ctx, servers); err != nil {
@@ -139,6 +141,10 @@ func (c *Client) begin(ctx context.Context) error {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "the broker did not say which tenant this is"}
 	}
 	c.tenant = tenant + "/"
+	var err error
+	if c.crypt, err = newEncrypter(c, who.Caller); err != nil {
+		return err
+	}
 	if c.cfg.producer != nil {
 		c.signer = newEventSigner(c.cfg.producer, "/"+who.Caller, func(msg *nats.Msg, id string, f *Future) error {
 			return dispatch(c, msg, id, f)

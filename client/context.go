@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 // EnvHome names the environment variable that moves the directory of contexts.
@@ -254,20 +256,7 @@ func readPrivate(name string, limit int64) ([]byte, error) {
 
 // writePrivate replaces name in one step: a reader sees the old file or the new.
 func writePrivate(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("client: write %s: %w", name, err)
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // the first error is the one to report
+	if err := durablefile.Replace(name, data, 0o600); err != nil {
 		return fmt.Errorf("client: write %s: %w", name, err)
 	}
 	return nil

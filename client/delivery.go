@@ -36,6 +36,13 @@ type Delivery struct {
 	// and always with RequireProducer.
 	ProducerFault error
 
+	// KeyID is the id of the key that Event was decrypted with; empty if it came in the
+	// clear. Attested still has the encrypted event, which is what is signed.
+	KeyID string
+	// Ciphertext says that the payload is encrypted and this client has no
+	// WithDecryption: Event.Data is the ciphertext, as Event.DataContentType says too.
+	Ciphertext bool
+
 	// Of stored events; zero for SubscribeLive.
 	Stream       string
 	Consumer     string
@@ -67,7 +74,7 @@ func Permanent(err error) error {
 // (attestation, authid, authtype, recordedtime) and the producer's signature
 // (dssematerial), if there is one, among its extensions: what to
 // keep when the evidence must be kept. Such an event cannot be published again;
-// Delivery.Event can.
+// Delivery.Event can, and what Event.WithoutSignatures makes of it.
 func (d *Delivery) Attested() *Event {
 	e := &Event{}
 	var dec decoder

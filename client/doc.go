@@ -39,6 +39,9 @@
 // the one of the connection. A reader that needs such signatures says so with
 // [RequireProducer]; [Delivery] has what was verified.
 //
+// With [WithEncryption] it encrypts payloads to the recipients that the keyring names,
+// which read them with [WithDecryption]; the broker cannot.
+//
 // # Errors
 //
 // Every refusal is an [*Error] with code, class, rule and ref. Test the class

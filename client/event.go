@@ -13,6 +13,7 @@ import (
 
 	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/cloudevent/sdkevent"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // ContentTypeJSON is the content type of NewJSONEvent.
@@ -78,7 +79,10 @@ func (e *Event) ToCloudEvent() (cloudevents.Event, error) {
 }
 
 // FromCloudEvent converts an event of cloudevents/sdk-go. Extensions of other
-// types than string become their canonical text; data is copied.
+// types than string become their canonical text; data is copied. Of an event that was
+// signed (dssematerial) every attribute is kept, as by Delivery.Attested: it is evidence,
+// and to publish it as an event of one's own takes WithoutSignatures. Of any other the
+// attributes that a broker sets are left out.
 //
 // Errors: ErrMalformed.
 func FromCloudEvent(in cloudevents.Event) (*Event, error) {
@@ -87,9 +91,18 @@ func FromCloudEvent(in cloudevents.Event) (*Event, error) {
 		return nil, malformed("convert", "", in.ID(), err)
 	}
 	e := &Event{}
-	e.fill(rec, false)
+	e.fill(rec, len(rec.Get(wire.AttrDSSE)) > 0)
 	e.Data = append([]byte(nil), rec.Data...)
 	return e, nil
+}
+
+// WithoutSignatures returns a copy that can be published as an event of one's own: without
+// the signatures of its producer and of brokers, and what they say of who published it,
+// when and where. Its ID stays: give it another one if it is another event.
+func (e *Event) WithoutSignatures() *Event {
+	c := e.Clone()
+	maps.DeleteFunc(c.Extensions, func(name, _ string) bool { return brokerAttribute([]byte(name)) })
+	return c
 }
 
 // NewID returns a time-ordered unique id in the form of a version 7 UUID.

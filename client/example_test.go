@@ -149,3 +149,32 @@ func ExampleWithEventKeyFile() {
 	}
 	<-sub.Closed()
 }
+
+// Encrypt the payloads on some subjects to the recipients that the keyring has for them,
+// and read them with the seed of such a recipient.
+func ExampleWithEncryption() {
+	ctx := context.Background()
+	clinic, err := client.Connect(ctx, "", client.WithContext("clinic"),
+		client.WithEncryption(client.Encryption{Subjects: []string{"care.>"}}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer clinic.Close()
+	if _, err := clinic.Publish(ctx, "care.7.temperature", client.NewEvent("com.example.temperature", []byte("39.5"))); err != nil {
+		log.Fatal(err) // client.ErrEncryption: it was not sent
+	}
+
+	doctor, err := client.Connect(ctx, "", client.WithContext("doctor"),
+		client.WithDecryption(client.Decryption{SeedFiles: []string{"doctor.recipient.seed"}}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer doctor.Close()
+	handle := func(_ context.Context, d *client.Delivery) error {
+		fmt.Println(d.NATSSubject, string(d.Event.Data))
+		return nil
+	}
+	if _, err := doctor.Subscribe(ctx, "care.>", handle, client.RequireEncryption()); err != nil {
+		log.Fatal(err)
+	}
+}

@@ -82,8 +82,13 @@ func (f *ringFollower) ask(ctx context.Context, held uint64) error {
 	}
 }
 
+// errNotRemembered: a ring is good, and the file that should remember it was not written.
+var errNotRemembered = errors.New("client: the keyring is in use and could not be remembered: after a restart an older one would be taken")
+
 // rememberRing refuses a ring that is older than the one that the file remembers, and
 // else writes it there, in one step.
+//
+// Errors: errNotRemembered; any other refuses the ring.
 func rememberRing(file, root string, ring *keyring.Ring, doc []byte) error {
 	was, err := os.ReadFile(file)
 	switch {
@@ -102,5 +107,8 @@ func rememberRing(file, root string, ring *keyring.Ring, doc []byte) error {
 			return nil
 		}
 	}
-	return writePrivate(file, doc)
+	if err := writePrivate(file, doc); err != nil {
+		return fmt.Errorf("%w: %w", errNotRemembered, err)
+	}
+	return nil
 }

@@ -36,8 +36,9 @@ type ringKeeper struct {
 
 	ring atomic.Pointer[keyring.Ring]
 	turn chan struct{} // capacity 1: held by the refresh that runs; guards the two below
-	// tried and fetched are when the last refresh began, and when the last one that
+	// remembered is the version that memory has. tried and fetched are when the last refresh began, and when the last one that
 	// succeeded began.
+	remembered     uint64
 	tried, fetched time.Time
 }
 
@@ -85,6 +86,8 @@ func (k *ringKeeper) offer(ctx context.Context, doc []byte) error {
 
 // take verifies a document and puts it in the place of the ring; the caller holds turn.
 // A ring that is older than one that was ever held is refused, and one that has expired.
+// One that cannot be remembered is in use all the same, with an error: it may revoke a
+// stolen key.
 func (k *ringKeeper) take(doc []byte) error {
 	ring, err := keyring.Parse(doc, k.root, k.now())
 	if err == nil {
@@ -93,12 +96,19 @@ func (k *ringKeeper) take(doc []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKeyring, err)
 	}
-	if held := k.ring.Load(); k.memory != "" && (held == nil || held.Version() < ring.Version()) {
-		if err := rememberRing(k.memory, k.root, ring, doc); err != nil {
+	if k.memory != "" && k.remembered < ring.Version() {
+		err = rememberRing(k.memory, k.root, ring, doc)
+		// What is held is no older than the file was at the first look.
+		first := k.ring.Load() == nil
+		if errors.Is(err, keyring.ErrRollback) || first && err != nil && !errors.Is(err, errNotRemembered) {
 			return fmt.Errorf("%w: %w", ErrKeyring, err)
 		}
 	}
 	k.ring.Store(ring)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrKeyring, err)
+	}
+	k.remembered = ring.Version()
 	return nil
 }
 

@@ -41,7 +41,7 @@ type InvalidEvent struct {
 	NATSSubject string
 	Stream      string // empty for SubscribeLive
 	Sequence    uint64
-	Err         error // from package signing, or what is malformed
+	Err         error // from package signing, ErrDecryption, or what is malformed
 	Retried     bool  // put back for later: the check could not be made
 }
 
@@ -54,6 +54,8 @@ type config struct {
 	id          *identity         // nil: no nkey
 	creds       credentials       // beside it
 	producer    *signing.Producer // nil: events are not signed here
+	encryption  *Encryption       // nil: payloads are not encrypted here
+	decryption  *decrypter        // nil: encrypted payloads stay as they are
 	tls         *tls.Config
 	root        string
 	keyringFile string
@@ -290,7 +292,7 @@ func WithErrorHandler(f func(error)) Option {
 }
 
 // WithInvalidHandler gets every event that was kept from a handler because its
-// attestation does not hold or cannot be checked. It must not block. Default:
+// attestation does not hold or cannot be checked, or it cannot be decrypted. It must not block. Default:
 // none; Subscription.Stats counts them in any case.
 func WithInvalidHandler(f func(InvalidEvent)) Option {
 	return func(c *config) error {

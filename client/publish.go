@@ -63,15 +63,24 @@ func WithoutRetry() PubOpt {
 //
 // Errors: *Error with the classes ErrDenied, ErrMalformed, ErrBadSignature,
 // ErrSchemaViolation, ErrRateLimited, ErrTooLarge, ErrConflict, ErrUnavailable,
-// ErrInternal, and ErrReceipt for WithSignedAck. If no answer came, it is also context.DeadlineExceeded and the
+// ErrInternal, ErrReceipt for WithSignedAck, and ErrEncryption. If no answer came, it is also context.DeadlineExceeded and the
 // outcome is unknown: publish again with the EventID of the error.
 func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Ack, error) {
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	ev, err := c.crypt.encrypt(ctx, natsSubject, ev)
+	if err != nil {
+		return nil, err
+	}
+	return publish(ctx, c, natsSubject, ev, opts)
+}
+
+// publish is Publish of an event that goes out as it is, within ctx.
+func publish(ctx context.Context, c *Client, natsSubject string, ev *Event, opts []PubOpt) (*Ack, error) {
 	msg, id, noRetry, err := c.prepare(natsSubject, ev, opts)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.cfg.deadline(ctx)
-	defer cancel()
 	delay, made := c.cfg.retry.Delay, time.Now()
 	c.signer.flush() // what PublishAsync was given before goes out before
 	for try := 0; ; try++ {
@@ -97,7 +106,7 @@ func publishOnce(ctx context.Context, c *Client, msg *nats.Msg, id string) (*Ack
 	// A copy: the mux sets its reply, and a resend may still read the last one.
 	answer, err := c.mux.ask(ctx, &nats.Msg{Subject: msg.Subject, Header: msg.Header, Data: msg.Data})
 	ack, err := readAck(msg.Subject, id, answer, err)
-	if err == nil && asksReceipt(msg) {
+	if err == nil {
 		err = checkReceipt(ctx, c, msg, ack)
 	}
 	if err != nil {
@@ -162,8 +171,15 @@ func (f *Future) Wait(ctx context.Context) (*Ack, error) {
 // When WithMaxInFlight publishes have no answer yet it waits for one, until ctx
 // ends.
 //
-// Errors: ErrMalformed, ErrInvalidOption, ErrTooManyInFlight, ErrUnavailable.
+// With WithEncryption the first event of a key waits until the record of the key is stored.
+//
+// Errors: ErrMalformed, ErrInvalidOption, ErrTooManyInFlight, ErrUnavailable,
+// ErrEncryption.
 func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) (*Future, error) {
+	ev, err := c.crypt.encrypt(ctx, natsSubject, ev)
+	if err != nil {
+		return nil, err
+	}
 	if c.signer != nil {
 		return publishSigned(ctx, c, natsSubject, ev, opts)
 	}
@@ -171,12 +187,12 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 	if err != nil {
 		return nil, err
 	}
-	if err := c.slot(ctx); err != nil {
+	if err := c.slot(ctx, asksReceipt(msg)); err != nil {
 		return nil, notSent(natsSubject, id, err)
 	}
 	f := &Future{done: make(chan struct{})}
 	if err := dispatch(c, msg, id, f); err != nil {
-		<-c.slots
+		free(c, asksReceipt(msg))
 		return nil, err
 	}
 	return f, nil
@@ -191,10 +207,10 @@ func dispatch(c *Client, msg *nats.Msg, id string, f *Future) error {
 			if f.err = err; err == nil {
 				f.ack = ack
 			}
-			<-c.slots
+			free(c, asksReceipt(msg))
 			close(f.done)
 		}
-		if err == nil && asksReceipt(msg) {
+		if err == nil {
 			settleReceipt(c, msg, ack, finish)
 			return
 		}
@@ -210,17 +226,39 @@ func notSent(natsSubject, id string, err error) error {
 	return &Error{Op: "publish", Class: string(wire.ClassUnavailable), Title: "not sent", Subject: natsSubject, EventID: id, Err: err}
 }
 
-// slot takes a place in flight.
-func (c *Client) slot(ctx context.Context) error {
+// slot takes a place in flight, and one of those that wait for a signed acknowledgement.
+func (c *Client) slot(ctx context.Context, asks bool) error {
+	ctx, cancel := c.cfg.deadline(ctx)
+	defer cancel()
+	if err := take(ctx, c.slots); err != nil {
+		return err
+	}
+	if !asks {
+		return nil
+	}
+	err := take(ctx, c.asked)
+	if err != nil {
+		<-c.slots
+	}
+	return err
+}
+
+// free gives back what slot took.
+func free(c *Client, asks bool) {
+	<-c.slots
+	if asks {
+		<-c.asked
+	}
+}
+
+func take(ctx context.Context, places chan struct{}) error {
 	select {
-	case c.slots <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	default:
 	}
-	ctx, cancel := c.cfg.deadline(ctx)
-	defer cancel()
 	select {
-	case c.slots <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return errors.Join(ErrTooManyInFlight, ctx.Err())
@@ -241,8 +279,12 @@ func (c *Client) Flush(ctx context.Context) error {
 // PublishLive sends ev on a declared ephemeral subject: attested, not stored, no
 // answer. A refusal goes to WithErrorHandler.
 //
-// Errors: ErrMalformed, ErrTooLarge, and ErrUnavailable while disconnected.
-func (c *Client) PublishLive(_ context.Context, natsSubject string, ev *Event, opts ...PubOpt) error {
+// Errors: ErrMalformed, ErrTooLarge, ErrEncryption, and ErrUnavailable while disconnected.
+func (c *Client) PublishLive(ctx context.Context, natsSubject string, ev *Event, opts ...PubOpt) error {
+	ev, err := c.crypt.encrypt(ctx, natsSubject, ev)
+	if err != nil {
+		return err
+	}
 	msg, id, _, err := c.prepare(natsSubject, ev, opts)
 	if err != nil {
 		return err

@@ -215,7 +215,11 @@ func (p *puller) refuse(msg *nats.Msg, info *ackInfo, later bool, err error) {
 		}
 		return
 	}
-	body := termBody("attestation does not hold")
+	reason := "attestation does not hold"
+	if errors.Is(err, ErrDecryption) || errors.Is(err, ErrNotEncrypted) {
+		reason = err.Error()
+	}
+	body := termBody(reason)
 	if later {
 		body = nakBody(laterDelay)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,9 @@ var ErrReceipt = errors.New("client: no valid receipt for a stored event")
 //
 // Of a duplicate the receipt names principal, source and id only: nobody has compared
 // what is stored with what was sent. It costs the broker one signature per event; at
-// most 1,024 may be outstanding on a connection (ErrRateLimited beyond).
+// most 64 may be outstanding on a connection, and some thousands on a node. PublishAsync
+// waits for a place among the 64; beyond it is ErrRateLimited, after which Publish tries
+// again.
 //
 // It is for Publish and PublishAsync; PublishLive refuses it.
 func WithSignedAck() PubOpt {
@@ -37,16 +40,29 @@ func WithSignedAck() PubOpt {
 	}
 }
 
+// maxAsked is how many signed acknowledgements PublishAsync waits for at a time: as many as
+// a node lets a connection have.
+const maxAsked = 64
+
 func asksReceipt(msg *nats.Msg) bool {
 	_, asked := msg.Header[wire.HeaderAck]
 	return asked
 }
 
+func (p *pubConfig) asks() bool {
+	return p != nil && slices.ContainsFunc(p.header, func(h [2]string) bool { return h[0] == wire.HeaderAck })
+}
+
 // checkReceipt verifies the receipt in ack of what was sent as msg. Where its key is
-// not in the keyring it asks for a new one, once.
+// not in the keyring it asks for a new one, once. One that nobody asked for is not handed
+// on: it was not verified.
 //
 // Errors: *Error that is ErrReceipt.
 func checkReceipt(ctx context.Context, c *Client, msg *nats.Msg, ack *Ack) error {
+	if !asksReceipt(msg) {
+		ack.Receipt = nil
+		return nil
+	}
 	_, err := freshly(ctx, c, time.Time{}, func() (struct{}, error) { return struct{}{}, holdsReceipt(c, msg, ack) }, signing.ErrUnknownKey)
 	return receiptError(msg, ack, err)
 }
@@ -55,6 +71,11 @@ func checkReceipt(ctx context.Context, c *Client, msg *nats.Msg, ack *Ack) error
 // a keyring: where a new one is needed, finish is called later, from a goroutine that
 // ends with the request for it.
 func settleReceipt(c *Client, msg *nats.Msg, ack *Ack, finish func(error)) {
+	if !asksReceipt(msg) {
+		ack.Receipt = nil
+		finish(nil)
+		return
+	}
 	err := holdsReceipt(c, msg, ack)
 	if !errors.Is(err, signing.ErrUnknownKey) && !errors.Is(err, signing.ErrNoKeyring) {
 		finish(receiptError(msg, ack, err))

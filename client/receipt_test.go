@@ -122,3 +122,64 @@ func refusedReceipts(t *testing.T, name string, both func() ([2]*Ack, [2]error))
 		}
 	}
 }
+
+// TestReceiptThatNobodyAskedFor: it was not verified, so nobody gets it.
+func TestReceiptThatNobodyAskedFor(t *testing.T) {
+	f := newFakeBroker(t)
+	f.script = func(p published) {
+		f.deliver(p.reply, "", "", []byte(`{"stream":"ORDERS","seq":7,"receipt":{"payloadType":"x"}}`))
+	}
+	c := f.connect()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ack, err := c.Publish(ctx, "orders.created", &Event{Data: []byte("x")})
+	if err != nil || ack.Receipt != nil {
+		t.Errorf("%+v, %v", ack, err)
+	}
+	future, err := c.PublishAsync(ctx, "orders.created", &Event{Data: []byte("x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ack, err := future.Wait(ctx); err != nil || ack.Receipt != nil {
+		t.Errorf("async: %+v, %v", ack, err)
+	}
+}
+
+// TestAsyncWaitsForAPlaceToAsk: no more signed acknowledgements are asked for at a time
+// than a node lets a connection have.
+func TestAsyncWaitsForAPlaceToAsk(t *testing.T) {
+	f := newFakeBroker(t)
+	held := make(chan published, 2*maxAsked)
+	f.script = func(p published) { held <- p }
+	c := f.connect()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var futures []*Future
+	for range maxAsked {
+		future, err := c.PublishAsync(ctx, "orders.created", &Event{Data: []byte("x")}, WithSignedAck())
+		if err != nil {
+			t.Fatal(err)
+		}
+		futures = append(futures, future)
+	}
+	soon, end := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer end()
+	if _, err := c.PublishAsync(soon, "orders.created", &Event{Data: []byte("x")}, WithSignedAck()); !errors.Is(err, ErrTooManyInFlight) {
+		t.Fatalf("one too many: %v", err)
+	}
+	if _, err := c.PublishAsync(ctx, "orders.created", &Event{Data: []byte("x")}); err != nil {
+		t.Fatalf("one that asks for nothing: %v", err)
+	}
+	for range futures {
+		p := <-held
+		f.deliver(p.reply, "", "", fmt.Appendf(nil, `{"stream":"ORDERS","seq":7,"receipt":%s}`, f.receiptFor(p, func(*signing.Receipt) {})))
+	}
+	for _, future := range futures {
+		if _, err := future.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.PublishAsync(ctx, "orders.created", &Event{Data: []byte("x")}, WithSignedAck()); err != nil {
+		t.Errorf("when there is room again: %v", err)
+	}
+}

@@ -161,23 +161,23 @@ func publishSigned(ctx context.Context, c *Client, natsSubject string, ev *Event
 	if err != nil {
 		return nil, err
 	}
-	if err := c.slot(ctx); err != nil {
+	if err := c.slot(ctx, p.asks()); err != nil {
 		return nil, notSent(natsSubject, id, err)
 	}
 	// After the slot, which may be long in coming: recordedtime says when it is sent.
 	rec, err := c.signer.complete(natsSubject, id, ev, time.Now())
 	if err != nil {
-		<-c.slots
+		free(c, p.asks())
 		return nil, err
 	}
 	f := &Future{done: make(chan struct{})}
 	w := waitingEvent{rec: rec, subject: natsSubject, id: id, opts: p, future: f, fail: func(err error) {
 		f.err = err
-		<-c.slots
+		free(c, p.asks())
 		close(f.done)
 	}}
 	if err := c.signer.add(w, len(c.slots) == 1); err != nil {
-		<-c.slots
+		free(c, p.asks())
 		return nil, malformed("publish", natsSubject, id, err)
 	}
 	return f, nil

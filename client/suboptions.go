@@ -36,6 +36,7 @@ type subConfig struct {
 	queue       string
 	signed      bool     // only events with a producer signature
 	producers   []string // by one of these; empty: by any
+	encrypted   bool     // only events whose payload was encrypted
 }
 
 func defaultSubConfig() *subConfig {

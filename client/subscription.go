@@ -149,6 +149,9 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	d = &both.d
 	d.Event, d.NATSSubject, d.Principal, d.Attestation, d.msg = &both.e, msg.Subject, att.Principal, att, msg
 	d.Producer, d.ProducerFault = producer, fault
+	if err := s.decrypt(d, stored); err != nil {
+		return nil, errors.Is(err, errLater), err
+	}
 	return d, false, nil
 }
 

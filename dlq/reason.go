@@ -53,10 +53,13 @@ func (r Reason) StoredByDefault() bool {
 
 // CodeStoredByDefault is StoredByDefault of the reason of code, but of a producer
 // signature that came too late, a second time or not at all: a wrong clock, a retry or a
-// missing setting makes those, for every message, and the bytes say nothing more.
+// missing setting makes those, for every message, and the bytes say nothing more. A
+// payload that should have been encrypted is not kept in the clear.
 func CodeStoredByDefault(code wire.Code) bool {
 	switch code {
 	case wire.CodeOutsideReplayWindow, wire.CodeReplayed, wire.CodeSignatureRequired:
+		return false
+	case wire.CodeEncryptionRequired:
 		return false
 	default:
 		return ReasonOf(code).StoredByDefault()

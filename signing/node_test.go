@@ -54,6 +54,35 @@ func TestNodeToken(t *testing.T) {
 	}
 }
 
+// FuzzNodeToken: another node's text is refused or is, byte for byte, the token that
+// the key makes.
+func FuzzNodeToken(f *testing.F) {
+	now := time.Now()
+	s := testSigner(f, 21)
+	ring, err := keyring.New(1, now.Add(-time.Hour), now.Add(time.Hour), []keyring.Key{{
+		ID: s.KeyID(), Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: "n1",
+		NotBefore: now.Add(-time.Hour).Truncate(time.Second), NotAfter: now.Add(time.Hour).Truncate(time.Second),
+	}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := NodeToken(s, "prod", "n1")
+	for _, seed := range []string{good, good + "=", good + "\n", good[:len(good)-1], strings.ToUpper(good), "...", "signet-node.prod.N.A", ""} {
+		f.Add(seed)
+	}
+	if err := VerifyNodeToken(good, "prod", "n1", ring, now); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, token string) {
+		switch err := VerifyNodeToken(token, "prod", "n1", ring, now); {
+		case err == nil && token != good:
+			t.Errorf("accepted %q", token)
+		case err != nil && !errors.Is(err, ErrNodeToken):
+			t.Errorf("%q: got %v, want ErrNodeToken", token, err)
+		}
+	})
+}
+
 // TestNodeTokenOfAnEndedKey: a node that has gone over to its next key keeps its token;
 // one whose keys have all ended, or whose old key is revoked, does not.
 func TestNodeTokenOfAnEndedKey(t *testing.T) {

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 
+	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -17,6 +18,25 @@ type Logs interface {
 	Prove(ctx context.Context, tenant string, q adminapi.LogProveRequest) (adminapi.LogProof, error)
 	Part(ctx context.Context, tenant string, q adminapi.LogPartRequest) (adminapi.LogPart, error)
 	Restart(ctx context.Context, tenant string, q adminapi.LogStreamRequest) (struct{}, error)
+}
+
+// areaStreams is what changes to the streams themselves take.
+const areaStreams = "streams"
+
+// restartLog begins a new log. Whoever may read a log may not also end it: that takes the
+// area streams, too.
+func restartLog(s *Service, ctx context.Context, r *request) (any, error) {
+	restart := func(l Logs, ctx context.Context, tenant string, q adminapi.LogStreamRequest) (struct{}, error) {
+		if !acl.Admin(r.caller, areaStreams).Allowed {
+			return struct{}{}, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "a new log needs the area streams beside log")
+		}
+		out, err := l.Restart(ctx, tenant, q)
+		if err == nil {
+			s.cfg.Trail.Event("log-restart", tenant, r.Principal, "", q.Stream)
+		}
+		return out, err
+	}
+	return logs(restart)(s, ctx, r)
 }
 
 // logs adapts one method of Logs to a handler.

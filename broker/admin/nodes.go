@@ -66,7 +66,11 @@ func (s *Service) Forwarded(data []byte, respond func(answer []byte)) {
 		respond(s.encode(c.Subject, c.Principal, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work")))
 		return
 	}
-	s.work.Add(1)
+	if !begin(s) {
+		release()
+		respond(s.encode(c.Subject, c.Principal, nil, wire.Refuse(wire.CodeUnavailable, "admin", "the node stops")))
+		return
+	}
 	go func() {
 		defer s.work.Done()
 		defer release()

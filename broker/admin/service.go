@@ -121,7 +121,7 @@ var handlers = map[string]handler{
 	adminapi.SubjectLogFind:        logs(Logs.Find),
 	adminapi.SubjectLogProve:       logs(Logs.Prove),
 	adminapi.SubjectLogPart:        logs(Logs.Part),
-	adminapi.SubjectLogRestart:     logs(Logs.Restart),
+	adminapi.SubjectLogRestart:     restartLog,
 
 	adminapi.SubjectClusterStatus:    inCluster(clusterVerbs.status),
 	adminapi.SubjectClusterEvacuate:  inCluster(clusterVerbs.evacuate),
@@ -181,8 +181,8 @@ func (s *Service) Shutdown(ctx context.Context) error {
 		_ = sub.Unsubscribe() // fails only when the connection is gone, which ends it too
 	}
 	clear(s.subs)
+	s.stop() // what is delivered from here on is not begun, so what is waited for does not grow
 	s.mu.Unlock()
-	s.stop()
 	s.waiting.takeAll(true) // their connections end, too
 	done := make(chan struct{})
 	go func() {
@@ -208,7 +208,10 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 		s.answer(m, &c, nil, wire.Refuse(wire.CodeUnavailable, "admin", "too many admin requests at work"))
 		return
 	}
-	s.work.Add(1)
+	if !begin(s) {
+		release()
+		return
+	}
 	go func() {
 		defer s.work.Done()
 		defer release()
@@ -216,6 +219,18 @@ func (s *Service) accept(tenant string, m *nats.Msg) {
 			s.answer(m, &c, result, err)
 		}
 	}()
+}
+
+// begin counts one more request at work, unless the service is shutting down: a delivery
+// may be under way while its subscription ends.
+func begin(s *Service) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life.Err() != nil {
+		return false
+	}
+	s.work.Add(1)
+	return true
 }
 
 // enter takes a place for a request, or returns nil.
@@ -292,7 +307,13 @@ func admit(s *Service, c *call) (*request, handler, error) {
 }
 
 func (s *Service) answer(m *nats.Msg, c *call, result any, err error) {
-	if err := m.Respond(s.encode(c.Subject, c.Principal, result, err)); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+	body := s.encode(c.Subject, c.Principal, result, err)
+	err = m.Respond(body)
+	if errors.Is(err, nats.ErrMaxPayload) { // the caller must not wait for nothing
+		err = m.Respond(s.encode(c.Subject, c.Principal, nil, wire.Refuse(wire.CodePayloadTooLarge, "admin",
+			fmt.Sprintf("the answer has %d bytes, more than a message may have: raise gate.maxPayload", len(body)))))
+	}
+	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		s.cfg.Log.Warn().Err(err).Str("subject", c.Subject).Msg("admin answer not sent")
 	}
 }

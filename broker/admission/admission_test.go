@@ -40,6 +40,7 @@ subjects:
   - {match: orders.plain, contentType: text/plain}
   - {match: orders.signed, require: producer}
   - {match: telemetry.signed, require: producer}
+  - {match: orders.secret, encrypted: true}
 limits:
   slow: {messages: 2/s, burst: 1s, exceed: reject, match: orders.limited}
 principals:

@@ -43,6 +43,12 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 	hadID, r := s.decode(sl, p)
 	signed := false
 	if r == nil {
+		r = requireEncryption(rt, e)
+	}
+	if r == nil {
+		r = ownAttributes(e)
+	}
+	if r == nil {
 		signed, r = openSignature(s, rt, p, e)
 	}
 	if r == nil {
@@ -50,6 +56,9 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 	}
 	if r == nil && signed {
 		r = checkSignature(s, p, e)
+	}
+	if r == nil {
+		r = schemaBlinded(rt, e)
 	}
 	if r == nil {
 		r = s.checkSchema(rt, e.ContentType, e.Data)
@@ -118,24 +127,29 @@ func (s *Session) decode(sl *slot, p *Publish) (hadID bool, _ *wire.Refusal) {
 	if err != nil {
 		return false, eventRefusal(err)
 	}
-	for _, name := range brokerAttributes {
-		if len(e.Get(name)) > 0 {
-			return false, wire.Refuse(wire.CodeAttestationForbidden, "broker-attributes", "attribute "+name)
-		}
-	}
-	if len(e.Get(wire.AttrDSSE)) == 0 {
-		for _, name := range producerAttributes {
-			if len(e.Get(name)) > 0 {
-				return false, wire.Refuse(wire.CodeAttestationForbidden, "broker-attributes", "attribute "+name)
-			}
-		}
-	}
 	if len(e.ID) == 0 {
 		if id, ok := s.headers.Get(wire.HeaderMsgID); ok {
 			e.ID = id
 		}
 	}
 	return len(e.ID) > 0, nil
+}
+
+// ownAttributes refuses the attributes that only the broker sets.
+func ownAttributes(e *cloudevent.Event) *wire.Refusal {
+	for _, name := range brokerAttributes {
+		if len(e.Get(name)) > 0 {
+			return wire.Refuse(wire.CodeAttestationForbidden, "broker-attributes", "attribute "+name)
+		}
+	}
+	if len(e.Get(wire.AttrDSSE)) == 0 {
+		for _, name := range producerAttributes {
+			if len(e.Get(name)) > 0 {
+				return wire.Refuse(wire.CodeAttestationForbidden, "broker-attributes", "attribute "+name)
+			}
+		}
+	}
+	return nil
 }
 
 // complete fills what the client left out, checks the grants on source and type,

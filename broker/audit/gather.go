@@ -158,7 +158,15 @@ func (j *Journal) keep(batches [][]byte, parts []part) {
 	j.mu.Lock()
 	for i, p := range parts {
 		f := frames[i]
-		f.tenant, f.to = p.tenant, p.next
+		f.tenant, f.after, f.to, f.proved = p.tenant, p.line.writer.Position(), p.next, true
+		for _, q := range p.entries {
+			if end := (&auditlog.Record{Node: j.cfg.Node, Entry: q.entry}).PrunedEnd(); end.Seq > 0 {
+				f.gone = append(f.gone, end)
+			}
+			if q.entry.Kind == auditlog.KindChain {
+				f.after = afterOf(j.cfg.Node, &q.entry)
+			}
+		}
 		if p.line.dead { // given up meanwhile: its records go to the chain that follows
 			f.seg.pending.Add(-1)
 			for _, q := range p.entries {

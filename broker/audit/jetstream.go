@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,6 +22,10 @@ const (
 	// sequence is not the expected one.
 	wrongLast         jetstream.ErrorCode = 10071
 	wrongLastConstant jetstream.ErrorCode = 10164
+	// storeFailed, with the reason in its text, and noSpaceAccount are what it answers
+	// where the stream or its account is full.
+	storeFailed    jetstream.ErrorCode = 10077
+	noSpaceAccount jetstream.ErrorCode = 10002
 )
 
 // jetStream is a Stream over a connection to the account that has it.
@@ -53,9 +58,19 @@ func (s *jetStream) Publish(ctx context.Context, subject string, expect uint64, 
 		if errors.As(err, &api) && (api.ErrorCode == wrongLast || api.ErrorCode == wrongLastConstant) {
 			return 0, fmt.Errorf("%w: %w", ErrMoved, err)
 		}
+		if api != nil && (api.ErrorCode == noSpaceAccount || api.ErrorCode == storeFailed && strings.Contains(api.Description, "maximum bytes")) {
+			return 0, fmt.Errorf("%w: %w", ErrNoRoom, err)
+		}
 		return 0, err
 	}
 	return ack.Seq, s.durable(ctx)
+}
+
+// Durable implements Stream.
+func (s *jetStream) Durable(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	return s.durable(ctx)
 }
 
 // getRequest is the body of STREAM.MSG.GET.

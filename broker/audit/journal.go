@@ -71,8 +71,8 @@ type Journal struct {
 	work       chan struct{} // 1 buffered: there is something to publish
 	stop       chan struct{}
 	done       sync.WaitGroup
-	publishing context.CancelFunc // nil while nothing is attached
-	published  chan struct{}
+	publishing *publishing   // nil while nothing is attached
+	prune      chan struct{} // 1 buffered: batches wait for room in the stream
 
 	held    atomic.Int64 // entries in waiting
 	refused atomic.Int64 // until this Unix time in ns the spool could not be written
@@ -95,6 +95,13 @@ type chain struct {
 	checked bool              // tail is known
 	cut     string            // what the stream should have and has not; alarm
 	dead    bool              // another chain has taken its place
+	room    room
+}
+
+// publishing is the goroutine that Attach began.
+type publishing struct {
+	stop context.CancelFunc
+	done chan struct{}
 }
 
 type journalCounts struct{ records, batches, stored, lost, repeats atomic.Uint64 }
@@ -130,25 +137,13 @@ func OpenJournal(cfg JournalConfig) (*Journal, error) {
 	}
 	j := &Journal{
 		cfg: cfg, spool: s, waiting: map[string][]queued{}, lines: map[string]*chain{}, lost: map[string]uint64{},
-		wake: make(chan struct{}, 1), work: make(chan struct{}, 1), stop: make(chan struct{}),
+		wake: make(chan struct{}, 1), work: make(chan struct{}, 1), prune: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	for tenant, at := range chains {
 		j.lines[tenant] = &chain{writer: auditlog.ResumeWriter(tenant, at), stored: at}
 	}
-	for _, f := range frames {
-		l := j.lines[f.tenant]
-		if l != nil && f.to.ChainID == l.stored.ChainID && f.to.Seq <= l.stored.Seq {
-			f.seg.pending.Add(-1) // killed before its segment was removed: the stream has it
-			continue
-		}
-		switch {
-		case f.to.Node != cfg.Node: // the node has another name now; its old frames still go to their stream
-			l = lineOf(j, f.tenant+"\x00"+f.to.Node, f.tenant)
-		case l == nil:
-			l = lineOf(j, f.tenant, f.tenant)
-		}
-		l.pending = append(l.pending, f)
-		l.writer = auditlog.ResumeWriter(f.tenant, f.to)
+	if err := takeSpooled(j, frames); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
 	if torn != "" {
 		cfg.Log.Warn().Str("what", torn).Msg("the spool of the audit trail was cut off where it was not whole")
@@ -182,6 +177,12 @@ func (j *Journal) Keep(ctx context.Context, e auditlog.Entry) error {
 	if err := j.Room(); err != nil {
 		return err
 	}
+	return keepAnyway(ctx, j, e)
+}
+
+// keepAnyway is Keep where there is no room, too: for what makes room. A disk that takes
+// nothing is still an error.
+func keepAnyway(ctx context.Context, j *Journal, e auditlog.Entry) error {
 	kept := make(chan error, 1)
 	j.put(e, kept)
 	select {
@@ -214,7 +215,7 @@ func (j *Journal) Room() error {
 		return fmt.Errorf("%w: the stream AUDIT does not answer, and the chain of a tenant cannot be begun", ErrFull)
 	}
 	if used := j.spool.bytes.Load(); used >= j.cfg.Spool {
-		why := ""
+		why := ": a tenant's share of it is full, and makes way as fast as it can"
 		if t := j.trouble.Load(); t != nil {
 			why = ": " + (*t).Error()
 		}
@@ -339,8 +340,12 @@ func (j *Journal) Health() error {
 		if l.cut != "" {
 			faults = append(faults, errors.New(l.cut))
 		}
+		if since := l.room.since; !since.IsZero() && j.cfg.Now().Sub(since) > heldFor {
+			faults = append(faults, fmt.Errorf("%d batches have waited since %s for room in the stream AUDIT: the oldest records do not make way (audit.maxBytes of the tenant in the policy gives more room)", len(l.pending), since.UTC().Format(time.RFC3339)))
+		}
 	}
 	j.mu.Unlock()
+	faults = append(faults, j.spool.asideHealth())
 	for _, s := range j.sinks {
 		faults = append(faults, s.health())
 	}

@@ -1,7 +1,7 @@
 package audit
 
 import (
-	"strconv"
+	"net"
 	"sync"
 
 	"github.com/signetbus/signet/internal/auditlog"
@@ -12,8 +12,9 @@ const (
 	// maxMinute bounds what one minute tells apart; what is beyond is counted by tenant,
 	// principal and kind.
 	maxMinute = 4096
-	// MaxEach is how many records of a kind Each makes for a principal in a minute, before
-	// it counts: a client that logs in in a loop must not fill the trail.
+	// MaxEach is how many records of a kind Each makes for a principal at an address in a
+	// minute, before equal ones are counted: a client that logs in in a loop must not fill
+	// the trail.
 	MaxEach = 60
 )
 
@@ -29,14 +30,23 @@ type Minute struct {
 }
 
 type eachKey struct {
-	kind        auditlog.Kind
-	tenant, who string
+	kind              auditlog.Kind
+	tenant, who, host string
+}
+
+// hostOf is an address without the port, which each connection has another of.
+func hostOf(remote string) string {
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		return host
+	}
+	return remote
 }
 
 type minuteKey struct {
 	kind                                   auditlog.Kind
 	outcome                                auditlog.Outcome
 	tenant, who, subject, stream, consumer string
+	host, detail                           string
 	code                                   wire.Code
 }
 
@@ -45,9 +55,9 @@ func NewMinute(j *Journal) *Minute {
 	return &Minute{journal: j, entries: map[minuteKey]*auditlog.Entry{}, each: map[eachKey]int{}}
 }
 
-// Count adds e, which stands for e.Count (0: one), to what is equal in kind, outcome,
-// tenant, who, subject, stream, consumer and code. The first one gives the rest; First
-// and Last are the lowest and the highest.
+// Count adds e, which stands for e.Count (0: one), to what is equal in all but time,
+// port of the address and numbers. The first one gives the time; First and Last are the
+// lowest and the highest.
 func (m *Minute) Count(e auditlog.Entry) {
 	e.Count = max(e.Count, 1)
 	if e.Time.IsZero() {
@@ -55,10 +65,11 @@ func (m *Minute) Count(e auditlog.Entry) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := minuteKey{e.Kind, e.Outcome, e.Tenant, e.Who, e.Subject, e.Stream, e.Consumer, e.Code}
+	key := minuteKey{e.Kind, e.Outcome, e.Tenant, e.Who, e.Subject, e.Stream, e.Consumer, hostOf(e.Remote), e.Detail, e.Code}
 	have := m.entries[key]
 	if have == nil && len(m.entries) >= maxMinute {
 		key.subject, key.stream, key.consumer, e.Stream, e.Consumer, e.First, e.Last = "", "", "", "", "", 0, 0
+		key.host, key.detail, e.Remote = "", "", ""
 		e.Subject, e.Detail = "", "several: there was too much to tell apart"
 		have = m.entries[key]
 	}
@@ -74,10 +85,11 @@ func (m *Minute) Count(e auditlog.Entry) {
 	}
 }
 
-// Each puts e on record by itself, up to MaxEach of its kind and principal in a minute;
-// those beyond are one record with their number.
+// Each puts e on record by itself, up to MaxEach of its kind, principal and address in a
+// minute; of those beyond, equal ones are one record with their number. It is not for
+// what takes something away: nothing may be hidden among repeats.
 func (m *Minute) Each(e auditlog.Entry) {
-	key := eachKey{e.Kind, e.Tenant, e.Who}
+	key := eachKey{e.Kind, e.Tenant, e.Who, hostOf(e.Remote)}
 	m.mu.Lock()
 	by := m.each[key] < MaxEach && len(m.each) < maxMinute
 	if by {
@@ -88,7 +100,6 @@ func (m *Minute) Each(e auditlog.Entry) {
 		m.journal.Note(e)
 		return
 	}
-	e.Subject, e.Consumer, e.Detail = "", "", "more than "+strconv.Itoa(MaxEach)+" in this minute: these are counted"
 	m.Count(e)
 }
 

@@ -3,6 +3,8 @@ package audit
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +13,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/signetbus/signet/internal/auditlog"
+	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 // clock is one that a test moves.
@@ -260,4 +264,175 @@ type silent struct{ Stream }
 func (silent) Used(ctx context.Context) (int64, int64, error) {
 	<-ctx.Done()
 	return 0, 0, ctx.Err()
+}
+
+// TestPruneUnderAnInvalidKey: batches whose heads were signed while the key was not valid
+// are pruned once a valid head covers them, not as broken ones, and not before.
+func TestPruneUnderAnInvalidKey(t *testing.T) {
+	r := newJournalRig(t, 16<<20)
+	var c clock
+	j := r.open(func(cfg *JournalConfig) { cfg.Now = c.now })
+	j.Attach(r.stream)
+	r.fill(j, 0, 5)
+	c.ahead.Store(int64(48 * time.Hour)) // the clock jumps, and is set back
+	r.fill(j, 5, 30)
+	if _, report := r.read("shop"); report.OK {
+		t.Fatal("heads of no valid key prove the trail")
+	}
+	keep := Retention{MaxBytes: r.bytes() / 2, MaxAge: quarter}
+	p := r.prune(j, r.stream, keep)
+	until(t, "the pruner has looked", func() bool { return p.looked.Load() > 1 })
+	if s := p.Stats(); s.Size > 6 { // the first five may go: they are under valid heads
+		t.Fatalf("%+v: what nothing proves was pruned", s)
+	}
+	c.ahead.Store(0)
+	r.fill(j, 35, 5)
+	until(t, "what is covered is pruned", func() bool { return p.Stats().Size > 20 })
+	p.Detach()
+	r.settle(j)
+	records, report := r.read("shop", r.seal(j))
+	if !report.OK || report.Chains[0].Pruned == 0 {
+		t.Fatalf("from %d: %+v", records[0].Seq, report)
+	}
+}
+
+// TestClockThatIsAhead: a clock that jumps, or that is wrong from the start, prunes nothing
+// for its age, and says so; records go when the time is what it was said to be.
+func TestClockThatIsAhead(t *testing.T) {
+	r := newJournalRig(t, 16<<20)
+	var c clock
+	open := func() *Journal { return r.open(func(cfg *JournalConfig) { cfg.Now = c.now }) }
+	keep := Retention{MaxBytes: 1 << 20, MaxAge: quarter}
+	looked := func(p *Pruner) {
+		t.Helper()
+		n := p.looked.Load()
+		until(t, "the pruner has looked", func() bool { return p.looked.Load() > n+1 })
+	}
+	j := open()
+	j.Attach(r.stream)
+	r.fill(j, 0, 5)
+	p := r.prune(j, r.stream, keep)
+	looked(p)
+	const year = 365 * 24 * time.Hour
+	refused := func(what string) {
+		t.Helper()
+		looked(p)
+		if err := p.Health(); err == nil || !strings.Contains(err.Error(), clockFile) || p.Stats().Age != 0 {
+			t.Fatalf("%s: health %v, %+v", what, err, p.Stats())
+		}
+	}
+	c.ahead.Store(int64(year))
+	r.must(j.Keep(t.Context(), login(5))) // a record of that time is no proof of it
+	r.settle(j)
+	refused("a jump while it runs")
+	p.Detach()
+	r.close(j)
+	j = open()
+	j.Attach(r.stream)
+	p = r.prune(j, r.stream, keep)
+	refused("a start with a clock that is ahead")
+	c.ahead.Store(0)
+	until(t, "the clock is right again", func() bool { return p.Health() == nil })
+	p.Detach()
+	r.close(j)
+
+	// A file that nobody can read stops that too, and what is pruned for its size goes on.
+	r.must(os.WriteFile(filepath.Join(r.dir, clockFile), []byte("{"), 0o600))
+	j = open()
+	j.Attach(r.stream)
+	r.fill(j, 6, 20)
+	small := keep
+	small.MaxBytes = r.bytes()
+	p = r.prune(j, r.stream, small)
+	until(t, "it is pruned for its size", func() bool { return p.Stats().Size > 0 })
+	if err := p.Health(); err == nil || !strings.Contains(err.Error(), "not readable") {
+		t.Errorf("health: %v", err)
+	}
+	p.Detach()
+	r.settle(j)
+	r.close(j)
+
+	// The node was off for a year, and the operator says so.
+	r.must(os.Remove(filepath.Join(r.dir, clockFile)))
+	c.ahead.Store(int64(year))
+	r.ring = longRing(t, r.signer)
+	j = open()
+	j.Attach(r.stream)
+	r.fill(j, 26, 1)
+	p = r.prune(j, r.stream, keep)
+	until(t, "what is old is pruned", func() bool { return p.Stats().Age > 0 })
+	p.Detach()
+}
+
+// longRing has the key of s for years.
+func longRing(t *testing.T, s *signing.Signer) *keyring.Ring {
+	t.Helper()
+	now := time.Now()
+	ring, err := keyring.New(2, now.Add(-time.Hour), now.Add(time.Hour), []keyring.Key{{
+		ID: s.KeyID(), Alg: keyring.AlgEd25519, Role: keyring.RoleBroker, Principal: "n1", NotBefore: now.Add(-time.Hour), NotAfter: now.Add(3 * 365 * 24 * time.Hour),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+// TestClockOfOtherNodes: a node that has nothing to go by believes what the others have
+// signed.
+func TestClockOfOtherNodes(t *testing.T) {
+	now := time.Now()
+	p := &Pruner{cfg: PrunerConfig{Clock: func() error { return nil }}}
+	for _, tt := range []struct {
+		name          string
+		known, others time.Duration // before now; 0: nothing is known
+		age           time.Duration
+		fault, allows bool
+	}{
+		{"a new node by itself", 0, 0, quarter, false, true},
+		{"the others say the same", 0, time.Hour, quarter, false, true},
+		{"the others are a year behind", 0, 365 * 24 * time.Hour, quarter, true, false},
+		{"it was off, and the others were not", 60 * 24 * time.Hour, time.Hour, quarter, false, true},
+		{"all were off", 60 * 24 * time.Hour, 60 * 24 * time.Hour, quarter, true, false},
+		{"all were off for a fortnight", 14 * 24 * time.Hour, 14 * 24 * time.Hour, quarter, false, false},
+		{"all were off for a weekend", 2 * 24 * time.Hour, 2 * 24 * time.Hour, quarter, false, true},
+		{"and records are kept for three days", 2 * 24 * time.Hour, 2 * 24 * time.Hour, 3 * 24 * time.Hour, false, false},
+	} {
+		c := clockWatch{began: now, checked: true}
+		if tt.known != 0 {
+			c.known = now.Add(-tt.known)
+		}
+		if tt.others != 0 {
+			c.others = now.Add(-tt.others)
+		}
+		c.judgeLocked(p, clockFile, now, 0)
+		if (c.fault != nil) != tt.fault || c.allows(tt.age) != tt.allows {
+			t.Errorf("%s: %v, allows %t", tt.name, c.fault, c.allows(tt.age))
+		}
+	}
+	// A step that is not implausible is believed when the node has run with it for a day.
+	w := clockWatch{began: now, checked: true, offAt: -1, known: now}
+	const age = 3 * 24 * time.Hour
+	for _, step := range []struct {
+		run, ahead time.Duration
+		allows     bool
+	}{
+		{30 * time.Hour, 0, true},
+		{31 * time.Hour, 48 * time.Hour, false},
+		{31*time.Hour + time.Second, 48 * time.Hour, false},
+		{50 * time.Hour, 48 * time.Hour, false},
+		{56 * time.Hour, 48 * time.Hour, false},
+		{56*time.Hour + time.Second, 48 * time.Hour, true},
+	} {
+		at := now.Add(step.run + step.ahead)
+		w.judgeLocked(p, clockFile, at, step.run)
+		if w.allows(age) != step.allows || w.health() != nil {
+			t.Errorf("after %s: allows %t, %v", step.run, w.allows(age), w.health())
+		}
+		w.carryLocked(at, step.run)
+	}
+	wrong := &Pruner{cfg: PrunerConfig{Clock: func() error { return errors.New("two hours ahead of n2") }}}
+	c := clockWatch{began: now, checked: true}
+	if c.judgeLocked(wrong, clockFile, now, 0); c.health() == nil || c.allows(quarter) {
+		t.Error("what the other nodes say is not believed")
+	}
 }

@@ -23,6 +23,9 @@ const (
 	retryLast  = 5 * time.Second
 )
 
+// ErrNoRoom: the stream is full. Nothing was stored.
+var ErrNoRoom = errors.New("audit: the stream is full")
+
 // ErrMoved: the subject of a batch does not end with the message that its writer
 // expected. Nothing was stored.
 var ErrMoved = errors.New("audit: the stream is not where the writer left it")
@@ -40,6 +43,8 @@ type Stream interface {
 	// storage, if the last message on the subject has the sequence expect (0: there is
 	// none); else ErrMoved.
 	Publish(ctx context.Context, subject string, expect uint64, data []byte) (seq uint64, err error)
+	// Durable returns once everything that the stream has shown is on stable storage here.
+	Durable(ctx context.Context) error
 	// Next returns the first message at or after seq whose subject matches filter, nil
 	// if there is none.
 	Next(ctx context.Context, filter string, seq uint64) (*Message, error)
@@ -65,8 +70,8 @@ type Message struct {
 func (j *Journal) Attach(s Stream) {
 	ctx, cancel := context.WithCancel(context.Background())
 	j.mu.Lock()
-	j.publishing, j.published = cancel, make(chan struct{})
-	done := j.published
+	done := make(chan struct{})
+	j.publishing = &publishing{cancel, done}
 	j.mu.Unlock()
 	go func() {
 		defer close(done)
@@ -79,17 +84,17 @@ func (j *Journal) Attach(s Stream) {
 // the spool for the next start.
 func (j *Journal) Detach(ctx context.Context) error {
 	j.mu.Lock()
-	cancel, done := j.publishing, j.published
+	p := j.publishing
 	j.publishing = nil
 	j.mu.Unlock()
-	if cancel == nil {
+	if p == nil {
 		return nil
 	}
 	within, end := context.WithTimeout(ctx, settleFor)
 	settle(within, j)
 	end()
-	cancel()
-	<-done
+	p.stop()
+	<-p.done
 	return nil
 }
 
@@ -141,10 +146,16 @@ func (j publisher) publish(ctx context.Context) {
 		if j.trouble.Swap(&err) == nil {
 			j.cfg.Log.Error().Err(err).Msg("the stream AUDIT takes no records: they wait in the spool")
 		}
+		var freed <-chan struct{}
+		if errors.Is(err, ErrNoRoom) {
+			freed = j.work // the pruner says so there
+			signal(j.prune)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		case <-freed:
 		}
 		wait = min(2*wait, retryLast)
 	}
@@ -240,6 +251,9 @@ func (j publisher) publishLine(ctx context.Context, key string, l *chain) error 
 		if err != nil {
 			return err
 		}
+		if !fits(j.Journal, l, len(data)) {
+			return nil // the pruner makes room and says so; the others' batches go on
+		}
 		seq, err := j.stream.Publish(ctx, RecordSubject(f.tenant, f.to.Node), tail, data)
 		if err != nil {
 			j.mu.Lock()
@@ -248,6 +262,12 @@ func (j publisher) publishLine(ctx context.Context, key string, l *chain) error 
 			return err
 		}
 		j.counted.stored.Add(1)
+		j.mu.Lock()
+		l.room.add(seq, len(data))
+		j.mu.Unlock()
+		if streamFull(j.Journal) {
+			j.trouble.Store(nil) // the pruner need not free more
+		}
 		j.settled(l, 1, seq, f.to)
 	}
 }
@@ -294,11 +314,16 @@ func (j publisher) reconcile(ctx context.Context, key string, l *chain) error {
 	switch {
 	case known:
 		if done > 0 {
+			if err := j.stream.Durable(ctx); err != nil { // it is shown, not acknowledged
+				return err
+			}
 			j.counted.repeats.Add(uint64(done))
 			j.settled(l, done, tail, at)
 			return nil
 		}
-	case at.ChainID == l.writer.Position().ChainID && at.Seq > l.stored.Seq:
+	case j.foreign(l, at):
+		return j.disown(key, l, at)
+	case j.knowsLess(l, at):
 		return j.rebase(ctx, key, l, fmt.Sprintf("the stream has record %d of chain %s, and this node does not know it: its state is older than the stream", at.Seq, at.Chain))
 	default:
 		j.alarm(l, tenant, at)
@@ -329,8 +354,10 @@ func (j publisher) match(l *chain, at auditlog.Position) (done int, known bool) 
 	if at == l.stored { // both zero: nothing was ever stored
 		return 0, true
 	}
-	// A new chain follows on an older one.
-	return 0, l.stored.Seq == 0 && at.ChainID != l.writer.Position().ChainID
+	if len(l.pending) > 0 { // a new chain follows on an older one
+		return 0, l.pending[0].after == at
+	}
+	return 0, l.stored.Seq == 0
 }
 
 // alarm notes that the stream has lost what it had. What comes next goes on from where
@@ -359,21 +386,9 @@ func (j publisher) rebase(ctx context.Context, key string, l *chain, why string)
 	j.mu.Unlock()
 	defer j.moved()
 	tenant := tenantOf(key)
-	var again []queued
-	for i := range frames {
-		data, err := j.spool.read(&frames[i])
-		if err != nil {
-			return err
-		}
-		b, err := auditlog.ParseBatch(data)
-		if err != nil {
-			return err
-		}
-		for k := range b.Records {
-			if b.Records[k].Kind != auditlog.KindChain {
-				again = append(again, queued{entry: b.Records[k].Entry})
-			}
-		}
+	again, err := j.entriesOf(frames)
+	if err != nil {
+		return err
 	}
 	j.mu.Lock()
 	if key != tenant { // of an earlier name of the node, which has a chain
@@ -392,4 +407,32 @@ func (j publisher) rebase(ctx context.Context, key string, l *chain, why string)
 		frames[i].seg.pending.Add(-1)
 	}
 	return nil
+}
+
+// knowsLess says whether the stream has more of a chain than this node remembers.
+func (j publisher) knowsLess(l *chain, at auditlog.Position) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	same := at.ChainID == l.writer.Position().ChainID || len(l.pending) > 0 && at.ChainID == l.pending[0].to.ChainID
+	return same && at.Seq > l.stored.Seq
+}
+
+// entriesOf reads the entries of batches in the spool, but the first ones of chains.
+func (j publisher) entriesOf(frames []frame) (out []queued, err error) {
+	for i := range frames {
+		data, err := j.spool.read(&frames[i])
+		if err != nil {
+			return nil, err
+		}
+		b, err := auditlog.ParseBatch(data)
+		if err != nil {
+			return nil, err
+		}
+		for k := range b.Records {
+			if b.Records[k].Kind != auditlog.KindChain {
+				out = append(out, queued{entry: b.Records[k].Entry})
+			}
+		}
+	}
+	return out, nil
 }

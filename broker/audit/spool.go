@@ -15,8 +15,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/signetbus/signet/internal/auditlog"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 const (
@@ -54,6 +56,8 @@ type segment struct {
 	name    string
 	size    int64
 	pending atomic.Int64 // frames that the stream does not have
+	frames  int64        // that were in it when it was opened, or have come since
+	fresh   bool         // this process made it, so it may be written to
 }
 
 // frame is one batch in the spool.
@@ -62,7 +66,37 @@ type frame struct {
 	at     int64 // of the batch
 	bytes  int
 	tenant string
-	to     auditlog.Position
+	after  auditlog.Position   // that it goes on from: for the first of a chain, the end of the one before; zero: it names none
+	to     auditlog.Position   // where the chain is with it
+	gone   []auditlog.Position // what its pruned records name
+	proved bool                // this process wrote it
+	made   time.Time           // time of its last record, if another process wrote it
+}
+
+// describe fills in what a batch says of itself.
+func (f *frame) describe(b *auditlog.Batch) {
+	first := &b.Records[0]
+	f.tenant, f.to, f.after = first.Tenant, b.Last(), afterOf(first.Node, &first.Entry)
+	if first.Seq > 1 {
+		f.after = auditlog.Position{ChainID: b.ID(), Seq: first.Seq - 1, Hash: first.Prev}
+	}
+	f.made = b.Records[len(b.Records)-1].Time
+	for i := range b.Records {
+		if end := b.Records[i].PrunedEnd(); end.Seq > 0 {
+			f.gone = append(f.gone, end)
+		}
+	}
+}
+
+// afterOf is the end of the chain before, as the first record of a chain names it; zero:
+// it names none.
+func afterOf(node string, first *auditlog.Entry) auditlog.Position {
+	chain, number, ok := strings.Cut(first.Ref, "/")
+	if !ok {
+		return auditlog.Position{}
+	}
+	seq, _ := strconv.ParseUint(number, 10, 64) // 0 fits no position
+	return auditlog.Position{ChainID: auditlog.ChainID{Node: node, Chain: chain}, Seq: seq, Hash: first.Before}
 }
 
 // kept is chains.json: by tenant, how far the stream had the chain of this node when
@@ -149,11 +183,12 @@ func readSegment(path string) (seg *segment, frames []frame, torn string, err er
 		if err != nil {
 			break
 		}
-		frames = append(frames, frame{
-			seg: seg, at: seg.size + frameHeader, bytes: len(body), tenant: b.Records[0].Tenant, to: b.Last(),
-		})
+		f := frame{seg: seg, at: seg.size + frameHeader, bytes: len(body)}
+		f.describe(b)
+		frames = append(frames, f)
 		seg.size += frameHeader + int64(len(body))
 		seg.pending.Add(1)
+		seg.frames++
 	}
 	if rest := int64(len(data)) - seg.size; rest > 0 {
 		torn = fmt.Sprintf("%d bytes at the end of %s", rest, filepath.Base(path))
@@ -209,13 +244,14 @@ func (s *spool) append(batches [][]byte) ([]frame, error) {
 	}
 	seg.size += int64(out.Len())
 	seg.pending.Add(int64(len(frames)))
+	seg.frames += int64(len(frames))
 	s.bytes.Add(int64(out.Len()))
 	return frames, nil
 }
 
 // activeLocked returns the segment to write to.
 func (s *spool) activeLocked() (*segment, error) {
-	if n := len(s.segments); n > 0 && s.segments[n-1].size < s.limit {
+	if n := len(s.segments); n > 0 && s.segments[n-1].size < s.limit && s.segments[n-1].fresh {
 		return s.segments[n-1], nil
 	}
 	name := filepath.Join(s.dir, fmt.Sprintf("%020d%s", s.next, segmentSuffix))
@@ -227,7 +263,7 @@ func (s *spool) activeLocked() (*segment, error) {
 	if err := syncFolder(s.dir); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(name))
 	}
-	s.segments = append(s.segments, &segment{file: f, name: name})
+	s.segments = append(s.segments, &segment{file: f, name: name, fresh: true})
 	return s.segments[len(s.segments)-1], nil
 }
 
@@ -240,13 +276,13 @@ func (s *spool) read(f *frame) ([]byte, error) {
 	return b, nil
 }
 
-// drop removes the segments that the stream has whole, but the one that is written to,
-// after it has noted how far the chains are. The publisher alone calls it: between the
+// drop removes the segments that the stream has whole, but the one that is written to:
+// those of an earlier run, and what is full. It does so after it has noted how far the chains are. The publisher alone calls it: between the
 // count of a segment and chains nothing may be settled.
 func (s *spool) drop(node string, chains map[string]auditlog.Position) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	idle := func(seg *segment) bool { return seg.pending.Load() == 0 && seg.size >= s.limit }
+	idle := func(seg *segment) bool { return seg.pending.Load() == 0 && (seg.size >= s.limit || !seg.fresh) }
 	if !slices.ContainsFunc(s.segments, idle) {
 		return nil
 	}
@@ -284,17 +320,5 @@ func (s *spool) close() error {
 // replaceFile writes a file so that it has the old or the new content, whatever
 // happens.
 func replaceFile(name string, data []byte) error {
-	tmp := name + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, name); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(name))
+	return durablefile.Replace(name, data, 0o600)
 }

@@ -106,6 +106,7 @@ type sample struct {
 
 type lineKey struct {
 	principal, rule, class string
+	host                   string // of a login: who tries it from where
 	code                   wire.Code
 }
 
@@ -308,7 +309,10 @@ func (t *Trail) entryLocked(cursor uint64) *Entry {
 }
 
 func (t *Trail) lineLocked(r *wire.Refusal, o *Origin, now time.Time) {
-	key := lineKey{r.Principal, r.Rule, o.Class, r.Code}
+	key := lineKey{principal: r.Principal, rule: r.Rule, class: o.Class, code: r.Code}
+	if o.Verb == verbConnect {
+		key.host = hostOf(o.Remote)
+	}
 	l := t.window[key]
 	if l == nil {
 		if len(t.window) >= t.cfg.MaxKeys {

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -83,6 +84,26 @@ func TestEqualRefusalsAreOneLine(t *testing.T) {
 			t.Errorf("counted %d, want 1002", n)
 		}
 	})
+}
+
+// Logins that fail from several addresses are not one line: who tries it from where must
+// not hide behind who tries it most.
+func TestRefusedLoginsAreToldByAddress(t *testing.T) {
+	var got []auditlog.Entry
+	trail := New(Config{Record: func(e auditlog.Entry) { got = append(got, e) }})
+	for i := range 30 {
+		r := &wire.Refusal{Code: wire.CodeAuthRequired, Rule: "connect"}
+		trail.Refused(r, Origin{Verb: verbConnect, Remote: fmt.Sprintf("192.0.2.%d:%d", 1+i%3, 4000+i)})
+	}
+	trail.Flush()
+	if len(got) != 3 {
+		t.Fatalf("%d records, want one for each address: %+v", len(got), got)
+	}
+	for i, e := range got {
+		if e.Kind != auditlog.KindLogin || e.Count != 10 || e.Remote != fmt.Sprintf("192.0.2.%d:%d", 1+i, 4000+i) {
+			t.Errorf("%+v", e)
+		}
+	}
 }
 
 func TestSampling(t *testing.T) {

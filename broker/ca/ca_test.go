@@ -104,7 +104,7 @@ func TestFileModes(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", name, info.Mode(), err, want)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(dir, ".signet-*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(dir, ".*.tmp")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 	for _, mode := range []fs.FileMode{0o644, 0o604, 0o660, 0o620} {

@@ -5,11 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 const maxFile = 1 << 20 // a certificate chain is a few KiB
@@ -37,28 +37,11 @@ func writePair(certFile, keyFile string, certs []byte, key *ecdsa.PrivateKey) er
 }
 
 // writeFile replaces name in one step; the mode holds from the first byte on.
-func writeFile(name string, data []byte, mode os.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".signet-*") // made with 0600
-	if err != nil {
-		return fmt.Errorf("ca: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	if err := errors.Join(f.Chmod(mode), write(f, data), f.Sync()); err != nil {
+func writeFile(name string, data []byte, mode os.FileMode) error {
+	if err := durablefile.Replace(name, data, mode); err != nil {
 		return fmt.Errorf("ca: write %s: %w", name, err)
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return fmt.Errorf("ca: %w", err)
-	}
-	return f.Close()
-}
-
-func write(f *os.File, data []byte) error {
-	_, err := f.Write(data)
-	return err
+	return nil
 }
 
 // loadPair reads a certificate chain and its key, whose file only its owner may

@@ -22,7 +22,8 @@ const (
 	DefaultMaxSubscriptions = 10000
 	DefaultMaxHeldBytes     = 8 << 20
 	DefaultMaxHanded        = 8192
-	DefaultMaxSignedAcks    = 1024
+	DefaultMaxSignedAcks    = 64
+	DefaultMaxNodeAcks      = 4096
 	DefaultAPIRate          = 200.0
 	DefaultAPIReadRate      = 5000.0
 	DefaultHandedTTL        = 10 * time.Minute
@@ -34,6 +35,7 @@ const (
 	DefaultOwnerTTL         = time.Minute
 	DefaultSniff            = 50 * time.Millisecond
 	DefaultDrain            = 10 * time.Second
+	DefaultSignedAck        = time.Minute
 )
 
 // Handshake says when the TLS handshake happens.
@@ -99,7 +101,8 @@ type Limits struct {
 	Subscriptions        int     // per connection; default 10,000
 	HeldBytes            int     // held acknowledgements per connection; default 8 MiB
 	Handed               int     // inboxes of others remembered per connection; default 8,192
-	SignedAcks           int     // signed acknowledgements outstanding per connection; default 1,024
+	SignedAcks           int     // signed acknowledgements outstanding per connection; default 64
+	NodeSignedAcks       int     // signed acknowledgements outstanding over all connections; default 4,096
 
 	// APIRate and APIReadRate are JetStream API requests per second of one principal,
 	// over all its connections, with a burst of apiBurst. APIReadRate is for those
@@ -120,6 +123,7 @@ type Timeouts struct {
 	OwnerTTL  time.Duration // how long that is remembered, while another node may change it; default 1 min
 	Sniff     time.Duration // for the first byte in HandshakeAuto; default 50 ms
 	Drain     time.Duration // for clients to leave by themselves in Drain; default 10 s
+	SignedAck time.Duration // for an acknowledgement that is to be signed; then its publisher is told that none came; default 1 min
 }
 
 func orInt(v *int, d int) {
@@ -152,6 +156,7 @@ func (c Config) withDefaults() Config {
 	orInt(&l.HeldBytes, DefaultMaxHeldBytes)
 	orInt(&l.Handed, DefaultMaxHanded)
 	orInt(&l.SignedAcks, DefaultMaxSignedAcks)
+	orInt(&l.NodeSignedAcks, DefaultMaxNodeAcks)
 	if l.PerIPRate == 0 {
 		l.PerIPRate = DefaultPerIPRate
 	}
@@ -170,6 +175,7 @@ func (c Config) withDefaults() Config {
 	orTime(&t.OwnerTTL, DefaultOwnerTTL)
 	orTime(&t.Sniff, DefaultSniff)
 	orTime(&t.Drain, DefaultDrain)
+	orTime(&t.SignedAck, DefaultSignedAck)
 	return c
 }
 
@@ -205,6 +211,7 @@ func (c Config) Validate() error {
 	for name, v := range map[string]int{
 		"connections": l.Connections, "connections of a principal": l.PrincipalConnections, "per-IP burst": l.PerIPBurst, "payload": l.Payload, "header budget": l.HeaderBudget,
 		"control line": l.ControlLine, "connect": l.Connect, "subscriptions": l.Subscriptions, "held bytes": l.HeldBytes, "handed": l.Handed, "signed acknowledgements": l.SignedAcks,
+		"signed acknowledgements of the node": l.NodeSignedAcks,
 	} {
 		if v < 0 {
 			fault("the limit of %s is negative", name)

@@ -51,7 +51,11 @@ func newConn(g *Gate, raw net.Conn) *conn {
 	s.box = newInbox()
 	s.handed = newHanded(cfg.Limits.Handed, cfg.Timeouts.HandedTTL)
 	s.subs.open = &g.counters.subscriptions
-	s.acks = signedAcks{box: &s.box, sign: g.deps.Receipt, max: cfg.Limits.SignedAcks}
+	s.acks = signedAcks{
+		box: &s.box, sign: g.deps.Receipt, why: g.deps.NoReceipt, all: &g.counters.receipts,
+		most: askedLimits{conn: cfg.Limits.SignedAcks, node: cfg.Limits.NodeSignedAcks, ttl: cfg.Timeouts.SignedAck},
+		late: func(late []*askedAck) { g.spawn(c, func() { c.unacknowledged(late) }) },
+	}
 	s.audit = witness{sink: g.sink, counters: &g.counters, remote: remote}
 	c.access.deps, c.access.policy, c.access.box, c.access.creds = &g.deps, &g.policy, &s.box, creds
 	c.reader.init(c)
@@ -74,6 +78,7 @@ func (c *conn) serve() {
 	defer g.wg.Done()
 	defer g.forget(c)
 	defer c.reader.in.release()
+	defer c.session.acks.close()
 	defer c.clear()
 	defer c.life.survive()
 	shake := handshake{c: c, cfg: &g.cfg, limit: g.cfg.Timeouts.Auth}

@@ -122,6 +122,9 @@ type Deps struct {
 	// Receipt completes a signed acknowledgement, as of now, and returns its envelope.
 	// It must not block. No function: none are given, and who asks is refused.
 	Receipt func(signing.Receipt) ([]byte, error)
+	// NoReceipt says why nothing may be signed now although this node could, such as
+	// another node that does not sync; nil, or a nil error: it may. It does no I/O.
+	NoReceipt func() error
 	// Memory says why no new connection may be let in, nil while there is memory. It
 	// must not block. No function: there always is.
 	Memory func() error

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing"
@@ -96,7 +99,12 @@ func TestSignedAcksAreBounded(t *testing.T) {
 // TestAskedAcksExpire: an acknowledgement that never comes does not keep its place.
 func TestAskedAcksExpire(t *testing.T) {
 	box := newInbox()
-	a := signedAcks{box: &box, sign: signs, max: 1}
+	var told []*askedAck
+	a := signedAcks{
+		box: &box, sign: signs, most: askedLimits{conn: 1, node: 9, ttl: time.Hour}, all: new(receiptCounters),
+		late: func(late []*askedAck) { told = append(told, late...) },
+	}
+	defer a.close()
 	to, before := a.Expect([]byte(box.up+"x"), &signing.Receipt{})
 	if want := "SUB " + box.acks + "* " + box.ackSID + "\r\n"; string(before) != want {
 		t.Errorf("before the first: %q, want %q", before, want)
@@ -105,7 +113,11 @@ func TestAskedAcksExpire(t *testing.T) {
 		t.Errorf("full: %v", r)
 	}
 	for _, p := range a.pending {
-		p.at = p.at.Add(-askedTTL - time.Second)
+		p.at = p.at.Add(-time.Hour - time.Second)
+	}
+	a.sweep()
+	if len(told) != 1 || string(told[0].reply) != "_INBOX.x" || a.all.open.Load() != 0 || a.all.expired.Load() != 1 {
+		t.Errorf("told of %d, %d outstanding", len(told), a.all.open.Load())
 	}
 	if r := a.Room(); r != nil {
 		t.Errorf("after its time: %v", r)
@@ -170,10 +182,109 @@ func TestSignedAckWithoutASignature(t *testing.T) {
 		"two":            {signs, `{"stream":"S","seq":7}{"stream":"S","seq":8}`, false},
 		"not a sequence": {signs, `{"stream":"S","seq":"7"}`, false},
 	} {
-		a := signedAcks{sign: row.sign}
+		a := signedAcks{sign: row.sign, all: new(receiptCounters)}
 		got := string(a.signed([]byte(row.payload), &signing.Receipt{}))
 		if signed := strings.Contains(got, `,"receipt":" S 7 "}`); signed != row.signed || !signed && got != row.payload {
 			t.Errorf("%s: got %s", name, got)
 		}
+	}
+}
+
+// hole takes what is published on a subject and answers nothing, so that no stream and no
+// server does either.
+func (w *world) hole(subject string) {
+	w.t.Helper()
+	_, err := w.nc.Subscribe(subject, func(*nats.Msg) {})
+	check(w.t, err)
+	check(w.t, w.nc.Flush())
+}
+
+// unstored makes the stream of orders forget its subjects.
+func (w *world) unstored() {
+	w.t.Helper()
+	check(w.t, w.js.DeleteStream(w.ctx(), "ORDERS"))
+	w.hole("orders.>")
+}
+
+// TestSignedAcksThatDoNotComeAreTold: who waits for a receipt has an answer in the end, and
+// the place is free again, also when the connection has ended.
+func TestSignedAcksThatDoNotComeAreTold(t *testing.T) {
+	w := newWorld(t, func(c *Config, d *Deps) {
+		d.Receipt, c.Limits.SignedAcks, c.Timeouts.SignedAck = signs, 3, 50*time.Millisecond
+	})
+	w.unstored()
+	r := w.login("writer", quiet)
+	r.send("SUB _INBOX.a 1\r\n")
+	r.pong()
+	for range 2 {
+		r.send(askFor("orders.a", "_INBOX.a", "x") + askFor("orders.a", "_INBOX.a", "y"))
+		for range 2 {
+			r.want("MSG _INBOX.a 1 ")
+			if l := r.line(); !strings.Contains(l, `"error"`) || !strings.Contains(l, "may be stored or not") {
+				t.Errorf("got %q", l)
+			}
+		}
+	}
+	if s := w.gate.Stats().Receipts; s.Expired != 4 || s.Outstanding != 0 || s.Signed != 0 {
+		t.Errorf("%+v", s)
+	}
+	w2 := newWorld(t, func(c *Config, d *Deps) { d.Receipt = signs })
+	w2.unstored()
+	gone := w2.login("writer", quiet)
+	gone.send(askFor("orders.a", "_INBOX.a", "x"))
+	w2.until("it is outstanding", func() bool { return w2.gate.Stats().Receipts.Outstanding == 1 })
+	check(t, gone.nc.Close())
+	w2.until("the place of a connection that has ended is free", func() bool { return w2.gate.Stats().Receipts.Outstanding == 0 })
+}
+
+// TestFloodOfSignedAcks: many connections together hold no more than the node allows.
+func TestFloodOfSignedAcks(t *testing.T) {
+	const conns, perConn, perNode = 8, 10, 25
+	w := newWorld(t, func(c *Config, d *Deps) {
+		d.Receipt, c.Limits.SignedAcks, c.Limits.NodeSignedAcks = signs, perConn, perNode
+	})
+	w.unstored()
+	refused := 0
+	for range conns { // one after the other, so that the bound is exact
+		r := w.login("writer", quiet)
+		r.send("SUB _INBOX.a 1\r\n")
+		r.pong()
+		for range perConn + 5 {
+			r.send(askFor("orders.a", "_INBOX.a", "x"))
+		}
+		refused += strings.Count(strings.Join(r.pong(), "\n"), `"err_code":40503`)
+	}
+	if s := w.gate.Stats().Receipts; s.Outstanding != perNode || int(s.Refused) != conns*(perConn+5)-perNode || refused != int(s.Refused) {
+		t.Errorf("%+v, %d refusals were read", s, refused)
+	}
+}
+
+// TestNoReceiptNow: what may not be signed is refused before it is stored.
+func TestNoReceiptNow(t *testing.T) {
+	var why atomic.Pointer[error]
+	w := newWorld(t, func(_ *Config, d *Deps) {
+		d.Receipt = signs
+		d.NoReceipt = func() error {
+			if e := why.Load(); e != nil {
+				return *e
+			}
+			return nil
+		}
+	})
+	r := w.login("writer", quiet)
+	r.send("SUB _INBOX.a 1\r\n")
+	r.pong()
+	no := errors.New("the node n2 does not sync")
+	why.Store(&no)
+	r.send(askFor("orders.a", "_INBOX.a", "x"))
+	r.want("MSG _INBOX.a 1 ")
+	if l := r.line(); !strings.Contains(l, `"err_code":40104`) || !strings.Contains(l, "n2 does not sync") {
+		t.Errorf("got %q", l)
+	}
+	why.Store(nil)
+	r.send(askFor("orders.a", "_INBOX.a", "x"))
+	r.want("MSG _INBOX.a 1 ")
+	if l := r.line(); !strings.Contains(l, `,"receipt":"orders.a ORDERS 1 `) {
+		t.Errorf("got %q", l)
 	}
 }

@@ -42,6 +42,7 @@ type counters struct {
 	bytesOut      counter
 	bytesUp       counter
 	held          counter
+	receipts      receiptCounters
 	frames        counter
 	panics        counter
 	refused       [codeCount]counter
@@ -70,6 +71,17 @@ type Stats struct {
 	HeldAcks      uint64               // acknowledgements that waited for stable storage
 	Panics        uint64               // faults of the broker, each of which has ended one connection
 	Refused       map[wire.Code]uint64 // refusals by code, without the zeros
+	Receipts      ReceiptStats
+}
+
+// ReceiptStats are the signed acknowledgements that were asked for. Outstanding is of
+// now, the others only grow.
+type ReceiptStats struct {
+	Outstanding int64
+	Signed      uint64
+	Unsigned    uint64 // handed on without: they could not be signed, or say more than that one event was stored
+	Expired     uint64 // no acknowledgement came in time, and the publisher was told so
+	Refused     uint64 // publishes, since as many as may are outstanding
 }
 
 // Stats returns a snapshot. It allocates; it is meant for a metrics scrape.
@@ -80,6 +92,10 @@ func (g *Gate) Stats() Stats {
 		Messages: c.messages.Load(), Frames: c.frames.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), BytesUp: c.bytesUp.Load(),
 		HeldAcks: c.held.Load(), Panics: c.panics.Load(), Refused: map[wire.Code]uint64{},
+		Receipts: ReceiptStats{
+			Outstanding: c.receipts.open.Load(), Signed: c.receipts.signed.Load(), Unsigned: c.receipts.unsigned.Load(),
+			Expired: c.receipts.expired.Load(), Refused: c.receipts.refused.Load(),
+		},
 	}
 	for i, name := range awayNames {
 		s.TurnedAway[name] = c.turnedAway[i].Load()

@@ -8,8 +8,11 @@ type Access uint8
 const (
 	// AccessOther: it neither changes anything nor returns stored events by itself.
 	AccessOther Access = iota
-	// AccessChange: it makes, changes or deletes a consumer, or deletes messages.
+	// AccessChange: it makes, changes or pauses a consumer.
 	AccessChange
+	// AccessDelete: it takes messages or a consumer away, or sends a consumer elsewhere in
+	// its stream.
+	AccessDelete
 	// AccessRead: it returns stored events by subject or sequence.
 	AccessRead
 )
@@ -17,9 +20,9 @@ const (
 // accesses are those of the API types that are not AccessOther, without what all have
 // around them.
 var accesses = map[string]Access{
-	"stream_purge": AccessChange, "stream_msg_delete": AccessChange,
-	"consumer_create": AccessChange, "consumer_delete": AccessChange, "consumer_unpin": AccessChange,
-	"consumer_reset": AccessChange, "consumer_pause": AccessChange,
+	"stream_purge": AccessDelete, "stream_msg_delete": AccessDelete,
+	"consumer_delete": AccessDelete, "consumer_reset": AccessDelete,
+	"consumer_create": AccessChange, "consumer_unpin": AccessChange, "consumer_pause": AccessChange,
 	"stream_msg_get": AccessRead,
 }
 

@@ -6,11 +6,11 @@ import "testing"
 // changes something must not miss the record.
 func TestAccessOfEveryVerb(t *testing.T) {
 	want := map[string]Access{
-		"INFO": AccessOther, "STREAM.NAMES": AccessOther, "STREAM.INFO": AccessOther, "STREAM.PURGE": AccessChange,
+		"INFO": AccessOther, "STREAM.NAMES": AccessOther, "STREAM.INFO": AccessOther, "STREAM.PURGE": AccessDelete,
 		"STREAM.MSG.GET": AccessRead, "DIRECT.GET": AccessRead,
 		"CONSUMER.CREATE": AccessChange, "CONSUMER.DURABLE.CREATE": AccessChange, "CONSUMER.MSG.NEXT": AccessOther,
-		"CONSUMER.INFO": AccessOther, "CONSUMER.DELETE": AccessChange, "CONSUMER.UNPIN": AccessChange, "CONSUMER.RESET": AccessChange,
-		"STREAM.LIST": AccessOther, "STREAM.MSG.DELETE": AccessChange, "CONSUMER.NAMES": AccessOther, "CONSUMER.LIST": AccessOther,
+		"CONSUMER.INFO": AccessOther, "CONSUMER.DELETE": AccessDelete, "CONSUMER.UNPIN": AccessChange, "CONSUMER.RESET": AccessDelete,
+		"STREAM.LIST": AccessOther, "STREAM.MSG.DELETE": AccessDelete, "CONSUMER.NAMES": AccessOther, "CONSUMER.LIST": AccessOther,
 		"CONSUMER.PAUSE": AccessChange,
 	}
 	for name, row := range verbs {

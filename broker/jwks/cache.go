@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/identity"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 // cached is the file of the keys of one issuer.
@@ -65,16 +66,5 @@ func writeCache(file, issuer string, doc []byte, at time.Time) (err error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".jwks-*") // made with 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(f.Name()))
-	}
-	return err
+	return durablefile.Replace(file, text, 0o600)
 }

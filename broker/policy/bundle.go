@@ -78,6 +78,8 @@ type bindingDecl struct {
 	Binding
 	schema  word
 	version int // 0 is the newest
+	// plainSaid: encrypted: false stands there.
+	plainSaid bool
 }
 
 // opener returns the contents of a schema file that a policy file names, and its path.

@@ -300,6 +300,10 @@ func (r *docReader) binding(i int, n ast.Node) {
 		"contentType": func(n ast.Node) { b.ContentType = parsed(&r.reader, n, "contentType", checkMediaType) },
 		"onFailure":   func(n ast.Node) { b.OnFailure = r.onFailure(n) },
 		"maxPayload":  func(n ast.Node) { b.MaxPayload = r.size(n, "maxPayload", 1) },
+		"encrypted": func(n ast.Node) {
+			b.Encrypted = r.bool(n, "encrypted")
+			b.plainSaid = !b.Encrypted
+		},
 		"audit": func(n ast.Node) {
 			switch v, ok := r.text(n, "audit"); {
 			case !ok:

@@ -208,6 +208,7 @@ type Binding struct {
 	OnFailure   Failure
 	MaxPayload  ByteSize // 0: the stream's or the gate's limit
 	AuditFull   bool     // every delivery is put on record
+	Encrypted   bool     // payloads are encrypted end to end, and nothing else is let in
 	Rule        string   // "subject orders.*.created"
 	At          Position
 }

@@ -138,6 +138,7 @@ func (b *Bundle) validate(f *faults) {
 		m.checkSubjects(f)
 		m.checkBindings(f)
 		m.checkRequire(f)
+		m.checkEncrypted(f)
 		m.checkStorage(f)
 		for _, name := range slices.Sorted(maps.Keys(m.roles)) {
 			m.checkGrants(&m.roles[name].grantDecl, f)

@@ -50,7 +50,7 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 		for i := range t.Streams {
 			if t.Streams[i].Log {
 				audit += auditPerLog
-				log += logPerLog + t.Streams[i].MaxBytes/logShare
+				log += policy.ByteSize(LogRoom(t.Streams[i].MaxBytes))
 			}
 		}
 	}
@@ -64,6 +64,9 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 	rings.MaxMsgsPerSubject = keysHistory
 	return replicated([]jetstream.StreamConfig{records, tiles, rings}, nodes)
 }
+
+// LogRoom is what the log of a stream of so many bytes may take in StreamLog.
+func LogRoom(maxBytes policy.ByteSize) int64 { return int64(logPerLog + maxBytes/logShare) }
 
 // OwnNodeBytes is NodeBytes of the broker's own account.
 func OwnNodeBytes(set *policy.Set) int64 {

@@ -58,6 +58,8 @@ const requestTimeout = 5 * time.Second
 type archive struct {
 	conn    func() (*nats.Conn, error)      // of the broker's own account
 	durable func(ctx context.Context) error // nil where every write is synced
+	// letGo is ErrLetGo for a tile that has made way.
+	letGo func(ctx context.Context, o *tlog.Origin, level int, index int64) error
 }
 
 func (a *archive) settle(ctx context.Context) error {
@@ -173,6 +175,9 @@ func (a *archive) reader(ctx context.Context, o *tlog.Origin) tlog.ReadTile {
 			return data, nil
 		}
 		data, _, err := a.tile(ctx, o, level, index)
+		if err == nil && len(data) == 0 && a.letGo != nil {
+			err = a.letGo(ctx, o, level, index)
+		}
 		if err == nil {
 			seen[key{level, index}] = data
 		}
@@ -224,14 +229,16 @@ func acknowledged(data []byte, subject string) (uint64, error) {
 // streamState is what a log needs to know of its stream.
 type streamState struct {
 	Config struct {
-		Subjects []string      `json:"subjects"`
-		MaxAge   time.Duration `json:"max_age"`
+		MaxAge     time.Duration `json:"max_age"`
+		Replicas   int           `json:"num_replicas"`
+		DenyDelete bool          `json:"deny_delete"`
+		DenyPurge  bool          `json:"deny_purge"`
 	} `json:"config"`
 	Created time.Time `json:"created"`
 	State   struct {
-		FirstSeq  uint64    `json:"first_seq"`
-		LastSeq   uint64    `json:"last_seq"`
-		FirstTime time.Time `json:"first_ts"`
+		FirstSeq uint64 `json:"first_seq"`
+		LastSeq  uint64 `json:"last_seq"`
+		Deleted  uint64 `json:"num_deleted"` // between the two
 	} `json:"state"`
 }
 

@@ -2,6 +2,7 @@ package translog
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -21,7 +22,7 @@ const findChunk = 50_000
 // last checkpoint.
 //
 // Errors: ErrNotLogged, tlog.ErrSize for sequences that the log does not cover or too
-// many, ErrDisagrees where the stream no longer has what the log has.
+// many, ErrLetGo for what is no longer stored, ErrDisagrees where the stream no longer has what the log has.
 func (s *Service) Prove(ctx context.Context, tenant, stream string, first, last uint64) ([]byte, error) {
 	l, err := s.find(tenant, stream)
 	if err != nil {
@@ -88,8 +89,13 @@ func (l *log) leaves(ctx context.Context, p *tlog.Proof, want []tlog.Hash) error
 			return err
 		}
 		leaf := h.Stored(m.seq, m.stored, m.subject, m.block, m.data)
+		if !ok || m.seq > have() {
+			if state, err := stateOf(ctx, nc, l.src.Stream); err != nil || have() < state.State.FirstSeq {
+				return cmp.Or(err, fmt.Errorf("%w: sequence %d", ErrLetGo, have()))
+			}
+		}
 		if !ok || m.seq != have() || leaf.Hash() != want[len(p.Leaves)] {
-			return fmt.Errorf("%w: the event of sequence %d is not in the stream as it was logged (it may have aged out): run signet log verify", ErrDisagrees, have())
+			return fmt.Errorf("%w: the event of sequence %d is not in the stream as it was logged: run signet log verify", ErrDisagrees, have())
 		}
 		if size += len(m.block) + len(m.data); size > maxProof/2 {
 			return fmt.Errorf("%w: the events up to sequence %d are too large for one proof; ask for fewer", tlog.ErrSize, m.seq)

@@ -269,6 +269,10 @@ func verifyAll(tb testing.TB, s *Service, at *tlog.Checkpoint) *Result {
 		sum.Compared += r.Compared
 		sum.Absent += r.Absent
 		sum.Aged += r.Aged
+		sum.Unproven += r.Unproven
+		if r.Doubt != "" {
+			sum.Doubt = r.Doubt
+		}
 		if sum.Finding, from = r.Finding, r.Next; r.Finding != nil || from >= at.Next() {
 			return &sum
 		}

@@ -25,6 +25,8 @@ type Source struct {
 	// Filter is the subject of what is logged; other messages of the stream are absent
 	// to the log. Empty: every message.
 	Filter string
+	// Room is the most that the log may take in LOG, in bytes; 0: as much as there is.
+	Room int64
 }
 
 // Config is what New needs. All functions are safe for concurrent use.
@@ -44,6 +46,9 @@ type Config struct {
 	// Durable waits until what was acknowledged is on stable storage; nil where every
 	// write is synced before its acknowledgement.
 	Durable func(ctx context.Context) error
+	// Lacks returns how many sequences within a stream this node knows to be empty for
+	// good: accepted damage, or never acknowledged; all ones: any. nil: none.
+	Lacks func(account, stream string) uint64
 	// Sink is a file, or a folder in which each log has one, to which the last checkpoint
 	// of each log is appended every SinkEvery. Empty: none.
 	Sink string
@@ -68,9 +73,18 @@ type State struct {
 	Absent         uint64    // sequences that this node has logged as absent
 	Checkpoints    uint64
 	Failures       uint64
+	// Behind is since when something stored waits for a checkpoint; zero: nothing does.
+	Behind time.Time
+	// Used and Room are what the log takes in LOG and what it may, in bytes; 0 before this
+	// node has written it, and Room also where nothing is set.
+	Used, Room int64
 	// Fault is why the log stands still; nil while it goes on. ErrDisagrees needs
 	// somebody to look; anything else is tried again.
 	Fault error
+	// Unkept is why AUDIT does not have the last checkpoint that it should, since
+	// UnkeptSince; nil: it has.
+	Unkept      error
+	UnkeptSince time.Time
 }
 
 // Lag is how many sequences are stored and not in a checkpoint.
@@ -106,6 +120,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.SinkEvery = cmp.Or(cfg.SinkEvery, time.Minute)
 	cfg.HistoryEvery = cmp.Or(cfg.HistoryEvery, time.Hour)
 	s := &Service{cfg: cfg, archive: archive{conn: cfg.System, durable: cfg.Durable}, logs: map[Source]*log{}}
+	s.archive.letGo = s.letGo
 	s.life, s.stop = context.WithCancel(context.Background())
 	var err error
 	if s.sink, err = newSink(cfg.Sink, cfg.SinkEvery, func(err error) {
@@ -147,7 +162,9 @@ func (s *Service) Set(sources []Source) {
 // Shutdown stops all logs and waits for them within ctx. What was not in a checkpoint
 // is logged by the next writer.
 func (s *Service) Shutdown(ctx context.Context) error {
-	s.stop()
+	s.mu.Lock()
+	s.stop() // Set starts nothing from here on, so what is waited for does not grow
+	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() { s.work.Wait(); close(done) }()
 	select {
@@ -172,12 +189,12 @@ func (s *Service) States() []State {
 	return out
 }
 
-// Fault joins why logs of this node stand still for somebody to look at.
+// Fault joins why logs of this node need somebody to look at: State.Trouble of each.
 func (s *Service) Fault() error {
 	var faults []error
 	for _, st := range s.States() {
-		if errors.Is(st.Fault, ErrDisagrees) {
-			faults = append(faults, fmt.Errorf("log of %s/%s: %w", st.Tenant, st.Stream, st.Fault))
+		if err := st.Trouble(time.Now()); err != nil {
+			faults = append(faults, fmt.Errorf("log of %s/%s: %w", st.Tenant, st.Stream, err))
 		}
 	}
 	return errors.Join(faults...)
@@ -217,8 +234,14 @@ type log struct {
 	src  Source
 	stop context.CancelFunc
 
+	// Of the goroutine: when this node last handed the stream on, and when what the log
+	// takes in LOG was last counted.
+	stepped, counted time.Time
+	used             int64
+
 	mu    sync.Mutex
 	state State
+	began time.Time // when this node last began to write it
 }
 
 func (l *log) update(change func(*State)) {
@@ -245,9 +268,16 @@ func (l *log) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait := pollLeader
 		if l.s.cfg.Leads(l.src.Account, l.src.Stream) {
+			l.update(func(s *State) {
+				if l.began = time.Now(); s.Behind.IsZero() {
+					s.Behind = l.began // until it is known that nothing waits
+				}
+			})
 			wait = l.settle(ctx, l.write(ctx))
 		} else {
-			l.update(func(s *State) { s.Leading, s.Fault = false, nil })
+			l.update(func(s *State) { // it is another node's
+				s.Leading, s.Fault, s.Behind, s.Unkept, s.Used, s.Room = false, nil, time.Time{}, nil, 0, 0
+			})
 		}
 		select {
 		case <-ctx.Done():
@@ -263,7 +293,7 @@ func (l *log) write(ctx context.Context) error {
 	}
 	defer w.close()
 	l.update(func(s *State) {
-		s.Leading, s.Fault = true, nil
+		s.Leading = true
 		s.Origin, s.First, s.Size, s.Time = w.cp.Origin, w.cp.First, w.cp.Size, w.cp.Time
 	})
 	return w.run(ctx)
@@ -276,51 +306,22 @@ func (l *log) settle(ctx context.Context, err error) time.Duration {
 		return retrySoon
 	}
 	known := l.snapshot().Fault
-	l.update(func(s *State) { s.Fault, s.Leading = err, false; s.Failures++ })
+	l.update(func(s *State) {
+		s.Fault, s.Leading = err, false
+		s.Failures++
+		if s.Behind.IsZero() {
+			s.Behind = time.Now()
+		}
+	})
 	level, wait := zerolog.WarnLevel, retryLater
 	switch {
-	case errors.Is(err, ErrDisagrees):
+	case errors.Is(err, ErrDisagrees) || errors.Is(err, ErrDamaged) || errors.Is(err, errRoom):
 		level, wait = zerolog.ErrorLevel, retryDisagree
 	case errors.Is(err, errFenced) || errors.Is(err, errFeed):
 		level, wait = zerolog.InfoLevel, retrySoon
 	}
-	if known == nil || known.Error() != err.Error() {
+	if known == nil || known.Error() != err.Error() && !(errors.Is(known, tlog.ErrFuture) && errors.Is(err, tlog.ErrFuture)) { // whose text has the clock in it
 		l.s.cfg.Log.WithLevel(level).Err(err).Str("tenant", l.src.Tenant).Str("stream", l.src.Stream).Msg("the log does not go on")
 	}
 	return wait
-}
-
-// Restart begins a new log of a stream, from what it has stored now: after the operator
-// has looked at why the log stands still. The old checkpoints and tiles stay.
-//
-// Errors: ErrNotLogged, or the connection's.
-func (s *Service) Restart(ctx context.Context, tenant, stream string) error {
-	l, err := s.find(tenant, stream)
-	if err != nil {
-		return err
-	}
-	nc, err := s.cfg.Tenant(l.src.Account)
-	if err != nil {
-		return err
-	}
-	system, err := s.archive.conn()
-	if err != nil {
-		return err
-	}
-	state, err := stateOf(ctx, nc, stream)
-	if err != nil {
-		return err
-	}
-	m, err := get(ctx, system, StreamLog, map[string]any{"last_by_subj": SubjectCheckpoint(tenant, stream)})
-	if err != nil {
-		return err
-	}
-	var old *tlog.Note
-	after := uint64(0)
-	if m != nil {
-		after = m.Seq
-		old, _ = tlog.ParseNote(m.Data) // it need not be a good one
-	}
-	_, _, err = l.begin(ctx, system, state, old, after)
-	return err
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/minio/highwayhash"
 	"github.com/nats-io/nats.go/jetstream"
@@ -280,49 +279,5 @@ func TestChangedTileIsSeen(t *testing.T) {
 	})
 	if _, err := s.Verify(t.Context(), "shop", "ORDERS", &note.Checkpoint, 1); !errors.Is(err, ErrDisagrees) {
 		t.Errorf("verify: %v", err)
-	}
-}
-
-// A stream lets events go when they are old enough. When they are not, the log knows it.
-func TestHeadThatAgedAndHeadThatWasCutOff(t *testing.T) {
-	r := newRig(t)
-	js := r.js("shop")
-	cfg := jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, MaxBytes: 256 << 20, MaxAge: 4 * time.Second, Duplicates: time.Second}
-	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
-	s, _ := r.serve(func(c *Config) { c.HistoryEvery = time.Millisecond })
-	eventually(t, "the log", func() (bool, string) {
-		st := s.States()[0]
-		return st.Leading, fmt.Sprintf("%+v", st)
-	})
-	r.publish(0, 20)
-	awaitSize(t, s, 20)
-	stream, err := js.Stream(t.Context(), "ORDERS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the first twenty age out", func() (bool, string) {
-		info, err := stream.Info(t.Context())
-		return err == nil && info.State.Msgs == 0, fmt.Sprintf("%+v, %v", info, err)
-	})
-	cfg.MaxAge = time.Hour
-	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
-	r.publish(20, 40)
-	note := awaitSize(t, s, 40)
-	// To the log the stream now keeps events for an hour: the first twenty should be there.
-	if got := verifyAll(t, s, &note.Checkpoint); got.Finding == nil || got.Finding.Sequence != 1 || got.Finding.What != Dropped {
-		t.Errorf("a cut off head: %+v", got.Finding)
-	}
-	cfg.MaxAge = 3 * time.Second
-	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
-	r.publish(40, 60)
-	note = awaitSize(t, s, 60)
-	if got := verifyAll(t, s, &note.Checkpoint); got.Finding != nil || got.Aged < 20 || got.Aged+got.Compared != 60 {
-		t.Errorf("an aged head: %+v, %+v", got, got.Finding)
 	}
 }

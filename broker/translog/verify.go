@@ -18,7 +18,7 @@ const (
 	// reorderWindow is how far an event is looked for from where it is.
 	reorderWindow = 256
 	// agedSlack is how long before its time an event may be gone, for want of exact
-	// clocks; at most a tenth of that time.
+	// clocks; at most a tenth of that time. See slack.
 	agedSlack = 2 * time.Minute
 	// chunkLimit bounds one walk.
 	chunkLimit = 50 * time.Second
@@ -45,8 +45,12 @@ type Result struct {
 	Next       uint64           // where the next walk begins
 	Compared   uint64           // events that are as the log has them
 	Absent     uint64           // sequences that were absent from the beginning
-	Aged       uint64           // sequences whose events the stream has let go by its limits
-	Finding    *Finding
+	Aged       uint64           // sequences whose events were old enough for the stream to let them go
+	// Unproven are sequences that the stream has let go and of which nothing signed says
+	// that they were old enough; Doubt says why.
+	Unproven uint64
+	Doubt    string
+	Finding  *Finding
 }
 
 // Last returns the last checkpoint of a log, and the last sequence of its stream.
@@ -105,8 +109,7 @@ func (l *log) verify(ctx context.Context, at *tlog.Checkpoint, from uint64, limi
 	from = max(from, at.First)
 	if from < at.Next() && from < state.State.FirstSeq {
 		to := min(state.State.FirstSeq, at.Next())
-		v.r.Aged = to - from
-		if v.r.Finding, err = v.agedOut(ctx, from, to); err != nil || v.r.Finding != nil {
+		if err := v.agedOut(ctx, from, to); err != nil || v.r.Finding != nil {
 			return v.r, err
 		}
 		from = to
@@ -211,9 +214,9 @@ func (v *walk) missing(ctx context.Context, seq uint64) error {
 		return err
 	}
 	if seq < state.State.FirstSeq { // aged out during the walk
-		v.r.Aged += state.State.FirstSeq - seq
-		v.r.Next = max(state.State.FirstSeq, seq+1)
-		return nil
+		v.r.Next = min(state.State.FirstSeq, v.cp.Next())
+		v.state = state
+		return v.agedOut(ctx, seq, v.r.Next)
 	}
 	detail := "the log has an event here, the stream has none"
 	if seq > state.State.LastSeq {
@@ -287,27 +290,28 @@ func (v *walk) movedTo(seq uint64, around []kept) (uint64, bool) {
 }
 
 // agedOut judges that the sequences from up to, not including, to are no longer stored:
-// an event may be gone when it is older than the stream keeps events, and a checkpoint
-// tells when it was there.
-func (v *walk) agedOut(ctx context.Context, from, to uint64) (*Finding, error) {
-	keep := v.state.Config.MaxAge
-	var since time.Time // events stored after it must still be there
-	if keep > 0 {
-		since = time.Now().Add(-keep).Add(min(agedSlack, keep/10))
+// an event may be gone when it is older than the stream keeps events, and when it was
+// stored, the writer of the log has signed.
+func (v *walk) agedOut(ctx context.Context, from, to uint64) error {
+	keep, now := v.state.Config.MaxAge, v.l.s.cfg.Now()
+	a, _, err := v.l.s.ages(ctx, &v.cp.Origin)
+	switch {
+	case errors.Is(err, errAges):
+		v.r.Doubt = err.Error()
+		a = new(ages)
+	case err != nil:
+		return err
 	}
-	nc, err := v.l.s.archive.conn()
-	if err != nil {
-		return nil, err
+	aged, young := a.judge(keep, now)
+	aged, young = min(max(aged, from), to), min(max(young, from), to)
+	v.r.Aged += aged - from
+	if v.r.Unproven += young - aged; young > aged && v.r.Doubt == "" {
+		v.r.Doubt = "the signed record of when events were stored does not tell whether they were old enough"
 	}
-	first, err := firstSince(ctx, nc, v.l.src.Tenant, v.l.src.Stream, since)
-	if err != nil || first == nil || first.Origin.String() != v.cp.Origin.String() {
-		return nil, err
+	if young < to {
+		v.r.Finding = &Finding{Sequence: young, What: Dropped, Detail: fmt.Sprintf("the stream keeps events for %s and begins at %d; this one was not old enough to go", age(keep), to)}
 	}
-	// What this checkpoint does not cover was stored after it.
-	if young := max(first.Next(), from); young < to {
-		return &Finding{Sequence: young, What: Dropped, Detail: fmt.Sprintf("stored after %s, the stream keeps events for %s and begins at %d", first.Time.Format(time.RFC3339), age(keep), to)}, nil
-	}
-	return nil, nil
+	return nil
 }
 
 func age(d time.Duration) string {
@@ -315,21 +319,4 @@ func age(d time.Duration) string {
 		return "ever"
 	}
 	return d.String()
-}
-
-// firstSince returns the first checkpoint of a log that AUDIT has stored since a time.
-func firstSince(ctx context.Context, nc *nats.Conn, tenant, stream string, since time.Time) (*tlog.Note, error) {
-	query := map[string]any{"next_by_subj": SubjectHistory(tenant, stream), "seq": 1}
-	if !since.IsZero() {
-		query = map[string]any{"next_by_subj": SubjectHistory(tenant, stream), "start_time": since.UTC()}
-	}
-	m, err := get(ctx, nc, StreamAudit, query)
-	if err != nil || m == nil {
-		return nil, err
-	}
-	n, err := tlog.ParseNote(m.Data)
-	if err != nil {
-		return nil, errors.Join(ErrDisagrees, err)
-	}
-	return n, nil
 }

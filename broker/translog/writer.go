@@ -1,11 +1,10 @@
 package translog
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,6 +22,8 @@ const (
 	tailCheck = tlog.TileWidth
 	// idleCheck is how often an idle log looks for sequences that were removed at the end.
 	idleCheck = 2 * time.Second
+	// rememberMost bounds the time between two tries to give AUDIT a checkpoint.
+	rememberMost = time.Minute
 	// pollLeader bounds the time in which a writer sees that it leads no more.
 	pollLeader = 250 * time.Millisecond
 )
@@ -44,8 +45,19 @@ type writer struct {
 	checkFrom uint64
 	state     *streamState
 	saved     time.Time // of the last checkpoint, by this node's clock
-	raw       []byte    // the last checkpoint of this writer that AUDIT has not got
-	kept      time.Time // when AUDIT last got one
+	history   history
+	stored    int64  // of the last message that came, by the stream's clock
+	pending   uint64 // messages behind it, as far as it is known
+	cal       *calendar
+	used      int64 // bytes in LOG
+}
+
+// history is what AUDIT is still to get.
+type history struct {
+	raw     []byte        // the last checkpoint of the writer that it has not got
+	kept    time.Time     // when it last got one
+	again   time.Time     // before which it is not asked again
+	backoff time.Duration // between two tries
 }
 
 func (w *writer) close() {
@@ -70,9 +82,18 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 	if w.state, err = stateOf(ctx, w.tenant, l.src.Stream); err != nil {
 		return nil, err
 	}
+	witnesses, err := l.outside(ctx) // before the store is read, which only grows
+	if err != nil {
+		return nil, err
+	}
 	note, seq, err := l.s.archive.last(ctx, l.src.Tenant, l.src.Stream)
 	if err != nil {
 		return nil, err
+	}
+	for _, out := range witnesses {
+		if err := l.rewound(ctx, out, note); err != nil {
+			return nil, err
+		}
 	}
 	if note == nil {
 		if note, seq, err = l.begin(ctx, w.system, w.state, nil, 0); err != nil {
@@ -80,17 +101,19 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 		}
 	}
 	if note.Size == 0 { // what comes was stored after it: AUDIT must know
-		w.raw = note.Bytes()
-		if err := w.remember(ctx); err != nil {
-			return nil, err
-		}
-		w.kept = time.Time{}
+		w.history.raw = note.Bytes()
+		w.remember(ctx)
+		w.history.kept = time.Time{}
 	}
 	w.cp, w.cpSeq = note.Checkpoint, seq
 	whole, err := l.trusted(note, w.state)
 	if err != nil {
 		return nil, err
 	}
+	if w.cal, err = openCalendar(ctx, l.s, &note.Origin, w.state.Config.MaxAge); err != nil {
+		return nil, err
+	}
+	w.measure(ctx)
 	if err := w.load(ctx, whole); err != nil {
 		return nil, err
 	}
@@ -99,57 +122,11 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 		return nil, err
 	}
 	l.update(func(s *State) { s.LastSeq = w.state.State.LastSeq })
+	if l.src.Filter == "" && w.state.State.LastSeq >= w.next() {
+		w.pending = w.state.State.LastSeq - w.next() + 1
+		l.behind(0)
+	}
 	return w, nil
-}
-
-// begin publishes the empty checkpoint of a new log, which takes the place of the
-// checkpoint old with the sequence after, if there is one.
-func (l *log) begin(ctx context.Context, system *nats.Conn, state *streamState, old *tlog.Note, after uint64) (*tlog.Note, uint64, error) {
-	now := l.s.cfg.Now().UTC()
-	if old != nil && now.Before(old.Origin.Start.Add(time.Second)) { // no two logs have one origin
-		now = old.Origin.Start.Add(time.Second)
-	}
-	cp := tlog.Checkpoint{
-		Origin: tlog.Origin{Cluster: l.s.cfg.Cluster, Tenant: l.src.Tenant, Stream: l.src.Stream, Start: now.Truncate(time.Second)},
-		Root:   (&tlog.Edge{}).Root(), First: max(state.State.FirstSeq, 1),
-		Time: now.Truncate(time.Millisecond), Created: state.Created,
-	}
-	raw, err := cp.Sign(l.s.cfg.Signer())
-	if err != nil {
-		return nil, 0, err
-	}
-	seq, err := put(ctx, system, SubjectCheckpoint(l.src.Tenant, l.src.Stream), raw, after)
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := l.s.archive.settle(ctx); err != nil {
-		return nil, 0, err
-	}
-	note, err := tlog.ParseNote(raw)
-	l.s.cfg.Log.Info().Str("log", cp.Origin.String()).Uint64("first", cp.First).Msg("log begun")
-	return note, seq, err
-}
-
-// trusted checks the last checkpoint, and says whether the whole of what is stored must
-// be compared with the log before it goes on: the stream was made anew, or the key of
-// the checkpoint has been revoked since.
-func (l *log) trusted(note *tlog.Note, state *streamState) (whole bool, err error) {
-	_, err = note.Verify(l.s.cfg.Ring())
-	switch {
-	case errors.Is(err, tlog.ErrKeyNotValid):
-		whole = true
-	case err != nil:
-		return false, fmt.Errorf("%w: the last checkpoint: %w", ErrDisagrees, err)
-	}
-	if !note.Created.Equal(state.Created) {
-		l.s.cfg.Log.Warn().Str("log", note.Origin.String()).Time("created", state.Created).Time("logged", note.Created).
-			Msg("the stream was made anew: comparing all of it with its log")
-		whole = true
-	}
-	if state.State.LastSeq+1 < note.Next() {
-		return false, fmt.Errorf("%w: the stream ends at sequence %d, the log at %d: what is between was removed", ErrDisagrees, state.State.LastSeq, note.Next()-1)
-	}
-	return whole, nil
 }
 
 // load reads the edge of the log, and what of it will be compared with the stream.
@@ -219,11 +196,8 @@ func (w *writer) run(ctx context.Context) error {
 			if w.feed.buffered() && w.edge.Size()-w.cp.Size < maxUnsaved && w.edge.Size()%1024 != 0 {
 				continue
 			}
-		} else if time.Since(idle) > idleCheck && w.l.src.Filter == "" {
-			idle = time.Now()
-			if err := w.takeRemovedEnd(ctx); err != nil {
-				return err
-			}
+		} else if err := w.rest(ctx, &idle); err != nil {
+			return err
 		}
 		if !w.l.s.cfg.Leads(w.l.src.Account, w.l.src.Stream) {
 			return nil
@@ -233,26 +207,31 @@ func (w *writer) run(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := w.remember(ctx); err != nil {
+		w.remember(ctx)
+		if err := w.look(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// remember gives AUDIT the last checkpoint, now and then: each of them would fill it
-// within hours, and there nothing makes way.
-func (w *writer) remember(ctx context.Context) error {
-	if w.raw == nil || time.Since(w.kept) < w.l.s.cfg.HistoryEvery {
+// rest is what is done while no message comes.
+func (w *writer) rest(ctx context.Context, idle *time.Time) error {
+	if w.edge.Size() == w.cp.Size && w.pending == 0 && len(w.check) == 0 {
+		w.l.well()
+	}
+	if time.Since(*idle) <= idleCheck {
 		return nil
 	}
-	m := nats.NewMsg(SubjectHistory(w.l.src.Tenant, w.l.src.Stream))
-	m.Data = w.raw
-	if _, err := publish(ctx, w.system, m); err != nil {
-		return err
+	*idle = time.Now()
+	// Nothing is published that could fail: a log that was begun anew has to be looked for.
+	if _, last, err := w.l.s.archive.last(ctx, w.l.src.Tenant, w.l.src.Stream); err != nil || last != w.cpSeq {
+		return cmp.Or(err, errFenced)
 	}
-	w.raw, w.kept = nil, time.Now()
-	return nil
+	if w.l.src.Filter != "" {
+		return nil
+	}
+	return w.takeRemovedEnd(ctx)
 }
 
 // wait is how long the feed may be waited for.
@@ -266,6 +245,7 @@ func (w *writer) wait() time.Duration {
 // take adds one message to the log, and absent leaves before it for the sequences that
 // the stream has no message at.
 func (w *writer) take(ctx context.Context, m *message) error {
+	w.pending = m.pending
 	leaf := w.hasher.Stored(m.seq, m.stored, m.subject, m.block, m.data)
 	hash := leaf.Hash()
 	for len(w.check) > 0 && w.checkFrom <= m.seq {
@@ -287,6 +267,7 @@ func (w *writer) take(ctx context.Context, m *message) error {
 	}
 	next := w.next()
 	if m.seq < next {
+		w.stored = m.stored
 		return nil // was compared
 	}
 	if m.seq > next {
@@ -296,6 +277,9 @@ func (w *writer) take(ctx context.Context, m *message) error {
 	}
 	if err := w.edge.Append(hash); err != nil {
 		return err
+	}
+	if w.stored = m.stored; w.edge.Size()-w.cp.Size == 1 {
+		w.l.behind(m.stored)
 	}
 	if m.pending == 0 || w.edge.Size()%256 == 0 {
 		w.l.update(func(s *State) { s.LastSeq = m.seq + m.pending })
@@ -312,6 +296,9 @@ func (w *writer) absent(ctx context.Context, next, seq uint64) error {
 	}
 	if found != seq {
 		return fmt.Errorf("%w: it skipped from sequence %d to %d, the leader has %d", errFeed, next, seq, found)
+	}
+	if err := w.lacks(ctx, next, seq); err != nil {
+		return err
 	}
 	if err := w.edge.AppendAbsent(int64(seq - next)); err != nil {
 		return fmt.Errorf("%w: sequences jump from %d to %d: %w", ErrDisagrees, next, seq, err)
@@ -345,10 +332,14 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 	if err != nil || found != 0 {
 		return err // an event is on its way
 	}
+	if err := w.lacks(ctx, next, state.State.LastSeq+1); err != nil {
+		return err
+	}
 	n := state.State.LastSeq + 1 - next
 	if err := w.edge.AppendAbsent(int64(n)); err != nil {
 		return fmt.Errorf("%w: %w", ErrDisagrees, err)
 	}
+	w.pending = 0
 	w.l.update(func(s *State) { s.Absent += n })
 	return nil
 }
@@ -376,7 +367,11 @@ func (w *writer) save(ctx context.Context) error {
 	if err := w.l.s.archive.settle(ctx); err != nil {
 		return err
 	}
-	if err := w.saveTiles(ctx, w.edge.Take()); err != nil {
+	tiles := w.edge.Take()
+	if err := w.room(ctx, tiles); err != nil {
+		return err
+	}
+	if err := w.saveTiles(ctx, tiles); err != nil {
 		return err
 	}
 	if err := w.l.s.archive.settle(ctx); err != nil {
@@ -387,7 +382,11 @@ func (w *writer) save(ctx context.Context) error {
 	if now := w.l.s.cfg.Now().UTC().Truncate(time.Millisecond); now.After(cp.Time) { // clocks of nodes differ
 		cp.Time = now
 	}
-	raw, err := cp.Sign(w.l.s.cfg.Signer())
+	signer, err := w.l.signer(cp.Time)
+	if err != nil {
+		return err
+	}
+	raw, err := cp.Sign(signer)
 	if err != nil {
 		return err
 	}
@@ -398,78 +397,18 @@ func (w *writer) save(ctx context.Context) error {
 	if err := w.l.s.archive.settle(ctx); err != nil {
 		return err
 	}
-	w.cp, w.cpSeq, w.saved, w.raw = cp, seq, time.Now(), raw
+	w.cp, w.cpSeq, w.saved, w.history.raw = cp, seq, time.Now(), raw
+	if w.stored > 0 {
+		w.cal.next, w.cal.stored = cp.Next(), w.stored
+	}
 	w.l.update(func(s *State) {
 		s.Origin, s.First, s.Size, s.Time = cp.Origin, cp.First, cp.Size, cp.Time
 		s.Checkpoints++
+		s.Fault, s.Behind = nil, time.Time{}
 	})
+	if w.pending > 0 {
+		w.l.behind(w.stored) // what comes was not stored before
+	}
 	w.l.s.sink.keep(raw, &cp.Origin)
 	return nil
-}
-
-// saveTiles publishes all tiles and waits for their acknowledgements.
-func (w *writer) saveTiles(ctx context.Context, tiles []tlog.Tile) error {
-	if len(tiles) == 0 {
-		return nil
-	}
-	inbox := w.system.NewInbox()
-	sub, err := w.system.SubscribeSync(inbox + ".*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = sub.Unsubscribe() }()
-	subjects := make([]string, len(tiles))
-	for i := range tiles {
-		subjects[i] = SubjectTile(&w.cp.Origin, tiles[i].Level, tiles[i].Index)
-		m := nats.NewMsg(subjects[i])
-		m.Data, m.Reply = tiles[i].Bytes(), inbox+"."+strconv.Itoa(i)
-		m.Header[headerExpected] = []string{strconv.FormatUint(w.tiles[subjects[i]], 10)}
-		if err := w.system.PublishMsg(m); err != nil {
-			return fmt.Errorf("translog: publish tiles: %w", err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
-	defer cancel()
-	for range tiles {
-		answer, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return fmt.Errorf("translog: publish tiles: %w", err)
-		}
-		i, err := strconv.Atoi(answer.Subject[len(inbox)+1:])
-		if err != nil || i >= len(tiles) {
-			return fmt.Errorf("translog: publish tiles: an answer on %q", answer.Subject)
-		}
-		seq, err := acknowledged(answer.Data, subjects[i])
-		if errors.Is(err, errFenced) {
-			seq, err = w.takeTile(ctx, &tiles[i], subjects[i])
-		}
-		if err != nil {
-			return err
-		}
-		if w.tiles[subjects[i]] = seq; len(tiles[i].Hashes) == tlog.TileWidth {
-			delete(w.tiles, subjects[i]) // it is final
-		}
-	}
-	return nil
-}
-
-// takeTile deals with a tile that another writer has left, which stopped before its
-// checkpoint: it is replaced, if this writer still has the log. One that holds all of t
-// is kept: the writer that left it is ahead, and a tile never gets shorter.
-func (w *writer) takeTile(ctx context.Context, t *tlog.Tile, subject string) (uint64, error) {
-	have, seq, err := w.l.s.archive.tile(ctx, &w.cp.Origin, t.Level, t.Index)
-	if err != nil {
-		return 0, err
-	}
-	if bytes.HasPrefix(have, t.Bytes()) {
-		return seq, nil
-	}
-	_, last, err := w.l.s.archive.last(ctx, w.l.src.Tenant, w.l.src.Stream)
-	if err != nil {
-		return 0, err
-	}
-	if last != w.cpSeq {
-		return 0, fmt.Errorf("%w: %s", errFenced, subject)
-	}
-	return put(ctx, w.system, subject, t.Bytes(), seq)
 }

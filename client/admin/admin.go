@@ -2,12 +2,14 @@ package admin
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 // Caller sends one request. *client.Client is one.
@@ -55,14 +57,25 @@ func (a *API) Keys(ctx context.Context) (*KeyList, error) {
 
 // PutKeys brings a new version of the keyring, signed by the root key of the broker, to
 // all nodes and to the readers that are connected. cutOff names the nodes that are meant
-// to lose their last valid key. A keyring of some thousand keys is larger than a message
-// may be; it is brought as a file.
+// to lose their last valid key. A result says who has it and who waits for it; to call
+// again with the same document is harmless.
 //
-// Errors: client.ErrConflict says what is wrong with it: another root key, an old
+// Errors: client.ErrTooLarge for a document over keyring.MaxDocumentBytes, and for one
+// that is larger than gate.maxPayload of the broker lets a client send;
+// client.ErrConflict says what is wrong with it: another root key, an old
 // version, an expiry that is over, keys that must not go; client.ErrUnavailable while
-// the cluster can keep nothing.
+// the broker starts or stops. After any of them no node has it; after a time-out or a lost
+// connection some may: call again.
 func (a *API) PutKeys(ctx context.Context, document []byte, cutOff ...string) (*KeysPut, error) {
-	return call[KeysPut](ctx, a, adminapi.SubjectKeysPut, adminapi.KeysPutRequest{Document: document, CutOff: cutOff})
+	if n := len(document); n > keyring.MaxDocumentBytes {
+		return nil, fmt.Errorf("admin: %w: the keyring has %d bytes, the limit is %d", client.ErrTooLarge, n, keyring.MaxDocumentBytes)
+	}
+	put, err := call[KeysPut](ctx, a, adminapi.SubjectKeysPut, adminapi.KeysPutRequest{Document: document, CutOff: cutOff})
+	if errors.Is(err, client.ErrTooLarge) {
+		return nil, fmt.Errorf("admin: the keyring of %d bytes, %d in the request, is larger than gate.maxPayload lets a client send: raise that, or bring the keyring to each node as a file: %w",
+			len(document), base64.StdEncoding.EncodedLen(len(document)), err)
+	}
+	return put, err
 }
 
 // Status returns one page on the broker.

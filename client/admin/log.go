@@ -96,7 +96,7 @@ func (l *LogAPI) Prove(ctx context.Context, stream string, first, last uint64) (
 }
 
 // Restart begins a new log of a stream, when the old one stands still and somebody has
-// looked at why.
+// looked at why. It needs the grant of the area streams, too.
 func (l *LogAPI) Restart(ctx context.Context, stream string) error {
 	_, err := call[struct{}](ctx, l.a, adminapi.SubjectLogRestart, adminapi.LogStreamRequest{Stream: stream})
 	return err

@@ -53,15 +53,17 @@ func warnSilent(a *app, seals *admin.AuditSeals) {
 }
 
 func auditVerifyCommand(a *app) *cobra.Command {
-	var heads []string
+	var heads, gone []string
 	var system bool
 	var root string
 	cmd := &cobra.Command{
-		Use: "verify [FILE] [--head FILE] [--root O...]", Short: "prove that the trail is whole, or name the first record that is not", DisableFlagsInUseLine: true,
+		Use: "verify [FILE] [--head FILE] [--gone NODE] [--root O...]", Short: "prove that the trail is whole, or name the first record that is not", DisableFlagsInUseLine: true,
 		Args: cobra.MaximumNArgs(1),
 		Long: `Walks the trail: every record must hold the hash of the one before it, and every batch
 be signed by its node. It names the first record that was edited, deleted, inserted,
-reordered or cut off, and ends with exit code 3.
+reordered or cut off, and ends with exit code 3. Where nothing is wrong and a node did
+not say itself how far its chain is, or a file of --head has nothing about this trail,
+it says so and ends with exit code 5: the trail is not proved.
 
 Without FILE it reads the trail of the caller's tenant from the broker, and asks every
 node how far its chain is. With FILE, an export, it needs no network: only the root key.
@@ -75,42 +77,50 @@ that are no heads are passed over.`,
 			if err != nil {
 				return err
 			}
-			if len(args) == 1 {
-				return verifyExport(ctx, a, args[0], root, kept)
+			done := func(r *auditlog.Report, extra string) error {
+				for _, node := range gone {
+					r.Accept(node)
+				}
+				return printAuditReport(a, r, extra)
 			}
-			return verifyLive(ctx, a, root, system, kept)
+			if len(args) == 1 {
+				return verifyExport(ctx, a, args[0], root, kept, done)
+			}
+			return verifyLive(ctx, a, root, system, kept, done)
 		}),
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&heads, "head", nil, "file with signed heads that was kept elsewhere; may be given several times")
+	f.StringArrayVar(&gone, "gone", nil, "node that left the cluster for good: take the end of its chain as the trail has it; may be given several times")
 	f.BoolVar(&system, "system", false, "the broker's own trail (needs admin cluster too)")
 	f.StringVar(&root, "root", "", "public root key (O...) of the cluster, or a file with it (default: of the context)")
 	return cmd
 }
 
 // readHeads returns the lines of files that look like signed heads.
-func readHeads(files []string) (heads [][]byte, err error) {
+func readHeads(files []string) (kept []auditlog.Kept, err error) {
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		found := false
+		k := auditlog.Kept{Name: file}
 		for line := range bytes.Lines(data) {
 			line = bytes.TrimSpace(line)
 			// syslog puts a text of its own before the line
 			if at := bytes.Index(line, []byte(`{"payloadType":"`+auditlog.HeadType)); at >= 0 {
-				heads, found = append(heads, bytes.Clone(line[at:])), true
+				k.Docs = append(k.Docs, bytes.Clone(line[at:]))
 			}
 		}
-		if !found {
+		if len(k.Docs) == 0 {
 			return nil, &usageError{msg: file + " holds no signed head", fix: "signet audit head prints them"}
 		}
+		kept = append(kept, k)
 	}
-	return heads, nil
+	return kept, nil
 }
 
-func verifyLive(ctx context.Context, a *app, root string, system bool, kept [][]byte) error {
+func verifyLive(ctx context.Context, a *app, root string, system bool, kept []auditlog.Kept, done func(*auditlog.Report, string) error) error {
 	ring, err := loadRing(ctx, a, "", root)
 	if err != nil {
 		return err
@@ -122,20 +132,26 @@ func verifyLive(ctx context.Context, a *app, root string, system bool, kept [][]
 		}
 		warnSilent(a, seals)
 		v := auditlog.NewVerifier(seals.Tenant, ring)
+		for node, why := range seals.Silent {
+			v.Open(node, "it did not say how far its chain is: "+why)
+		}
 		for _, doc := range append([]string{seals.Seal}, seals.Nodes...) {
-			if err := v.Expect([]byte(doc)); err != nil {
+			err := v.Expect([]byte(doc))
+			if errors.Is(err, auditlog.ErrKeyTime) {
+				v.Open("", "what a node said of its chain proves nothing: "+err.Error())
+				continue
+			}
+			if err != nil {
 				return &exitError{code: exitRefused, err: fmt.Errorf("what a node says of its chain does not verify: %w", err)}
 			}
 		}
-		for i, doc := range kept {
-			if err := v.Expect(doc); err != nil {
-				return &exitError{code: exitRefused, err: fmt.Errorf("head %d of --head: %w", i+1, err)}
-			}
+		if err := v.ExpectKept(kept); err != nil {
+			return &exitError{code: exitRefused, err: err}
 		}
 		if err := eachBatch(ctx, api, system, func(b *admin.AuditBatch) error { v.Batch(b.Seq, b.Data); return nil }); err != nil {
 			return err
 		}
-		return printAuditReport(a, v.Finish(), "")
+		return done(v.Finish(), "")
 	})
 }
 
@@ -154,7 +170,7 @@ func eachBatch(ctx context.Context, api *admin.API, system bool, do func(*admin.
 	}
 }
 
-func verifyExport(ctx context.Context, a *app, file, root string, kept [][]byte) error {
+func verifyExport(ctx context.Context, a *app, file, root string, kept []auditlog.Kept, done func(*auditlog.Report, string) error) error {
 	trusted, err := backupRoot(a, root)
 	if err != nil {
 		return err
@@ -163,10 +179,10 @@ func verifyExport(ctx context.Context, a *app, file, root string, kept [][]byte)
 	if err != nil {
 		return err
 	}
-	return printAuditReport(a, x.Report, fmt.Sprintf("closed %s, keyring version %d", x.Closed.Format(time.RFC3339), x.Keyring))
+	return done(x.Report, exportFacts(x, time.Now()))
 }
 
-func openExport(ctx context.Context, file, root string, kept [][]byte) (*auditlog.Export, error) {
+func openExport(ctx context.Context, file, root string, kept []auditlog.Kept) (*auditlog.Export, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -191,11 +207,19 @@ func printAuditReport(a *app, r *auditlog.Report, extra string) error {
 		if r.More > 0 {
 			fmt.Fprintf(a.stdout, "and %d more\n", r.More)
 		}
-		verdict := "whole"
-		if !r.OK {
-			verdict = "NOT what was written: the first fault is the first line; docs/operations.md says what to do"
+		for i := range r.Covered {
+			fmt.Fprintln(a.stdout, "note: "+clean(r.Covered[i].String()))
 		}
-		fmt.Fprintf(a.stdout, "the trail of %s is %s\n", clean(r.Tenant), verdict)
+		if r.MoreCovered > 0 {
+			fmt.Fprintf(a.stdout, "note: and %d more such parts\n", r.MoreCovered)
+		}
+		for i := range r.Accepted {
+			fmt.Fprintf(a.stdout, "note: node %s is taken as gone: the end of its chain is as the trail has it\n", clean(r.Accepted[i].Node))
+		}
+		for i := range r.Open {
+			fmt.Fprintln(a.stdout, clean(r.Open[i].String()))
+		}
+		fmt.Fprintf(a.stdout, "the trail of %s is %s\n", clean(r.Tenant), verdictOf(r))
 		facts(a.stdout, "  ", "records", count(r.Records), "heads from outside", count(uint64(r.Heads)), "export", extra)
 		for i := range r.Chains {
 			c := &r.Chains[i]
@@ -209,10 +233,24 @@ func printAuditReport(a *app, r *auditlog.Report, extra string) error {
 			fmt.Fprintln(a.stdout)
 		}
 	}
-	if !r.OK {
+	switch {
+	case !r.OK:
 		return &exitError{code: exitRefused}
+	case !r.Proved():
+		return &exitError{code: exitUnproved}
 	}
 	return nil
+}
+
+// verdictOf is what a report comes to, for people.
+func verdictOf(r *auditlog.Report) string {
+	switch {
+	case !r.OK:
+		return "NOT what was written: the first fault is the first line; docs/operations.md says what to do"
+	case !r.Proved():
+		return "NOT PROVED to be whole: what is there verifies, and the lines above say what was not covered; ask again when all nodes answer, or give heads that were kept with --head"
+	}
+	return "whole"
 }
 
 func auditExportCommand(a *app) *cobra.Command {
@@ -254,7 +292,15 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 	}
 	defer func() { _ = os.Remove(part.Name()) }() // gone once it has its name
 	w := bufio.NewWriterSize(part, 1<<20)
+	silent := map[string]string{}
 	err = a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+		nodes, err := api.AuditSeals(ctx, system)
+		if err != nil {
+			return err
+		}
+		warnSilent(a, nodes)
+		silent = nodes.Silent
+		// Asked again, after the others have answered: it must know all that they speak of.
 		seals, err := api.AuditSeals(ctx, system)
 		if err != nil {
 			return err
@@ -263,6 +309,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		if err != nil {
 			return &exitError{code: exitRefused, err: fmt.Errorf("the head that closes the export does not verify: %w", err)}
 		}
+		seals.Nodes = append(nodes.Nodes, nodes.Seal)
 		return writeExport(ctx, api, w, seals, head, saved.RootKey, doc, system)
 	})
 	if err := errors.Join(err, w.Flush(), part.Sync(), part.Close()); err != nil {
@@ -275,14 +322,24 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 	if err := os.Rename(part.Name(), out); err != nil {
 		return err
 	}
+	for node, why := range silent {
+		x.Report.Open = slices.DeleteFunc(x.Report.Open, func(o auditlog.Open) bool { return o.Node == node })
+		x.Report.Open = append(x.Report.Open, auditlog.Open{Node: node, Why: "it did not say how far its chain is: " + why})
+	}
 	a.note("%s: the trail of %s", out, clean(x.Tenant))
-	return printAuditReport(a, x.Report, fmt.Sprintf("closed %s, keyring version %d", x.Closed.Format(time.RFC3339), x.Keyring))
+	return printAuditReport(a, x.Report, exportFacts(x, time.Now()))
 }
 
-// writeExport writes what the head knows: records that came after it would have nothing
+// writeExport writes what each node said of its chain, and what the head knows: records that came after it would have nothing
 // that closes them.
 func writeExport(ctx context.Context, api *admin.API, w io.Writer, seals *admin.AuditSeals, head *auditlog.Head, root string, ring []byte, system bool) error {
 	x, err := auditlog.NewExport(w, seals.Tenant, root, ring)
+	if err != nil {
+		return err
+	}
+	for _, doc := range seals.Nodes {
+		err = errors.Join(err, x.Seal([]byte(doc)))
+	}
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/backupfile"
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 // unverified ends the name of a backup that was made and does not verify.
@@ -115,18 +116,13 @@ func keepNew(part *os.File, final string) error {
 	} else if err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(final))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	_ = d.Sync() // not every system syncs folders; the file itself is synced
+	syncFolder(filepath.Dir(final))
 	return nil
 }
+
+// syncFolder makes the names in a folder stable where that is possible: not every file
+// system can, and the file itself is synced.
+func syncFolder(dir string) { _ = durablefile.SyncDir(dir) }
 
 func backupVerifyCommand(a *app) *cobra.Command {
 	var root string

@@ -80,6 +80,7 @@ Exit codes are those of Nagios, not those of the other commands:
 	f.Var(&pairFlag{p: &t.RoundTrip, time: true}, "round-trip", "time of one admin request")
 	f.Var(&pairFlag{p: &t.Clock, time: true}, "clock", "time between the clocks here and of the broker")
 	f.Var(&pairFlag{p: &t.OpenFiles}, "open-files", "percent of the broker's file descriptors")
+	f.Var(&pairFlag{p: &t.LogBehind, time: true}, "log-behind", "time that something stored waits for a checkpoint")
 	return cmd
 }
 

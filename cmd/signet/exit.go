@@ -19,6 +19,7 @@ const (
 	exitUsage       = 2
 	exitRefused     = 3
 	exitUnreachable = 4
+	exitUnproved    = 5
 	exitAgain       = 75 // EX_TEMPFAIL of sysexits.h
 	exitInterrupted = 130
 )
@@ -32,6 +33,8 @@ const exitCodesText = `Exit codes of every command:
   3    refused by the broker or its policy (credential, grant, schema, signature,
        rate, size), the answer is no, or an event does not verify
   4    the broker cannot be reached, or did not answer in time
+  5    audit verify and export: nothing is wrong with what is there, and something
+       was not covered, such as a node that is silent; the trail is not proved
   75   serve and dev: the store had failed for want of space, and there is space
        again; started anew, the broker serves
   130  interrupted by SIGINT or SIGTERM (dev and serve: by the second one; the

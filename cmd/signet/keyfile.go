@@ -133,7 +133,8 @@ func (e *ringEdit) sign(now time.Time, change func(*keyring.Ring, *keyring.Chang
 	if err := os.Rename(tmp, e.file); err != nil {
 		return nil, err
 	}
-	return ring, syncFolder(filepath.Dir(e.file))
+	syncFolder(filepath.Dir(e.file))
+	return ring, nil
 }
 
 // read returns the keyring as it is, expired or not, and the mode of its file; a nil

@@ -24,6 +24,8 @@ var keyKinds = map[string]func() (nkeys.KeyPair, error){
 	"user":   nkeys.CreateUser,     // connects
 	"server": nkeys.CreateServer,   // attests
 	"root":   nkeys.CreateOperator, // signs keyrings
+
+	roleRecipient: nkeys.CreateCurveKeys, // reads encrypted payloads
 }
 
 func keysCommand(a *app) *cobra.Command {
@@ -41,7 +43,7 @@ func keysNewCommand(a *app) *cobra.Command {
 		RunE: a.verb(func(context.Context, []string) error {
 			create := keyKinds[kind]
 			if create == nil {
-				return &usageError{msg: fmt.Sprintf("--kind %q: want user, server or root", kind)}
+				return &usageError{msg: fmt.Sprintf("--kind %q: want user, server, root or recipient", kind)}
 			}
 			public, err := newSeed(out, create)
 			if err != nil {
@@ -58,9 +60,9 @@ func keysNewCommand(a *app) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file for the seed; must not exist")
-	cmd.Flags().StringVar(&kind, "kind", "user", "user (connects), server (attests) or root (signs the keyring)")
-	_ = cmd.MarkFlagRequired("out")                                                                                 // fails only for an unknown flag
-	_ = cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"user", "server", "root"}, noFiles)) // as above
+	cmd.Flags().StringVar(&kind, "kind", "user", "user (connects), server (attests), root (signs the keyring) or recipient (reads encrypted payloads)")
+	_ = cmd.MarkFlagRequired("out")                                                                                                // fails only for an unknown flag
+	_ = cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"user", "server", "root", roleRecipient}, noFiles)) // as above
 	return cmd
 }
 

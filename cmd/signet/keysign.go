@@ -15,8 +15,9 @@ import (
 
 // Words of --role.
 const (
-	roleNode     = "node"
-	roleProducer = "producer"
+	roleNode      = "node"
+	roleProducer  = "producer"
+	roleRecipient = "recipient"
 )
 
 // ringRole is a role as the command line names it.
@@ -29,15 +30,11 @@ type ringRole struct {
 var ringRoles = map[string]ringRole{
 	roleNode: {keyring.RoleBroker, nkeys.CreateServer, nkeys.PrefixByteServer},
 	// An account's seed: no client takes it for a credential to connect with.
-	roleProducer: {keyring.RoleProducer, nkeys.CreateAccount, 0},
+	roleProducer:  {keyring.RoleProducer, nkeys.CreateAccount, 0},
+	roleRecipient: {keyring.RoleRecipient, nkeys.CreateCurveKeys, nkeys.PrefixByteCurve},
 }
 
-func roleOf(k *keyring.Key) ringRole {
-	if k.Role == keyring.RoleBroker {
-		return ringRoles[roleNode]
-	}
-	return ringRoles[roleProducer]
-}
+func roleOf(k *keyring.Key) ringRole { return ringRoles[roleWord(k.Role)] }
 
 // signed is what a change of a keyring prints.
 type signed struct {
@@ -103,40 +100,45 @@ func keysIssueCommand(a *app) *cobra.Command {
 	p.mayMake = true
 	cmd := &cobra.Command{
 		Use:   "issue --principal NAME --keyring FILE --root-seed FILE (--out SEED | --key PUBLIC)",
-		Short: "enter a key of a node or a producer", Args: cobra.NoArgs, DisableFlagsInUseLine: true,
+		Short: "enter a key of a node, a producer or a recipient", Args: cobra.NoArgs, DisableFlagsInUseLine: true,
 		Long: `Enters a key into a keyring and signs a new version of it with the root seed. It
 needs files only, no broker; signet keys push brings the new version to the nodes.
 With --out the seed is made here, in a new file of mode 0600; with --key it is
 elsewhere, and only its public key is known here. A keyring that is not there is begun.
 
 A node attests what it has seen; its principal is its name (name in signet.yaml). A
-producer signs its own events; its principal is TENANT/NAME.`,
+producer signs its own events; its principal is TENANT/NAME. A recipient reads the
+payloads that are encrypted on its subjects, which must be named.`,
 		Example: "  signet keys issue --principal n4 --out n4.seed --keyring keyring.json --root-seed root.seed\n" +
-			"  signet keys issue --role producer --principal shop/checkout --key ADK2... --for 90d --keyring keyring.json --root-seed root.seed",
+			"  signet keys issue --role producer --principal shop/checkout --key ADK2... --for 90d --keyring keyring.json --root-seed root.seed\n" +
+			"  signet keys issue --role recipient --principal shop/billing --subject 'orders.>' --out billing.recipient.seed --keyring keyring.json --root-seed root.seed",
 		RunE: a.verb(func(context.Context, []string) error { return issueKey(a, &p, time.Now()) }),
 	}
 	p.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&p.out, "out", "", "make the seed in this file, which must not exist")
 	f.StringVar(&p.key, "key", "", "public key whose seed is elsewhere")
-	f.StringVar(&p.role, "role", roleNode, "node or producer")
-	f.StringVar(&p.principal, "principal", "", "who holds it: the name of the node, or TENANT/NAME of the producer")
+	f.StringVar(&p.role, "role", roleNode, "node, producer or recipient")
+	f.StringVar(&p.principal, "principal", "", "who holds it: the name of the node, or TENANT/NAME of the others")
 	f.StringArrayVar(&p.sources, "source", nil, "ce-source that a producer may sign, exact or ending in * (repeat it; default: all that its policy grants)")
-	f.StringArrayVar(&p.subjects, "subject", nil, "subject that a producer may sign on, NATS wildcards (repeat it; default: as --source)")
+	f.StringArrayVar(&p.subjects, "subject", nil, "subject that a producer may sign on (default: as --source) or a recipient read, NATS wildcards (repeat it)")
 	f.StringVar(&p.from, "from", "", "valid from, RFC 3339 (default: an hour ago, as clocks differ)")
 	f.Var(newSpan(&p.life, defaultKeyLife), "for", "valid for, from then on")
-	_ = cmd.MarkFlagRequired("principal")                                                                         // fails only for an unknown flag
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer}, noFiles)) // as above
+	_ = cmd.MarkFlagRequired("principal")                                                                                        // fails only for an unknown flag
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer, roleRecipient}, noFiles)) // as above
 	return cmd
 }
 
 func issueKey(a *app, p *issueFlags, now time.Time) error {
 	role, ok := ringRoles[p.role]
 	if !ok {
-		return &usageError{msg: fmt.Sprintf("--role %q: want node or producer", p.role)}
+		return &usageError{msg: fmt.Sprintf("--role %q: want node, producer or recipient", p.role)}
 	}
-	if isProducer := p.role == roleProducer; isProducer != strings.Contains(p.principal, "/") {
-		return &usageError{msg: fmt.Sprintf("--principal %q: want TENANT/NAME for a producer, and the name of a node without a slash", p.principal)}
+	if isNode := p.role == roleNode; isNode == strings.Contains(p.principal, "/") {
+		return &usageError{msg: fmt.Sprintf("--principal %q: want TENANT/NAME for a producer or recipient, and the name of a node without a slash", p.principal)}
+	}
+	if p.role == roleRecipient && (len(p.subjects) == 0 || len(p.sources) > 0) {
+		return &usageError{msg: "a recipient needs --subject, the subjects whose payloads it may read, and has no --source", fix: "--subject 'orders.>'"}
 	}
 	from := now.Add(-clockMargin)
 	if p.from != "" {
@@ -149,7 +151,11 @@ func issueKey(a *app, p *issueFlags, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	k := keyring.Key{ID: id, Alg: keyring.AlgEd25519, Role: role.role, Principal: p.principal, NotBefore: from, NotAfter: from.Add(p.life), Sources: p.sources, Subjects: p.subjects}
+	alg := keyring.AlgEd25519
+	if p.role == roleRecipient {
+		alg = keyring.AlgX25519
+	}
+	k := keyring.Key{ID: id, Alg: alg, Role: role.role, Principal: p.principal, NotBefore: from, NotAfter: from.Add(p.life), Sources: p.sources, Subjects: p.subjects}
 	ring, err := p.sign(now, func(_ *keyring.Ring, c *keyring.Change) error { return c.Issue(k) })
 	if err != nil {
 		undo()
@@ -285,6 +291,9 @@ func revokeKey(a *app, p *ringEdit, which, at string, now time.Time) error {
 	}
 	k, _ := ring.ByID(id)
 	notes := []string{fmt.Sprintf("what %s of %s signed from %s on is refused by everybody who has this version", id, k.Principal, stamp(k.RevokedAt))}
+	if k.Role == keyring.RoleRecipient {
+		notes[0] = fmt.Sprintf("nothing is encrypted to %s of %s by a producer who has this version; what it could read before, it still can", id, k.Principal)
+	}
 	next := "next: signet keys push " + p.file
 	if k.Role == keyring.RoleBroker && !validKeyOf(ring, k.Principal, now) {
 		next += " --cut-off " + k.Principal + " (it has no other key, and attests nothing from then on)"

@@ -126,6 +126,10 @@ func listOf(ring *keyring.Ring) *admin.KeyList {
 	return list
 }
 
+// pushTimeout is how long a push may take: without a quorum the broker waits for the
+// stream KEYS first, and then for each node that is silent.
+const pushTimeout = 30 * time.Second
+
 func keysPushCommand(a *app) *cobra.Command {
 	var root string
 	var cutOff []string
@@ -135,10 +139,14 @@ func keysPushCommand(a *app) *cobra.Command {
 again, keeps it, and brings it to all nodes and connected readers. It is in force in
 seconds and stays so over restarts.
 
-Refused: another root key, a version that is not higher, an expired keyring, one that
-takes from readers what they could verify, and one that leaves a node without a key to
-attest with. If that is meant, because the node's key is revoked or the node is gone,
-name it with --cut-off: it attests nothing any more, and loses its routes.`,
+Refused: another root key, a version that is not higher or far too high, a keyring that
+expires within ten minutes, one that takes from readers what they could verify, and one
+that leaves a node without a key to attest with. If that is meant, because the node's key
+is revoked or the node is gone, name it with --cut-off: it attests nothing any more, and
+loses its routes.
+
+Once one node has it, it is not refused: the output says which nodes have it, and which
+get it later. To push the same file again is harmless, and tries those once more.`,
 		Example: "  signet keys push keyring.json\n  signet keys push keyring.json --cut-off n2",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			doc, _, err := readRingFile(args[0])
@@ -150,6 +158,8 @@ name it with --cut-off: it attests nothing any more, and loses its routes.`,
 				return err
 			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				ctx, cancel := context.WithTimeout(ctx, max(a.timeout, pushTimeout))
+				defer cancel()
 				put, err := api.PutKeys(ctx, doc, cutOff...)
 				if err != nil {
 					return err
@@ -167,9 +177,21 @@ func printPut(a *app, put *admin.KeysPut, ring *keyring.Ring) error {
 	if a.jsonOut() {
 		return a.printJSON(put)
 	}
-	fmt.Fprintf(a.stdout, "keyring version %d is in force at %s\n", put.Version, strings.Join(put.InForce, ", "))
+	if len(put.InForce) > 0 {
+		fmt.Fprintf(a.stdout, "keyring version %d is in force at %s\n", put.Version, strings.Join(put.InForce, ", "))
+	} else {
+		fmt.Fprintf(a.stdout, "keyring version %d is kept, and in force at no node yet\n", put.Version)
+	}
 	if len(put.Waiting) > 0 {
 		a.note("not yet at %s: it gets the keyring when it is up and in touch again", strings.Join(put.Waiting, ", "))
+		for _, node := range put.Waiting {
+			if fault := put.Faults[node]; fault != "" {
+				a.note("  %s: %s", clean(node), clean(fault))
+			}
+		}
+	}
+	if !put.Kept {
+		a.note("the stream KEYS does not have it yet, for want of a quorum: the nodes that have it go on trying; push it again to be sure")
 	}
 	a.note("it is good until %s (in %s)", stamp(ring.Expires()), span(time.Until(ring.Expires())))
 	return nil

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -15,9 +13,6 @@ import (
 	"github.com/signetbus/signet/signing/keyring"
 	"github.com/signetbus/signet/signing/tlog"
 )
-
-// maxCheckpointFile bounds a file of checkpoints that is read.
-const maxCheckpointFile = 256 << 20
 
 func logCommand(a *app) *cobra.Command {
 	return parent("log", "that a stream is whole", "  signet log ls\n  signet log verify ORDERS",
@@ -101,7 +96,7 @@ func lastCheckpoint(ctx context.Context, api *admin.API, ring *keyring.Ring, str
 	if err != nil {
 		return nil, keyring.Key{}, &exitError{code: exitRefused, err: err}
 	}
-	key, err := note.Verify(ring)
+	key, err := note.VerifyAt(ring, time.Now())
 	if err != nil {
 		return nil, key, &exitError{code: exitRefused, err: err}
 	}
@@ -111,49 +106,23 @@ func lastCheckpoint(ctx context.Context, api *admin.API, ring *keyring.Ring, str
 	return note, key, nil
 }
 
-// readCheckpoint reads the last checkpoint of a file, of the stream if that is given, and
-// verifies it.
-func readCheckpoint(file, stream string, ring *keyring.Ring) (*tlog.Note, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxCheckpointFile))
-	if err != nil {
-		return nil, err
-	}
-	all, err := tlog.ParseNotes(raw)
-	if err != nil {
-		return nil, &usageError{msg: fmt.Sprintf("%s holds no checkpoints: %v", file, err), fix: "signet log checkpoint STREAM > FILE"}
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if stream != "" && all[i].Origin.Stream != stream {
-			continue
-		}
-		if _, err := all[i].Verify(ring); err != nil {
-			return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s: %w", file, err)}
-		}
-		return all[i], nil
-	}
-	return nil, &usageError{msg: fmt.Sprintf("%s holds no checkpoint of %s", file, orDash(stream))}
-}
-
 func logConsistencyCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "consistency OLD NEW", Short: "prove that a log only grew between two checkpoints", Args: exactly("OLD", "NEW"),
-		Long:    "Takes the last checkpoint of each of two files, verifies both, and has the broker prove\nthat the log of NEW begins with all of the log of OLD. Exit code 3 if it does not.",
-		Example: "  signet log consistency monday.checkpoint friday.checkpoint",
+	var of string
+	cmd := &cobra.Command{
+		Use: "consistency OLD NEW [--log TENANT/STREAM]", Short: "prove that a log only grew between two checkpoints", Args: exactly("OLD", "NEW"), DisableFlagsInUseLine: true,
+		Long: "Takes the last checkpoint of each of two files, verifies both, and has the broker prove\nthat the log of NEW begins with all of the log of OLD. Exit code 3 if it does not. A file\n" +
+			"of a sink may hold several logs: --log says which.",
+		Example: "  signet log consistency monday.checkpoint friday.checkpoint\n  signet log consistency monday.sink friday.sink --log shop/ORDERS",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			ring, err := loadRing(ctx, a, "", "")
 			if err != nil {
 				return err
 			}
-			older, err := readCheckpoint(args[0], "", ring)
+			older, err := readCheckpoint(a, args[0], of, nil, ring)
 			if err != nil {
 				return err
 			}
-			newer, err := readCheckpoint(args[1], older.Origin.Stream, ring)
+			newer, err := readCheckpoint(a, args[1], logName(&older.Origin), nil, ring)
 			if err != nil {
 				return err
 			}
@@ -169,6 +138,8 @@ func logConsistencyCommand(a *app) *cobra.Command {
 			})
 		}),
 	}
+	cmd.Flags().StringVar(&of, "log", "", "TENANT/STREAM, where a file holds more than one log")
+	return cmd
 }
 
 // consistent proves that newer only appends to older.
@@ -198,7 +169,9 @@ func logVerifyCommand(a *app) *cobra.Command {
 		Use: "verify STREAM [--from FILE]", Short: "compare a stream as it is stored with its log", Args: exactly("STREAM"), DisableFlagsInUseLine: true,
 		Long: `Verifies the last checkpoint of the log, then walks the stream as it is stored and
 compares every sequence with its leaf. It names the first event that was dropped,
-altered, reordered or added, with exit code 3.
+altered, reordered or added, with exit code 3. Events that have aged out count as such
+where a node has signed that they were old enough; the others are said to be not
+verified, with exit code 1.
 
 --from takes a checkpoint that was kept outside, or a file of a sink: the log must
 begin with it, so a log that was rewritten together with its stream is found too.`,
@@ -208,14 +181,8 @@ begin with it, so a log that was rewritten together with its stream is found too
 			if err != nil {
 				return err
 			}
-			var outside *tlog.Note
-			if from != "" {
-				if outside, err = readCheckpoint(from, args[0], ring); err != nil {
-					return err
-				}
-			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				return verifyLog(ctx, a, api, ring, args[0], outside)
+				return verifyLog(ctx, a, api, ring, args[0], from)
 			})
 		}),
 	}
@@ -225,25 +192,32 @@ begin with it, so a log that was rewritten together with its stream is found too
 
 // logReport is the result of signet log verify.
 type logReport struct {
-	OK       bool              `json:"ok"`
-	Origin   string            `json:"origin"`
-	First    uint64            `json:"first"`
-	Last     uint64            `json:"last"`
-	Time     time.Time         `json:"checkpointTime"`
-	Compared uint64            `json:"compared"`
-	Absent   uint64            `json:"absent"`
-	Aged     uint64            `json:"aged"`
+	OK       bool      `json:"ok"`
+	Origin   string    `json:"origin"`
+	First    uint64    `json:"first"`
+	Last     uint64    `json:"last"`
+	Time     time.Time `json:"checkpointTime"`
+	Compared uint64    `json:"compared"`
+	Absent   uint64    `json:"absent"`
+	Aged     uint64    `json:"aged"`
+	// Unproven are gone, and nothing signed says that they were old enough.
+	Unproven uint64            `json:"unproven"`
+	Doubt    string            `json:"doubt,omitempty"`
 	Outside  int64             `json:"outsideSize,omitempty"`
 	Finding  *admin.LogFinding `json:"finding,omitempty"`
 }
 
-func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, stream string, outside *tlog.Note) error {
+func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, stream, from string) error {
 	note, _, err := lastCheckpoint(ctx, api, ring, stream)
 	if err != nil {
 		return err
 	}
 	report := logReport{Origin: note.Origin.String(), First: note.First, Last: note.Next() - 1, Time: note.Time}
-	if outside != nil {
+	if from != "" {
+		outside, err := readCheckpoint(a, from, logName(&note.Origin), &note.Origin, ring)
+		if err != nil {
+			return err
+		}
 		if err := consistent(ctx, api, outside, note); err != nil {
 			return err
 		}
@@ -257,36 +231,49 @@ func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, 
 		report.Compared += part.Compared
 		report.Absent += part.Absent
 		report.Aged += part.Aged
+		if report.Unproven += part.Unproven; part.Doubt != "" {
+			report.Doubt = part.Doubt
+		}
 		if report.Finding = part.Finding; report.Finding == nil && part.Next <= from {
 			return errors.New("the walk does not advance")
 		}
 		from = part.Next
 	}
-	report.OK = report.Finding == nil
+	report.OK = report.Finding == nil && report.Unproven == 0
 	if a.jsonOut() {
 		err = a.printJSON(report)
 	} else {
 		printLogReport(a, stream, &report)
 	}
-	if err == nil && !report.OK {
+	switch {
+	case err == nil && report.Finding != nil:
 		err = &exitError{code: exitRefused}
+	case err == nil && !report.OK:
+		err = &exitError{code: exitFailed}
 	}
 	return err
 }
 
 func printLogReport(a *app, stream string, r *logReport) {
-	if f := r.Finding; f != nil {
+	switch f := r.Finding; {
+	case f != nil:
 		fmt.Fprintf(a.stdout, "NOT AS LOGGED: %s, sequence %d is the first that was %s\n", stream, f.Sequence, strings.ToUpper(f.What))
 		facts(a.stdout, "  ", "detail", clean(f.Detail))
-	} else {
+	case r.Unproven > 0:
+		fmt.Fprintf(a.stdout, "NOT ALL VERIFIED: %s, sequences %d to %d: what is stored is as logged, but %d are gone that may have been cut off\n", stream, r.First, r.Last, r.Unproven)
+	default:
 		fmt.Fprintf(a.stdout, "AS LOGGED: %s, sequences %d to %d\n", stream, r.First, r.Last)
 	}
 	outside := ""
 	if r.Outside > 0 {
 		outside = fmt.Sprintf("the log begins with its %d leaves", r.Outside)
 	}
+	doubt := ""
+	if r.Unproven > 0 {
+		doubt = count(r.Unproven) + " sequences are no longer stored: " + clean(r.Doubt)
+	}
 	facts(a.stdout, "  ", "log", r.Origin, "checkpoint", stamp(r.Time), "compared", count(r.Compared)+" events", "absent", count(r.Absent)+" sequences never had an event",
-		"aged out", count(r.Aged)+" events are no longer stored", "outside checkpoint", outside)
+		"aged out", count(r.Aged)+" sequences are no longer stored, and were old enough", "not verified", doubt, "outside checkpoint", outside)
 }
 
 func logRestartCommand(a *app) *cobra.Command {
@@ -294,7 +281,7 @@ func logRestartCommand(a *app) *cobra.Command {
 		Use: "restart STREAM", Short: "begin a new log where the old one stands still", Args: exactly("STREAM"),
 		Long: "Begins a new log from what the stream has stored now. The old log, which says that the\n" +
 			"stream was changed, stays where it is; proofs of it go on verifying. Look first:\n" +
-			"signet log verify, and docs/operations.md.",
+			"signet log verify, and docs/operations.md. Grants: admin log and streams.",
 		Example: "  signet log restart ORDERS",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {

@@ -25,7 +25,8 @@ func proveCommand(a *app) *cobra.Command {
 		Long: `Writes a proof that an event stands in the log of a stream, unchanged and at its
 sequence, since the time of a signed checkpoint. The file has everything but the root
 key: signet verify FILE --root O... checks it without a broker. --range proves all
-sequences between two at once, and that none is missing. Grant: admin log.`,
+sequences between two at once: none is left out, and those without an event are
+named. Grant: admin log.`,
 		Example: `  signet prove ORDERS 4711 --out proof.json
   signet prove ORDERS 01JD8Z6W3K7M5Q2R9T4V000017 > proof.json
   signet prove ORDERS --range 4700-4800 --out proof.json`,
@@ -69,7 +70,11 @@ func prove(ctx context.Context, a *app, args []string, ranges, out string) error
 		if err := os.WriteFile(out, doc, 0o644); err != nil { //nolint:gosec // who may read it is the caller's umask
 			return err
 		}
-		a.note("proof of %s in %s; check it with: signet verify %s --root %s", plural(len(v.Leaves), "sequence"), out, out, saved.RootKey)
+		without := ""
+		if gone, _ := absentOf(v); gone != "" {
+			without = ", without an event: " + gone + ","
+		}
+		a.note("proof of %s%s in %s; check it with: signet verify %s --root %s", plural(len(v.Leaves), "sequence"), without, out, out, saved.RootKey)
 		return nil
 	})
 }
@@ -119,6 +124,7 @@ type provenJSON struct {
 	Size       int64        `json:"size,omitempty"`
 	Key        string       `json:"key,omitempty"`
 	Node       string       `json:"node,omitempty"`
+	Absent     string       `json:"absent,omitempty"` // sequences without an event, such as 5-6, 9
 	Leaves     []provenLeaf `json:"leaves,omitempty"`
 }
 
@@ -178,6 +184,7 @@ func allAttested(v *tlog.Verified) bool {
 
 func provenOf(v *tlog.Verified, good bool) provenJSON {
 	out := provenJSON{OK: good, Origin: v.Checkpoint.Origin.String(), Checkpoint: &v.Checkpoint.Time, Size: v.Checkpoint.Size, Key: v.Key.ID, Node: v.Key.Principal}
+	out.Absent, _ = absentOf(v)
 	for i := range v.Leaves {
 		out.Leaves = append(out.Leaves, leafOf(&v.Leaves[i]))
 	}
@@ -228,14 +235,30 @@ func printProven(a *app, v *tlog.Verified) {
 	}
 }
 
+// absentOf names the sequences of a proof that have no event, such as 5-6, 9, and counts
+// them.
+func absentOf(v *tlog.Verified) (text string, n int) {
+	var runs []string
+	for i := 0; i < len(v.Leaves); i++ {
+		if v.Leaves[i].Kind != tlog.Absent {
+			continue
+		}
+		first := i
+		for i+1 < len(v.Leaves) && v.Leaves[i+1].Kind == tlog.Absent {
+			i++
+		}
+		run := strconv.FormatUint(v.Leaves[first].Sequence, 10)
+		if i > first {
+			run += "-" + strconv.FormatUint(v.Leaves[i].Sequence, 10)
+		}
+		runs, n = append(runs, run), n+i-first+1
+	}
+	return strings.Join(runs, ", "), n
+}
+
 // provenHeadline says in one line what is proven: that there was no event is, too.
 func provenHeadline(v *tlog.Verified) string {
-	absent := 0
-	for i := range v.Leaves {
-		if v.Leaves[i].Kind == tlog.Absent {
-			absent++
-		}
-	}
+	gone, absent := absentOf(v)
 	first, last := v.Leaves[0].Sequence, v.Leaves[len(v.Leaves)-1].Sequence
 	stream, since := v.Checkpoint.Origin.Stream, stamp(v.Checkpoint.Time)
 	switch {
@@ -243,8 +266,10 @@ func provenHeadline(v *tlog.Verified) string {
 		return fmt.Sprintf("PROVEN ABSENT: sequence %d of %s has no event in the log of %s", first, stream, since)
 	case first == last:
 		return fmt.Sprintf("PROVEN: sequence %d of %s stands in the log since %s", first, stream, since)
+	case absent == len(v.Leaves):
+		return fmt.Sprintf("PROVEN ABSENT: sequences %d to %d of %s have no event in the log of %s", first, last, stream, since)
 	case absent > 0:
-		return fmt.Sprintf("PROVEN: sequences %d to %d of %s, %d of them absent, stand in the log since %s", first, last, stream, absent, since)
+		return fmt.Sprintf("PROVEN IN PART: sequences %d to %d of %s stand in the log since %s, but %d of %d have no event: %s", first, last, stream, since, absent, len(v.Leaves), gone)
 	}
 	return fmt.Sprintf("PROVEN: sequences %d to %d of %s, none missing, stand in the log since %s", first, last, stream, since)
 }

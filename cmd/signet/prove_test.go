@@ -15,8 +15,8 @@ func TestProvenWords(t *testing.T) {
 	event := tlog.VerifiedLeaf{Sequence: 7, ProofLeaf: &tlog.ProofLeaf{Kind: tlog.Event, Event: new(cloudevent.Event)}, Attestation: &signing.Attestation{}}
 	message := tlog.VerifiedLeaf{Sequence: 8, ProofLeaf: &tlog.ProofLeaf{Kind: tlog.Message}}
 	absent := tlog.VerifiedLeaf{Sequence: 9, ProofLeaf: &tlog.ProofLeaf{}}
-	next := event
-	next.Sequence = 8
+	next, last, absentNext := event, event, absent
+	next.Sequence, last.Sequence, absentNext.Sequence = 8, 11, 10
 	for _, tt := range []struct {
 		leaves []tlog.VerifiedLeaf
 		says   string
@@ -26,7 +26,9 @@ func TestProvenWords(t *testing.T) {
 		{[]tlog.VerifiedLeaf{absent}, "PROVEN ABSENT: sequence 9", true},
 		{[]tlog.VerifiedLeaf{event, next}, "none missing", true},
 		{[]tlog.VerifiedLeaf{event, message}, "none missing", false},
-		{[]tlog.VerifiedLeaf{event, message, absent}, "1 of them absent", false},
+		{[]tlog.VerifiedLeaf{event, message, absent}, "PROVEN IN PART: sequences 7 to 9 of  stand in the log since , but 1 of 3 have no event: 9", false},
+		{[]tlog.VerifiedLeaf{absent, absentNext}, "PROVEN ABSENT: sequences 9 to 10", true},
+		{[]tlog.VerifiedLeaf{event, absent, absentNext, last}, "but 2 of 4 have no event: 9-10", true},
 	} {
 		v := &tlog.Verified{Checkpoint: &tlog.Checkpoint{}, Leaves: tt.leaves}
 		if got := provenHeadline(v); !strings.Contains(got, tt.says) || (strings.Contains(got, "none missing") && !strings.Contains(tt.says, "none missing")) {

@@ -35,6 +35,9 @@ type pubVerb struct {
 	rate        float64
 	signKey     string
 	signedAck   string
+	encrypt     bool
+	keyPrefix   string
+	tenant      string // of --encrypt
 	receipts    receiptFile
 }
 
@@ -51,13 +54,16 @@ out in order with many in flight, so a refused one does not hold the others up.
 
 --sign-key signs the events with an event key of this principal, which the keyring
 must have: readers can then check who made them without believing the broker.
---signed-ack keeps the broker's signature on what it has stored.`,
+--signed-ack keeps the broker's signature on what it has stored. --encrypt encrypts
+the data to the recipients that the keyring has for the subject; each run of the
+command stores the record of a key of its own.`,
 		Example: `  signet pub orders.created -d '{"id":1,"total":9.5}'
   signet pub orders.created --file order.json --type com.example.order --id order-1
   cat orders.ndjson | signet pub orders.created --ndjson --rate 500
   signet pub telemetry.cpu -d '{"load":0.2}' --live
   signet pub orders.paid --file order.json --sign-key checkout-events.seed
-  signet pub orders.paid --file order.json --signed-ack receipts.ndjson`,
+  signet pub orders.paid --file order.json --signed-ack receipts.ndjson
+  signet pub care.7.temperature -d '{"celsius":39.5}' --encrypt`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return p.run(ctx, args[0]) }),
 	}
 	f := cmd.Flags()
@@ -73,6 +79,9 @@ must have: readers can then check who made them without believing the broker.
 	f.Float64Var(&p.rate, "rate", 0, "at most this many events a second (default: no bound)")
 	f.StringVar(&p.signKey, "sign-key", "", "file with the seed of an event key (SU... or SA..., mode 0600): sign the events with it")
 	f.StringVar(&p.signedAck, "signed-ack", "", "append the signed acknowledgements to this file, one a line, for signet verify --receipt")
+	f.BoolVar(&p.encrypt, "encrypt", false, "encrypt the data end to end")
+	f.StringVar(&p.tenant, "tenant", "", "with --encrypt: the tenant whose recipients are meant; needed where the keyring has several and there is no --sign-key")
+	f.StringVar(&p.keyPrefix, "key-prefix", client.DefaultKeyPrefix, "where the records of --encrypt go: PREFIX.PRINCIPAL.KEY")
 	f.BoolVar(&p.live, "live", false, "the subject is ephemeral: attested, not stored, no acknowledgement")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		p.dataGiven = cmd.Flags().Changed("data")
@@ -179,6 +188,12 @@ func (p *pubVerb) run(ctx context.Context, subject string) (err error) {
 			return &usageError{msg: "--sign-key: " + err.Error()}
 		}
 		connect = append(connect, client.WithEventKeyFile(p.signKey))
+	}
+	if !p.encrypt && (p.tenant != "" || p.keyPrefix != client.DefaultKeyPrefix) {
+		return &usageError{msg: "--tenant and --key-prefix go with --encrypt"}
+	}
+	if p.encrypt {
+		connect = append(connect, client.WithEncryption(client.Encryption{KeyPrefix: p.keyPrefix, Tenant: p.tenant}))
 	}
 	c, err := p.connect(ctx, connect...)
 	if err != nil {

@@ -204,6 +204,8 @@ func connectFix(err error) string {
 	switch {
 	case errors.As(err, &dns):
 		return "check the host name: signet context show"
+	case strings.Contains(text, "not yet valid"): // expired, or a clock that is wrong: nobody here knows which
+		return "compare the clock of this machine with that of the broker (date -u); if both are right, renew the broker's certificate: signet doctor"
 	case strings.Contains(text, "x509:") || strings.Contains(text, "certificate"):
 		return "check that the CA file of the context is the one of this broker: signet context show"
 	case strings.Contains(text, "tls:"):

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -25,6 +26,11 @@ type subVerb struct {
 	rawData bool
 	save    string
 	live    bool
+	signers []string // of --require-producer; anyProducer: whoever
+	// decrypt are the seed files of --decrypt.
+	decrypt   []string
+	keyPrefix string
+	encrypted bool // --require-encryption
 
 	file    *os.File // of --save
 	seen    int
@@ -47,12 +53,21 @@ nothing. With --durable the position is kept by the broker under that name, each
 event is acknowledged after it was printed, and the first start is at the oldest.
 
 -o json prints one structured CloudEvent a line, with natssubject and attestation:
-the evidence that signet verify reads. --save FILE appends the same lines to a file.`,
+the evidence that signet verify reads. --save FILE appends the same lines to a file.
+
+--require-producer takes only events that their producer has signed, and with a value
+only those that it names: nobody can then take a signature away unseen, not even the
+broker. Others are reported like events that do not verify.
+
+--decrypt prints the data of encrypted events; with -o json too, which then is not the
+evidence: --save keeps that, encrypted, as it was signed.`,
 		Example: `  signet sub 'orders.>'
   signet sub orders.created --since 1h -o json
   signet sub 'orders.>' --since start --count 10 --save evidence.ndjson
   signet sub 'orders.>' --durable billing
-  signet sub 'telemetry.>' --live`,
+  signet sub orders.paid --require-producer=shop/checkout
+  signet sub 'telemetry.>' --live
+  signet sub 'care.>' --decrypt doctor.recipient.seed`,
 		RunE: a.verb(func(ctx context.Context, args []string) error { return s.run(ctx, args[0]) }),
 	}
 	f := cmd.Flags()
@@ -61,8 +76,34 @@ the evidence that signet verify reads. --save FILE appends the same lines to a f
 	f.IntVar(&s.count, "count", 0, "end after this many events (default: go on)")
 	f.BoolVar(&s.rawData, "raw-data", false, "print the data only, byte for byte, each followed by a line end")
 	f.StringVar(&s.save, "save", "", "append the events as structured JSON lines to this file")
+	f.StringArrayVar(&s.decrypt, "decrypt", nil, "file with the seed of a recipient key (SX..., mode 0600): decrypt what is encrypted to it (repeat it)")
+	f.BoolVar(&s.encrypted, "require-encryption", false, "only events whose payload was encrypted; with --decrypt")
+	f.StringVar(&s.keyPrefix, "key-prefix", client.DefaultKeyPrefix, "where the key records of encrypted events are")
 	f.BoolVar(&s.live, "live", false, "the subject is ephemeral: only what is published from now on")
+	f.StringSliceVar(&s.signers, "require-producer", nil, "only events signed by their producer: any, or these (TENANT/NAME, comma between them, after a =)")
+	f.Lookup("require-producer").NoOptDefVal = anyProducer
 	return cmd
+}
+
+// anyProducer is the value of --require-producer where none is given; it is no principal,
+// which has a slash.
+const anyProducer = "any"
+
+// producerOption is what --require-producer asks for; nil: it is not given.
+func producerOption(signers []string) ([]client.SubOption, error) {
+	if len(signers) == 0 {
+		return nil, nil
+	}
+	named := slices.DeleteFunc(slices.Clone(signers), func(p string) bool { return p == anyProducer })
+	if len(named) > 0 && len(named) < len(signers) {
+		return nil, &usageError{msg: "--require-producer: either any producer, or those that are named"}
+	}
+	for _, p := range named {
+		if tenant, name, ok := strings.Cut(p, "/"); !ok || tenant == "" || name == "" {
+			return nil, &usageError{msg: fmt.Sprintf("--require-producer=%s: want TENANT/NAME", clean(p))}
+		}
+	}
+	return []client.SubOption{client.RequireProducer(named...)}, nil
 }
 
 func (s *subVerb) run(ctx context.Context, filter string) (err error) {
@@ -70,14 +111,33 @@ func (s *subVerb) run(ctx context.Context, filter string) (err error) {
 	if err != nil {
 		return err
 	}
+	signed, err := producerOption(s.signers)
+	if err != nil {
+		return err
+	}
+	opts = append(opts, signed...)
+	switch {
+	case len(s.decrypt) == 0 && (s.encrypted || s.keyPrefix != client.DefaultKeyPrefix):
+		return &usageError{msg: "--require-encryption and --key-prefix go with --decrypt"}
+	case s.encrypted:
+		opts = append(opts, client.RequireEncryption())
+	}
 	if s.save != "" {
 		if s.file, err = os.OpenFile(s.save, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, s.file.Close()) }()
 	}
-	c, err := s.connect(ctx,
-		client.WithErrorHandler(s.warn), client.WithInvalidHandler(s.refused), client.WithStateHandler(s.state))
+	connect := []client.Option{client.WithErrorHandler(s.warn), client.WithInvalidHandler(s.refused), client.WithStateHandler(s.state)}
+	for _, file := range s.decrypt {
+		if _, err := os.Stat(file); err != nil {
+			return &usageError{msg: "--decrypt: " + err.Error()}
+		}
+	}
+	if len(s.decrypt) > 0 {
+		connect = append(connect, client.WithDecryption(client.Decryption{SeedFiles: s.decrypt, KeyPrefix: s.keyPrefix}))
+	}
+	c, err := s.connect(ctx, connect...)
 	if err != nil {
 		return err
 	}
@@ -205,8 +265,15 @@ func (s *subVerb) print(d *client.Delivery) error {
 	}
 	var err error
 	switch {
+	case s.jsonOut() && d.KeyID != "":
+		if line, err = decrypted(d); err == nil {
+			_, err = s.stdout.Write(line)
+		}
 	case s.jsonOut():
 		_, err = s.stdout.Write(line)
+	case s.rawData && d.Ciphertext:
+		s.invalid.Add(1)
+		fmt.Fprintf(s.stderr, "signet: ENCRYPTED, not printed: %s %s seq %d: --decrypt SEED reads it\n", clean(d.NATSSubject), clean(d.Stream), d.Sequence)
 	case s.rawData:
 		_, err = s.stdout.Write(append(d.Event.Data[:len(d.Event.Data):len(d.Event.Data)], '\n'))
 	default:
@@ -215,9 +282,31 @@ func (s *subVerb) print(d *client.Delivery) error {
 			at = d.Attestation.RecordedTime
 		}
 		_, err = fmt.Fprintf(s.stdout, "%s  %s  %s  %s  %s\n", at.Local().Format("15:04:05.000"),
-			clean(d.NATSSubject), clean(d.Principal), clean(d.Event.ID), payload(d.Event.Data))
+			clean(d.NATSSubject), clean(d.Principal), clean(d.Event.ID), s.body(d))
 	}
 	return err
+}
+
+// body is the payload of an event in one line.
+func (s *subVerb) body(d *client.Delivery) string {
+	switch {
+	case d.Ciphertext:
+		return fmt.Sprintf("(encrypted, %d bytes; --decrypt SEED reads it)", len(d.Event.Data))
+	case len(s.decrypt) > 0 && d.KeyID == "":
+		return "(came in the clear) " + payload(d.Event.Data)
+	}
+	return payload(d.Event.Data)
+}
+
+// decrypted is the event in the clear, structured, and a line end.
+func decrypted(d *client.Delivery) ([]byte, error) {
+	ev := d.Event.Clone()
+	if ev.Extensions == nil {
+		ev.Extensions = map[string]string{}
+	}
+	ev.Extensions[wire.AttrNATSSubject] = d.NATSSubject
+	line, err := ev.MarshalJSON()
+	return append(line, '\n'), err
 }
 
 // evidence is the structured event with everything that was signed, and a line end.
@@ -236,7 +325,11 @@ func (s *subVerb) refused(ev client.InvalidEvent) {
 	if !ev.Retried {
 		s.invalid.Add(1)
 	}
-	fmt.Fprintf(s.stderr, "signet: NOT VERIFIED: %s %s seq %d: %s\n", clean(ev.NATSSubject), clean(ev.Stream), ev.Sequence, clean(ev.Err.Error()))
+	verdict := "NOT VERIFIED"
+	if errors.Is(ev.Err, client.ErrDecryption) {
+		verdict = "NOT DECRYPTED"
+	}
+	fmt.Fprintf(s.stderr, "signet: "+verdict+": %s %s seq %d: %s\n", clean(ev.NATSSubject), clean(ev.Stream), ev.Sequence, clean(ev.Err.Error()))
 }
 
 func (s *subVerb) warn(err error) { s.note("warning: %s", clean(err.Error())) }

@@ -22,7 +22,7 @@ import (
 
 func verifyCommand(a *app) *cobra.Command {
 	var ringFile, root, receipts, event string
-	var producerOnly bool
+	var want producerDemand
 	cmd := &cobra.Command{
 		Use: "verify FILE|- [--keyring FILE --root O...] [--producer-only]", Short: "prove who published an event, and that it is unchanged",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -37,7 +37,8 @@ with dssematerial or attestationmaterial in place of attestation is read too). I
 says who published it, on which subject and when, by which broker key, and which
 producer signed it, if one did. Any changed byte of data or attributes makes it
 fail, with exit code 3. So does an event that only its producer has signed: nobody
-says that it was published, or when. --producer-only accepts it.
+says that it was published, or when. --producer-only accepts it. --require-producer
+makes an event fail that its producer has not signed.
 
 A proof of signet prove is verified too: that what it holds stands in the log of its
 stream, and in a range that none is missing. It has its own keyring; --root is enough.
@@ -60,10 +61,11 @@ from the context; a context without a keyring file asks its broker.`,
 			case event != "":
 				return &usageError{msg: "--event is for --receipt; an event alone is the argument: signet verify FILE"}
 			}
-			return verifyFile(ctx, a, args[0], ringFile, root, producerOnly)
+			return verifyFile(ctx, a, args[0], ringFile, root, want)
 		}),
 	}
-	cmd.Flags().BoolVar(&producerOnly, "producer-only", false, "accept events that bear their producer's signature and no broker's attestation")
+	cmd.Flags().BoolVar(&want.required, "require-producer", false, "refuse events without a signature of their producer")
+	cmd.Flags().BoolVar(&want.alone, "producer-only", false, "accept events that bear their producer's signature and no broker's attestation")
 	cmd.Flags().StringVar(&ringFile, "keyring", "", "signed keyring (default: of the context, else fetched)")
 	cmd.Flags().StringVar(&receipts, "receipt", "", "file with signed acknowledgements, one a line, in place of events")
 	cmd.Flags().StringVar(&event, "event", "", "with --receipt: file with the events that the receipts must be of")
@@ -71,7 +73,13 @@ from the context; a context without a keyring file asks its broker.`,
 	return cmd
 }
 
-func verifyFile(ctx context.Context, a *app, file, ringFile, root string, producerOnly bool) error {
+// producerDemand says what events must bear, and may lack.
+type producerDemand struct {
+	required bool // a signature of their producer
+	alone    bool // that is enough: no attestation is needed
+}
+
+func verifyFile(ctx context.Context, a *app, file, ringFile, root string, want producerDemand) error {
 	in := a.stdin
 	if file != "-" {
 		f, err := os.Open(file)
@@ -95,7 +103,7 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string, produc
 		return err
 	}
 	held := func() *keyring.Ring { return ring }
-	v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring, producerOnly: producerOnly}
+	v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring, want: want}
 	good, bad, one, err := verifyAll(ctx, a, in, v)
 	if err != nil {
 		return err
@@ -207,6 +215,7 @@ type proof struct {
 	Producer  string     `json:"producer,omitempty"`    // principal of the key that signed the event
 	EventKey  string     `json:"producerKey,omitempty"` // that key
 	Bare      bool       `json:"notAttested,omitempty"` // the producer's signature holds, and there is no other
+	Clock     string     `json:"clock,omitempty"`       // it was recorded in the future of the clock here
 	Bytes     int        `json:"bytes"`
 }
 
@@ -217,14 +226,16 @@ type checker struct {
 	ring      *keyring.Ring
 	scratch   cloudevent.Scratch
 
-	producerOnly bool // events without an attestation pass
+	want producerDemand
 }
 
 func (v *checker) check(n int, raw []byte) *proof {
 	p := &proof{Number: n}
 	var e cloudevent.Event
 	if err := e.FromJSON(raw, &v.scratch); err != nil {
-		p.Reason = "not a structured CloudEvent: " + strings.TrimPrefix(err.Error(), "cloudevent: ")
+		if p.Reason = otherFile(raw); p.Reason == "" {
+			p.Reason = "not a structured CloudEvent: " + strings.TrimPrefix(err.Error(), "cloudevent: ")
+		}
 		return p
 	}
 	p.ID, p.Source, p.Type, p.Bytes = string(e.ID), string(e.Source), string(e.Type), len(e.Data)
@@ -261,7 +272,14 @@ func (v *checker) check(n int, raw []byte) *proof {
 		p.Reason, p.Bare = reason(err), false
 		return p
 	}
-	if p.OK = !p.Bare || v.producerOnly; !p.OK {
+	if v.want.required && p.Producer == "" {
+		p.Reason = "it is not signed by its producer: nobody but the broker says what it is"
+		return p
+	}
+	if p.Recorded != nil {
+		p.Clock = aheadOfClock(*p.Recorded, time.Now())
+	}
+	if p.OK = !p.Bare || v.want.alone; !p.OK {
 		p.Reason = "it is signed by its producer " + p.Producer + " and NOT attested: no broker says that it was published, or when (--producer-only accepts it)"
 	}
 	return p
@@ -329,10 +347,10 @@ func printProofLine(a *app, p *proof) {
 		return
 	}
 	if p.Bare {
-		fmt.Fprintf(a.stdout, "ok, NOT attested  %d  %s  %s  %s  %s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Producer), clean(p.ID))
+		fmt.Fprintf(a.stdout, "ok, NOT attested  %d  %s  %s  %s  %s%s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Producer), clean(p.ID), clockNote(p.Clock))
 		return
 	}
-	fmt.Fprintf(a.stdout, "ok  %d  %s  %s  %s  %s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Principal), clean(p.ID))
+	fmt.Fprintf(a.stdout, "ok  %d  %s  %s  %s  %s%s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Principal), clean(p.ID), clockNote(p.Clock))
 }
 
 func printProof(a *app, p *proof, ring *keyring.Ring) {
@@ -354,7 +372,7 @@ func printProof(a *app, p *proof, ring *keyring.Ring) {
 	if p.AuthType != "" {
 		principal += " (" + p.AuthType + ")"
 	}
-	facts(a.stdout, "  ", "recorded", p.Recorded.Format(time.RFC3339), "id", p.ID, "source", p.Source, "type", p.Type,
+	facts(a.stdout, "  ", "recorded", p.Recorded.Format(time.RFC3339), "clock", p.Clock, "id", p.ID, "source", p.Source, "type", p.Type,
 		"data", plural(p.Bytes, "byte"), "principal", principal, "broker key", p.Key,
 		"signed with", signedWith, "signed by producer", p.Producer, "producer key", p.EventKey, "keyring", fmt.Sprintf("version %d", ring.Version()))
 }

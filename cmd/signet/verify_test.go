@@ -66,7 +66,7 @@ func TestVerifyOfProducerOnly(t *testing.T) {
 			e.SetExt([]byte(c.add), []byte("user"))
 		}
 		held := func() *keyring.Ring { return ring }
-		v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring, producerOnly: c.only}
+		v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring, want: producerDemand{alone: c.only}}
 		p := v.check(1, cloudevent.AppendJSON(nil, e))
 		if p.OK != (c.want == "") || !strings.Contains(p.Reason, c.want) {
 			t.Errorf("%s: ok %v, %q; want %q", name, p.OK, p.Reason, c.want)

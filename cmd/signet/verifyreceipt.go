@@ -61,6 +61,7 @@ type receiptProof struct {
 	Reason  string           `json:"reason,omitempty"`
 	Key     string           `json:"key,omitempty"`
 	Event   string           `json:"eventCompared,omitempty"` // file and number of the event that it is of
+	Clock   string           `json:"clock,omitempty"`         // it was given in the future of the clock here
 	Receipt *signing.Receipt `json:"receipt,omitempty"`
 }
 
@@ -162,7 +163,7 @@ func proveReceipt(n int, doc []byte, ring *keyring.Ring, eventFile string, event
 		p.Reason = receiptReason(err)
 		return p
 	}
-	p.Receipt, p.Key = r, key.ID
+	p.Receipt, p.Key, p.Clock = r, key.ID, aheadOfClock(r.Time, time.Now())
 	if len(events) == 0 {
 		p.OK = true
 		return p
@@ -215,7 +216,11 @@ func printReceipt(a *app, p *receiptProof) {
 	case p.Event != "":
 		compared = "the same bytes as " + p.Event
 	}
-	fmt.Fprintf(a.stdout, "VERIFIED: %s had an event of %s on stable storage: %s seq %d\n", clean(r.Node), clean(r.Principal), clean(r.Stream), r.Sequence)
-	facts(a.stdout, "  ", "acknowledged", r.Time.Format(time.RFC3339), "subject", r.Subject, "id", r.ID, "source", r.Source, "type", r.Type,
+	if r.Duplicate {
+		fmt.Fprintf(a.stdout, "VERIFIED, OF A DUPLICATE: %s had an event of %s with this source and id before: %s seq %d; what is stored there nobody compared\n", clean(r.Node), clean(r.Principal), clean(r.Stream), r.Sequence)
+	} else {
+		fmt.Fprintf(a.stdout, "VERIFIED: %s had an event of %s on stable storage: %s seq %d\n", clean(r.Node), clean(r.Principal), clean(r.Stream), r.Sequence)
+	}
+	facts(a.stdout, "  ", "acknowledged", r.Time.Format(time.RFC3339), "clock", p.Clock, "subject", r.Subject, "id", r.ID, "source", r.Source, "type", r.Type,
 		"recorded", r.Recorded, "event", compared, "digest", hex.EncodeToString(r.Event), "policy", r.Policy, "broker key", p.Key)
 }

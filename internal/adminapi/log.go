@@ -31,6 +31,7 @@ type LogStatus struct {
 	Lag     uint64    `json:"lag"`              // sequences that no checkpoint covers yet
 	Time    time.Time `json:"time,omitzero"`    // of the last checkpoint
 	Fault   string    `json:"fault,omitempty"`  // why it cannot be said, or does not go on as far as this node knows
+	Behind  time.Time `json:"behind,omitzero"`  // since when something stored waits for a checkpoint, where this node writes
 }
 
 // LogList is the result of log.ls.
@@ -60,13 +61,17 @@ type LogVerifyRequest struct {
 // LogVerified is what a walk has found. Next is where the next one begins; the walk is at
 // its end when Next is End.
 type LogVerified struct {
-	Checkpoint string      `json:"checkpoint"` // that was compared with
-	Next       uint64      `json:"next"`
-	End        uint64      `json:"end"`
-	Compared   uint64      `json:"compared"` // events that are as they were logged
-	Absent     uint64      `json:"absent"`   // sequences that never had an event
-	Aged       uint64      `json:"aged"`     // sequences that the stream has let go by its limits
-	Finding    *LogFinding `json:"finding,omitempty"`
+	Checkpoint string `json:"checkpoint"` // that was compared with
+	Next       uint64 `json:"next"`
+	End        uint64 `json:"end"`
+	Compared   uint64 `json:"compared"` // events that are as they were logged
+	Absent     uint64 `json:"absent"`   // sequences that never had an event
+	Aged       uint64 `json:"aged"`     // sequences that the stream has let go when they were old enough
+	// Unproven are sequences that the stream has let go, and of which nothing signed says
+	// that they were old enough; Doubt says why.
+	Unproven uint64      `json:"unproven,omitempty"`
+	Doubt    string      `json:"doubt,omitempty"`
+	Finding  *LogFinding `json:"finding,omitempty"`
 }
 
 // LogFinding is the first sequence that is not as it was logged.

@@ -34,12 +34,18 @@ type KeysPutRequest struct {
 	CutOff []string `json:"cutOff,omitempty"`
 }
 
-// KeysPut is the result of keys.put. The keyring is kept, and comes into force at the
-// nodes of Waiting when they are in touch.
+// KeysPut is the result of keys.put: at least one node has the keyring, or the stream
+// KEYS keeps it. The nodes of Waiting take it when they are in touch. To push the same
+// keyring again is harmless, and tries those that wait once more.
 type KeysPut struct {
 	Version uint64   `json:"version"`
 	InForce []string `json:"inForce"` // nodes, sorted
 	Waiting []string `json:"waiting,omitempty"`
+	// Kept: the stream KEYS has it, so that it outlives the nodes that have it. false while
+	// the cluster has no quorum: a node that has it in force goes on trying.
+	Kept bool `json:"kept"`
+	// Faults says of each node of Waiting what it, or the way to it, said.
+	Faults map[string]string `json:"faults,omitempty"`
 }
 
 // KeyRing is the result of keys.ring.

@@ -25,8 +25,8 @@ type exportHeader struct {
 	Root   string `json:"root"` // public key that signed the keyring
 }
 
-// ExportWriter writes an export: header, keyring, batches in the order of the stream,
-// and the head that closes it.
+// ExportWriter writes an export: header, keyring, the seals of the nodes, batches in the
+// order of the stream, and the seal that closes it.
 type ExportWriter struct {
 	w   io.Writer
 	err error
@@ -52,6 +52,13 @@ func (e *ExportWriter) line(b []byte) {
 	}
 }
 
+// Seal adds what another node signed about how far its chain is. Seals come before the
+// batches, and are older than the one that closes the export.
+func (e *ExportWriter) Seal(doc []byte) error {
+	e.line(doc)
+	return e.err
+}
+
 // Batch adds a message of the trail as it is stored.
 func (e *ExportWriter) Batch(data []byte) error {
 	if e.err == nil {
@@ -72,28 +79,27 @@ type Export struct {
 	Tenant  string
 	Root    string
 	Keyring uint64    // version
+	Expires time.Time // of the keyring; it may be over, since an export is kept for long
 	Closed  time.Time // when the head that closes it was made
 	Report  *Report
 }
 
 // VerifyExport reads an export to its end and checks everything: that the keyring in it
 // is signed by root, every chain from its first record, every signed head, and that
-// each chain ends where the head that closes the export says. more are heads that were
+// each chain ends where the head that closes the export says. kept are heads that were
 // kept elsewhere. each, if it is not nil, sees every record in order. A trail that is
-// not whole is no error: the report says so.
+// not whole, or not proved to its end, is no error: the report says so.
 //
-// Errors: ErrForeign, ErrExport, ErrHead for one of more; those of r and of each.
-func VerifyExport(r io.Reader, root string, more [][]byte, each func(*Record) error) (*Export, error) {
+// Errors: ErrForeign, ErrExport, ErrHead for one of kept; those of r and of each.
+func VerifyExport(r io.Reader, root string, kept []Kept, each func(*Record) error) (*Export, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	x, ring, err := openExport(in, root)
 	if err != nil {
 		return nil, err
 	}
 	v := NewVerifier(x.Tenant, ring)
-	for i, doc := range more {
-		if err := v.Expect(doc); err != nil {
-			return nil, fmt.Errorf("head %d of those that were kept elsewhere: %w", i+1, err)
-		}
+	if err := v.ExpectKept(kept); err != nil {
+		return nil, err
 	}
 	c := closing{v: v, ring: ring, ends: map[ChainID]Position{}, out: x}
 	var batch []byte
@@ -105,14 +111,14 @@ func VerifyExport(r io.Reader, root string, more [][]byte, each func(*Record) er
 		if err != nil {
 			return nil, err
 		}
-		if c.closed {
-			return nil, fmt.Errorf("%w: something follows the head that closes it", ErrExport)
-		}
 		if len(batch) == 0 && isEnvelope(line) {
-			if err := c.head(line); err != nil {
+			if err := c.seal(line, n == 1); err != nil {
 				return nil, err
 			}
 			continue
+		}
+		if err := c.begin(); err != nil {
+			return nil, err
 		}
 		batch = append(append(batch, line...), '\n')
 		if len(batch) > MaxBatchBytes {
@@ -126,11 +132,11 @@ func VerifyExport(r io.Reader, root string, more [][]byte, each func(*Record) er
 		}
 		n, batch = n+1, batch[:0]
 	}
-	if len(batch) > 0 || !c.closed {
+	if len(batch) > 0 || c.last == nil {
 		return nil, fmt.Errorf("%w: it is cut off: no head closes it", ErrExport)
 	}
-	x.Report = c.finish()
-	return x, nil
+	x.Report, err = c.finish()
+	return x, err
 }
 
 func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
@@ -160,7 +166,7 @@ func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: its keyring: %w", ErrForeign, err)
 	}
-	return &Export{Tenant: h.Tenant, Root: root, Keyring: ring.Version()}, ring, nil
+	return &Export{Tenant: h.Tenant, Root: root, Keyring: ring.Version(), Expires: ring.Expires()}, ring, nil
 }
 
 // readLine reads one line without its end; io.EOF only where nothing is left.
@@ -184,13 +190,66 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	}
 }
 
-// closing checks an export against the head that closes it.
+// closing checks an export against the heads of it that are no batch's.
 type closing struct {
-	v      *Verifier
-	ring   *keyring.Ring
-	out    *Export
-	ends   map[ChainID]Position
-	closed bool
+	v     *Verifier
+	ring  *keyring.Ring
+	out   *Export
+	ends  map[ChainID]Position
+	last  []byte // a seal that nothing has followed; the one that closes the export if nothing does
+	begun bool   // a batch was there
+	seals int    // before the batches
+}
+
+// maxSeals bounds the seals before the batches: one for each node.
+const maxSeals = MaxHeadChains
+
+// seal takes a head that stands by itself.
+func (c *closing) seal(doc []byte, early bool) error {
+	switch {
+	case c.last == nil:
+	case !early:
+		return fmt.Errorf("%w: something follows the head that closes it", ErrExport)
+	default:
+		if err := c.nodes(); err != nil {
+			return err
+		}
+	}
+	c.last = doc
+	return nil
+}
+
+// begin is before a line of a batch: what stood before it was the word of a node.
+func (c *closing) begin() error {
+	if c.last == nil {
+		return nil
+	}
+	if c.begun {
+		return fmt.Errorf("%w: something follows the head that closes it", ErrExport)
+	}
+	return c.nodes()
+}
+
+// nodes takes what a node said of its chain. One whose key was not valid said nothing.
+func (c *closing) nodes() error {
+	if c.seals++; c.seals > maxSeals {
+		return fmt.Errorf("%w: more than %d seals before the batches", ErrExport, maxSeals)
+	}
+	h, err := OpenHead(c.last, c.ring)
+	switch {
+	case errors.Is(err, ErrKeyTime):
+	case err != nil:
+		return fmt.Errorf("%w: a seal before the batches: %w", ErrExport, err)
+	case h.Tenant != c.out.Tenant || !h.Seal:
+		return fmt.Errorf("%w: a seal before the batches is of tenant %q or no seal", ErrExport, h.Tenant)
+	default:
+		err = c.v.Expect(c.last)
+	}
+	c.last = nil
+	if errors.Is(err, ErrKeyTime) {
+		return nil
+	}
+	return err
 }
 
 func (c *closing) batch(n uint64, data []byte, each func(*Record) error) error {
@@ -198,6 +257,7 @@ func (c *closing) batch(n uint64, data []byte, each func(*Record) error) error {
 	if err != nil {
 		return fmt.Errorf("%w: batch %d: %w", ErrExport, n, err)
 	}
+	c.begun = true
 	c.v.take(n, b)
 	for i := range b.Records {
 		if each == nil {
@@ -210,23 +270,28 @@ func (c *closing) batch(n uint64, data []byte, each func(*Record) error) error {
 	return nil
 }
 
-func (c *closing) head(doc []byte) error {
-	h, err := OpenHead(doc, c.ring)
+// close reads the head that closes the export.
+func (c *closing) close() (*Head, error) {
+	h, err := OpenHead(c.last, c.ring)
 	if err != nil {
-		return fmt.Errorf("%w: the head that closes it: %w", ErrExport, err)
+		return nil, fmt.Errorf("%w: the head that closes it: %w", ErrExport, err)
 	}
 	if h.Tenant != c.out.Tenant || !h.Seal {
-		return fmt.Errorf("%w: the head that closes it is of tenant %q or no seal", ErrExport, h.Tenant)
+		return nil, fmt.Errorf("%w: the head that closes it is of tenant %q or no seal", ErrExport, h.Tenant)
 	}
-	c.closed, c.out.Closed = true, h.Time
+	c.out.Closed = h.Time
 	for _, p := range h.Chains {
 		c.ends[p.ChainID] = p
 	}
-	return nil
+	return h, nil
 }
 
 // finish compares the end of each node's newest chain with the head.
-func (c *closing) finish() *Report {
+func (c *closing) finish() (*Report, error) {
+	h, err := c.close()
+	if err != nil {
+		return nil, err
+	}
 	for _, id := range c.v.latest {
 		w := c.v.chains[id]
 		end, ok := c.ends[id]
@@ -239,6 +304,10 @@ func (c *closing) finish() *Report {
 		case end != w.Position:
 			f.What, f.Detail = FaultEdited, fmt.Sprintf("the head that closes the export ends the chain with record %d and another hash", end.Seq)
 		default:
+			if id.Node == h.Node { // its own word; of the others' chains it says what the stream has
+				w.vouch(end.Seq, h.Time)
+				c.v.covered(w, end.Seq, h.Time)
+			}
 			continue
 		}
 		c.v.fault(f)
@@ -248,5 +317,5 @@ func (c *closing) finish() *Report {
 			c.v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: 1, Last: end.Seq, Detail: "the head that closes the export names this chain, and it is not there"})
 		}
 	}
-	return c.v.Finish()
+	return c.v.Finish(), nil
 }

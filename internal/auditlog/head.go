@@ -62,29 +62,39 @@ func (h *Head) Sign(s *signing.Signer) ([]byte, error) {
 // OpenHead reads a signed head and checks that the keyring knows the key as that of
 // the node, and that it was valid then.
 //
-// Errors: ErrHead, and those of signing.VerifyStatement.
+// Errors: ErrHead (also ErrKeyTime if nothing else is wrong), and those of
+// signing.VerifyStatement.
 func OpenHead(doc []byte, ring *keyring.Ring) (*Head, error) {
-	payload, key, err := signing.VerifyStatement(doc, HeadType, ring)
+	h, key, err := readHead(doc, ring)
+	if err == nil && !key.ValidAt(h.Time) {
+		return nil, fmt.Errorf("%w: %w: %s at %s", ErrHead, ErrKeyTime, key.ID, h.Time.Format(time.RFC3339))
+	}
 	if err != nil {
 		return nil, err
 	}
+	return h, nil
+}
+
+// readHead is OpenHead without a look at when the key was valid.
+func readHead(doc []byte, ring *keyring.Ring) (*Head, keyring.Key, error) {
+	payload, key, err := signing.VerifyStatement(doc, HeadType, ring)
+	if err != nil {
+		return nil, key, err
+	}
 	var h Head
 	if err := strict(payload, &h); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrHead, err)
+		return nil, key, fmt.Errorf("%w: %w", ErrHead, err)
 	}
 	if err := h.check(); err != nil {
-		return nil, err
+		return nil, key, err
 	}
 	if again, err := compact(&h); err != nil || !bytes.Equal(again, payload) {
-		return nil, fmt.Errorf("%w: not in the one encoding", ErrHead)
+		return nil, key, fmt.Errorf("%w: not in the one encoding", ErrHead)
 	}
-	switch {
-	case key.Principal != h.Node:
-		return nil, fmt.Errorf("%w: it is of node %q and signed with the key of %q", ErrHead, h.Node, key.Principal)
-	case !key.ValidAt(h.Time):
-		return nil, fmt.Errorf("%w: the key %s was not valid at %s", ErrHead, key.ID, h.Time.Format(time.RFC3339))
+	if key.Principal != h.Node {
+		return nil, key, fmt.Errorf("%w: it is of node %q and signed with the key of %q", ErrHead, h.Node, key.Principal)
 	}
-	return &h, nil
+	return &h, key, nil
 }
 
 func (h *Head) check() error {

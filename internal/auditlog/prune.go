@@ -18,6 +18,7 @@ const (
 // Pruning is what a node says before it takes the oldest records of one of its chains
 // away.
 type Pruning struct {
+	Node        string    // whose chain it is; "": of the node whose record this is
 	Chain       string    // of the node whose record this is: the same chain, or an earlier one
 	First, Last uint64    // records that go
 	Hash        string    // of record Last
@@ -33,7 +34,7 @@ type Pruning struct {
 func (p *Pruning) Entry(now time.Time, tenant string) Entry {
 	e := Entry{
 		Time: now, Tenant: tenant, Kind: KindPruned, Outcome: OutcomeOK, First: p.First, Last: p.Last, Count: p.Last - p.First + 1,
-		Rule: p.Why, Ref: fmt.Sprintf("%s/%d", p.Chain, p.Last), Subject: spanOf(p.From, p.Until), Before: p.Hash,
+		Rule: p.Why, Ref: fmt.Sprintf("%s/%d", p.Chain, p.Last), Subject: spanOf(p.From, p.Until), Before: p.Hash, Who: p.Node,
 	}
 	if p.Broken != "" {
 		e.Outcome, e.Detail = OutcomeFailed, p.Broken
@@ -71,8 +72,10 @@ func (r *Record) checkPruned() error {
 		return bad("ref does not name the last record")
 	case r.First == 0 || r.Last < r.First || r.Count != r.Last-r.First+1:
 		return bad("first, last and count do not fit")
-	case chain == r.Chain && r.Last >= r.Seq:
+	case r.Who == "" && chain == r.Chain && r.Last >= r.Seq:
 		return bad("it names itself or what comes after it")
+	case r.Who == r.Node:
+		return bad("who is the node itself, which is left out")
 	case !hashOK(r.Before):
 		return bad("before is not a SHA-256")
 	case r.Rule != PrunedAge && r.Rule != PrunedSize:
@@ -93,33 +96,44 @@ func (r *Record) PrunedEnd() Position {
 		return Position{}
 	}
 	chain, _, _ := strings.Cut(r.Ref, "/")
-	return Position{ChainID{r.Node, chain}, r.Last, r.Before}
+	node := r.Node
+	if r.Who != "" { // of a node that is gone
+		node = r.Who
+	}
+	return Position{ChainID{node, chain}, r.Last, r.Before}
 }
 
 // Verify checks that a batch of a tenant's trail ends with a head of its own, signed by
 // its node. Whether it goes on from the one before it is not looked at.
 //
-// Errors: ErrBatch.
+// Errors: ErrBatch; also ErrKeyTime if all that is wrong is that the key of the node was
+// not valid when the head was signed. A later batch may cover it.
 func (b *Batch) Verify(tenant string, ring *keyring.Ring) error {
 	if b.Records[0].Tenant != tenant {
 		return fmt.Errorf("%w: it is of another tenant", ErrBatch)
 	}
-	v := NewVerifier(tenant, ring)
-	v.head(b, 0)
-	if len(v.out.Faults) > 0 {
+	v, last := NewVerifier(tenant, ring), b.Last()
+	c := v.chain(b.ID())
+	c.Position = last
+	v.head(c, b, 0)
+	switch {
+	case len(v.out.Faults) > 0:
 		return fmt.Errorf("%w: %s", ErrBatch, v.out.Faults[0].String())
+	case c.doubt != nil:
+		return fmt.Errorf("%w: %w at %s", ErrBatch, ErrKeyTime, c.doubt.Signed.Format(time.RFC3339))
 	}
 	return nil
 }
 
 // pruned is what records of kind pruned have said.
 type pruned struct {
-	ends  map[ChainID]map[uint64]string // hash of the last record that went
-	until map[string]time.Time          // by node, the latest time of a record that went
+	ends  map[ChainID]map[uint64]string    // hash of the last record that went
+	other map[ChainID]map[uint64]time.Time // of ends, those that only another node says, and when
+	until map[string]time.Time             // by node, the latest time of a record that went
 }
 
 func newPruned() pruned {
-	return pruned{map[ChainID]map[uint64]string{}, map[string]time.Time{}}
+	return pruned{map[ChainID]map[uint64]string{}, map[ChainID]map[uint64]time.Time{}, map[string]time.Time{}}
 }
 
 // prune notes what a record of kind pruned says. Whether it is the node's own word is
@@ -129,7 +143,8 @@ func (v *Verifier) prune(r *Record, at uint64) {
 	if v.pruned.ends[end.ChainID] == nil {
 		v.pruned.ends[end.ChainID] = map[uint64]string{}
 	}
-	f := Fault{Node: r.Node, Chain: end.Chain, Seq: r.First, Last: end.Seq, At: at}
+	f := Fault{Node: end.Node, Chain: end.Chain, Seq: r.First, Last: end.Seq, At: at}
+	v.pruned.tell(end, r)
 	if have, ok := v.pruned.ends[end.ChainID][end.Seq]; ok && have != end.Hash {
 		f.What, f.Detail = FaultForged, "two pruned records differ about the last record that went"
 		v.fault(f)
@@ -139,7 +154,7 @@ func (v *Verifier) prune(r *Record, at uint64) {
 		v.fault(f)
 	}
 	v.pruned.ends[end.ChainID][end.Seq] = end.Hash
-	if _, until, ok := r.PrunedSpan(); ok && until.After(v.pruned.until[r.Node]) {
+	if _, until, ok := r.PrunedSpan(); ok && r.Who == "" && until.After(v.pruned.until[r.Node]) {
 		v.pruned.until[r.Node] = until
 	}
 }
@@ -149,7 +164,10 @@ func (v *Verifier) prune(r *Record, at uint64) {
 func (v *Verifier) gap(c *walked, g gap) {
 	f := Fault{What: FaultDeleted, Node: c.Node, Chain: c.Chain, Seq: g.first, Last: g.last, At: g.at, Detail: "missing before this message"}
 	hash, ok := v.pruned.ends[c.ChainID][g.last]
+	said, other := v.pruned.other[c.ChainID][g.last]
 	switch {
+	case ok && other && !gone(g.made, said):
+		f.Detail = wasThere(said)
 	case ok && hash == g.next:
 		c.Pruned = max(c.Pruned, g.last)
 		return
@@ -168,9 +186,12 @@ func (v *Verifier) gap(c *walked, g gap) {
 // covers reports whether what an outside head says of the end of a chain went with what
 // was pruned. The record that said so of a whole chain may have gone itself since: then
 // later ones say that everything of the node up to a time went.
-func (p *pruned) covers(c *walked) bool {
+func (v *Verifier) coversOutside(c *walked) bool {
+	p := &v.pruned
 	for end := range p.ends[c.ChainID] {
-		if end >= c.most {
+		said, other := p.other[c.ChainID][end]
+		left := v.chains[v.latest[c.Node]]
+		if end >= c.most && (!other || left != nil && gone(left.First, said)) {
 			return true
 		}
 	}
@@ -184,7 +205,9 @@ func (v *Verifier) followed(f *follow) {
 	}
 	chain, number, _ := strings.Cut(f.ref, "/")
 	seq, _ := strconv.ParseUint(number, 10, 64)
-	if hash, ok := v.pruned.ends[ChainID{f.to.Node, chain}][seq]; ok && hash == f.hash {
+	before := ChainID{f.to.Node, chain}
+	said, other := v.pruned.other[before][seq]
+	if hash, ok := v.pruned.ends[before][seq]; ok && hash == f.hash && (!other || gone(v.chains[f.to].First, said)) {
 		return
 	}
 	if f.from.Chain == "" {
@@ -198,4 +221,44 @@ func (v *Verifier) followed(f *follow) {
 		What: FaultEdited, Node: f.from.Node, Chain: f.from.Chain, Seq: f.end.Seq, At: f.at,
 		Detail: fmt.Sprintf("the next chain of the node, %s, goes on from %s, and this one ends with record %d", f.to.Chain, f.ref, f.end.Seq),
 	})
+}
+
+// GoneFor is how long a node must have written nothing before another one prunes its
+// chains.
+const GoneFor = 7 * 24 * time.Hour
+
+// gone reports whether the first record that is left of a node is so old that another one
+// could say at a time that the node was gone. The newest batch of a node always stays: so
+// what is left of one that still wrote is younger.
+func gone(left, said time.Time) bool { return left.Before(said.Add(-GoneFor)) }
+
+func wasThere(said time.Time) string {
+	return "another node says, at " + said.Format(time.RFC3339) + ", that it pruned them since this one was gone, and it had written not long before"
+}
+
+// tell notes who says that records went: the node's own word is above another's.
+func (p *pruned) tell(end Position, r *Record) {
+	_, had := p.ends[end.ChainID][end.Seq]
+	switch {
+	case r.Who == "":
+		delete(p.other[end.ChainID], end.Seq)
+	case !had || !p.other[end.ChainID][end.Seq].IsZero():
+		if p.other[end.ChainID] == nil {
+			p.other[end.ChainID] = map[uint64]time.Time{}
+		}
+		p.other[end.ChainID][end.Seq] = r.Time
+	}
+}
+
+// allGone are faults of nodes of which nothing is left, and only another one says why: the
+// newest batch always stays.
+func (v *Verifier) allGone() {
+	for id, ends := range v.pruned.other {
+		if _, left := v.latest[id.Node]; left {
+			continue
+		}
+		for end := range ends {
+			v.fault(Fault{What: FaultDeleted, Node: id.Node, Chain: id.Chain, Seq: 1, Last: end, Detail: "another node says that it pruned them, and nothing of this one is left"})
+		}
+	}
 }

@@ -200,6 +200,7 @@ func TestMalformedPrunedRecords(t *testing.T) {
 		"count":            func(r *Record) { r.Count = 2 },
 		"first after last": func(r *Record) { r.First, r.Count = 3, 0 },
 		"no hash":          func(r *Record) { r.Before = "" },
+		"of itself":        func(r *Record) { r.Who = r.Node },
 		"why":              func(r *Record) { r.Rule = "" },
 		"outcome":          func(r *Record) { r.Outcome = OutcomeBegun },
 		"no time":          func(r *Record) { r.Subject = "2026-03-01T12:00:00Z" },
@@ -211,5 +212,47 @@ func TestMalformedPrunedRecords(t *testing.T) {
 		if _, err := bad.Encode(); !errors.Is(err, ErrRecord) {
 			t.Errorf("%s: %v, want ErrRecord", name, err)
 		}
+	}
+}
+
+// sayOf appends a pruned record of n1 about n2.
+func (tr *trail) sayOf(end Position, at time.Time) {
+	tr.t.Helper()
+	p := Pruning{Node: "n2", Chain: end.Chain, First: 1, Last: end.Seq, Hash: end.Hash, From: began, Until: began.Add(time.Minute), Why: PrunedAge}
+	w := tr.writers["n1"]
+	data, _, next, err := w.Batch([]Entry{p.Entry(at, "shop")}, began.Add(2*time.Minute), tr.keys["n1"])
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	w.Advance(next)
+	tr.messages = append(tr.messages, data)
+}
+
+// TestPrunedForANodeThatIsGone: another node may say that the records of one that is gone
+// went, and of no node that still wrote.
+func TestPrunedForANodeThatIsGone(t *testing.T) {
+	later := began.Add(GoneFor + time.Hour)
+	for _, tt := range []struct {
+		name string
+		do   func(tr *trail)
+		want string
+	}{
+		{"long after", func(tr *trail) { end := tr.last(3); tr.drop(1, 3); tr.sayOf(end, later) }, ""},
+		{"while it wrote", func(tr *trail) { end := tr.last(3); tr.drop(1, 3); tr.sayOf(end, began.Add(time.Hour)) }, FaultDeleted},
+		{"all of it, with the newest", func(tr *trail) { end := tr.last(7); tr.drop(1, 3, 5, 7); tr.sayOf(end, later) }, FaultTruncated},
+		{"one message more", func(tr *trail) { end := tr.last(3); tr.drop(1, 3, 5); tr.sayOf(end, later) }, FaultDeleted},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := standard(t)
+			head := tr.seal("n2", began)
+			tt.do(tr)
+			if r := tr.verify(); r.OK != (tt.want == "") {
+				t.Errorf("without a head: %+v", r)
+			}
+			r := tr.verify(head)
+			if tt.want == "" && !r.OK || tt.want != "" && (r.OK || r.Faults[0].What != tt.want || r.Faults[0].Node != "n2") {
+				t.Errorf("want %q, got %+v", tt.want, r.Faults)
+			}
+		})
 	}
 }

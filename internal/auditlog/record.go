@@ -37,6 +37,9 @@ var (
 	ErrBatch = errors.New("auditlog: malformed batch")
 	// ErrHead: not a head, or not signed by the node that it is of.
 	ErrHead = errors.New("auditlog: not a head of this chain")
+	// ErrKeyTime: a head of the node, but of a time at which its key was not valid. It
+	// proves nothing.
+	ErrKeyTime = errors.New("the key was not valid")
 	// ErrExport: not an export, or not whole.
 	ErrExport = errors.New("auditlog: malformed export")
 	// ErrForeign: the export is of another cluster than the one whose root is trusted.

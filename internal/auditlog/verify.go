@@ -68,6 +68,9 @@ type ChainReport struct {
 	// Pruned is the number of the last record that its node has taken away, with a record
 	// of it; 0: the chain is here from its beginning.
 	Pruned uint64 `json:"pruned,omitempty"`
+	// Vouched is the highest record that a head from outside names which the node itself
+	// signed; 0: there is none.
+	Vouched uint64 `json:"vouched,omitempty"`
 }
 
 // Report is the result of a verification.
@@ -80,6 +83,12 @@ type Report struct {
 	Chains  []ChainReport `json:"chains"`
 	Faults  []Fault       `json:"faults"` // in the order in which they were met
 	More    int           `json:"more,omitempty"`
+	// Covered are the parts whose own heads prove nothing, and later ones do.
+	Covered     []Cover `json:"covered,omitempty"`
+	MoreCovered int     `json:"moreCovered,omitempty"`
+	// Open is what nothing that was verified speaks of: see Proved.
+	Open     []Open `json:"open,omitempty"`
+	Accepted []Open `json:"accepted,omitempty"` // of Open, what the caller takes as it is: see Accept
 }
 
 // Verifier walks the trail of one tenant in the order of the stream. It is not safe
@@ -92,23 +101,27 @@ type Verifier struct {
 	pruned pruned
 	follow []follow
 	heads  int
+	open   []Open
 	out    Report
 }
 
 // walked is the state of one chain.
 type walked struct {
 	ChainReport
-	gaps   []gap             // what has not come, so far
-	expect map[uint64]string // from outside heads: sequence to hash
-	most   uint64            // highest in expect
-	made   time.Time         // of the head that says most
+	gaps   []gap                // what has not come, so far
+	expect map[uint64]string    // from outside heads: sequence to hash
+	most   uint64               // highest in expect
+	made   time.Time            // of the head that says most
+	own    map[uint64]time.Time // of expect, what the node itself signed, and when
+	doubt  *Cover               // what waits for a head under a valid key; nil: nothing
 	seen   bool
 }
 
 // gap is what is missing between two records.
 type gap struct {
 	first, last, at uint64
-	next            string // what the record behind it holds as the hash of last
+	next            string    // what the record behind it holds as the hash of last
+	made            time.Time // of that record
 }
 
 // follow is what the first record of a chain says of the chain before it.
@@ -131,7 +144,7 @@ func NewVerifier(tenant string, ring *keyring.Ring) *Verifier {
 // trail must have every chain of it, at least so far, with these hashes. Heads come
 // before the batches. A head of another tenant is no error and says nothing.
 //
-// Errors: those of OpenHead.
+// Errors: those of OpenHead. A head of a key that was not valid proves nothing.
 func (v *Verifier) Expect(doc []byte) error {
 	h, err := OpenHead(doc, v.ring)
 	if err != nil || h.Tenant != v.tenant {
@@ -149,6 +162,9 @@ func (v *Verifier) Expect(doc []byte) error {
 		}
 		if c.expect[p.Seq] = p.Hash; p.Seq > c.most {
 			c.most, c.made = p.Seq, h.Time
+		}
+		if h.Node == p.Node {
+			c.vouch(p.Seq, h.Time)
 		}
 	}
 	return nil
@@ -185,7 +201,7 @@ func (v *Verifier) take(at uint64, b *Batch) {
 	for i := range b.Records {
 		v.record(c, &b.Records[i], b.Hashes[i], at)
 	}
-	v.head(b, at)
+	v.head(c, b, at)
 }
 
 // record checks one record against the chain so far.
@@ -201,10 +217,12 @@ func (v *Verifier) record(c *walked, r *Record, hash string, at uint64) {
 	switch {
 	case r.Seq == c.Seq+1:
 		if r.Prev != c.Hash {
+			v.unlinked(c)
 			v.fault(Fault{What: FaultEdited, Node: r.Node, Chain: r.Chain, Seq: max(c.Seq, 1), At: at, Detail: fmt.Sprintf("record %d holds another hash of the record before it", r.Seq)})
 		}
 	case r.Seq > c.Seq+1:
-		c.gaps = append(c.gaps, gap{c.Seq + 1, r.Seq - 1, at, r.Prev})
+		v.unlinked(c)
+		c.gaps = append(c.gaps, gap{c.Seq + 1, r.Seq - 1, at, r.Prev, r.Time})
 	default:
 		v.late(c, r, at)
 		return
@@ -242,10 +260,10 @@ func (v *Verifier) late(c *walked, r *Record, at uint64) {
 		}
 		var rest []gap
 		if r.Seq > g.first {
-			rest = append(rest, gap{g.first, r.Seq - 1, g.at, r.Prev})
+			rest = append(rest, gap{g.first, r.Seq - 1, g.at, r.Prev, r.Time})
 		}
 		if r.Seq < g.last {
-			rest = append(rest, gap{r.Seq + 1, g.last, g.at, g.next})
+			rest = append(rest, gap{r.Seq + 1, g.last, g.at, g.next, g.made})
 		}
 		c.gaps = slices.Replace(c.gaps, i, i+1, rest...)
 		v.fault(Fault{What: FaultReordered, Node: r.Node, Chain: r.Chain, Seq: r.Seq, At: at, Detail: fmt.Sprintf("it stands behind record %d", c.Seq)})
@@ -256,14 +274,18 @@ func (v *Verifier) late(c *walked, r *Record, at uint64) {
 
 // outside compares a record with what an outside head says of it.
 func (v *Verifier) outside(c *walked, seq uint64, hash string, at uint64) {
-	if want, ok := c.expect[seq]; ok && want != hash {
+	want, ok := c.expect[seq]
+	if made, own := c.own[seq]; own && want == hash {
+		v.covered(c, seq, made)
+	}
+	if ok && want != hash {
 		v.fault(Fault{What: FaultEdited, Node: c.Node, Chain: c.Chain, Seq: seq, At: at, Detail: "a signed head that was kept elsewhere has another hash: this record or one before it is not the one that was written"})
 	}
 }
 
 // head checks the signature at the end of a batch.
-func (v *Verifier) head(b *Batch, at uint64) {
-	h, err := OpenHead(b.Head, v.ring)
+func (v *Verifier) head(c *walked, b *Batch, at uint64) {
+	h, key, err := readHead(b.Head, v.ring)
 	first, last := b.Records[0].Seq, b.Last()
 	f := Fault{What: FaultForged, Node: last.Node, Chain: last.Chain, Seq: first, Last: last.Seq, At: at}
 	switch {
@@ -275,7 +297,13 @@ func (v *Verifier) head(b *Batch, at uint64) {
 		f.What, f.Detail = FaultDeleted, fmt.Sprintf("the signed head of this batch is at record %d, the batch ends with %d", h.Chains[0].Seq, last.Seq)
 	case h.Chains[0].Hash != last.Hash:
 		f.What, f.Detail = FaultEdited, "the signed head of this batch has another hash: one of its records is not the one that was written"
+	case last != c.Position:
+		return // the records say what is wrong: the head cannot speak for the chain
+	case !key.ValidAt(h.Time):
+		v.doubted(c, h, b, at)
+		return
 	default:
+		v.covered(c, last.Seq, h.Time)
 		return
 	}
 	v.fault(f)
@@ -304,7 +332,8 @@ func (v *Verifier) Finish() *Report {
 		for _, g := range c.gaps {
 			v.gap(c, g)
 		}
-		if c.most > c.Seq && !v.pruned.covers(c) {
+		v.unlinked(c)
+		if c.most > c.Seq && !v.coversOutside(c) {
 			v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d", c.most)})
 		}
 		if c.seen {
@@ -314,6 +343,8 @@ func (v *Verifier) Finish() *Report {
 	for i := range v.follow {
 		v.followed(&v.follow[i])
 	}
+	v.allGone()
+	v.openEnds()
 	out.Heads = v.heads
 	out.OK = len(out.Faults) == 0
 	return out

@@ -171,7 +171,7 @@ func TestHeadsOfKeysThatWereNotValid(t *testing.T) {
 func TestExportRoundTrip(t *testing.T) {
 	tr := standard(t)
 	seen := 0
-	x, err := VerifyExport(bytes.NewReader(tr.export()), tr.root, [][]byte{tr.head("n2")}, func(*Record) error { seen++; return nil })
+	x, err := VerifyExport(bytes.NewReader(tr.export()), tr.root, []Kept{{"n2", [][]byte{tr.head("n2")}}}, func(*Record) error { seen++; return nil })
 	if err != nil || !x.Report.OK || x.Tenant != "shop" || seen != 26 || x.Report.Records != 26 || x.Closed.IsZero() {
 		t.Fatalf("%+v %v, saw %d", x, err, seen)
 	}

@@ -10,6 +10,7 @@ const (
 	idPolicy, idPolicyInForce                  = "POLICY_001", "POLICY_002"
 	idKeyring, idNodeKey, idRingInForce        = "KEYS_001", "KEYS_002", "KEYS_003"
 	idRootSeed, idAttestation                  = "KEYS_004", "KEYS_005"
+	idRecipients                               = "KEYS_006"
 	idSecretMode                               = "FILE_001"
 	idCert, idCertNames, idCertNode, idCertUse = "CERT_001", "CERT_002", "CERT_003", "CERT_004"
 	idChain                                    = "CERT_005"
@@ -20,6 +21,7 @@ const (
 	idFileLimit, idOpenFiles                   = "LIMIT_001", "LIMIT_002"
 	idReach, idRoundTrip                       = "CONN_001", "CONN_002"
 	idHealth                                   = "HEALTH_001"
+	idLog, idLogRoom                           = "LOG_001", "LOG_002"
 	idLive, idReady, idScrape                  = "OPS_001", "OPS_002", "OPS_003"
 	idReload, idPanics                         = "RELOAD_001", "PANIC_001"
 	idTenantFull                               = "STORE_001"
@@ -75,8 +77,11 @@ func Checks() []Check {
 		{idRingInForce, "the keyring in force does not expire soon"},
 		{idRootSeed, "the root seed is not beside the broker"},
 		{idAttestation, "the broker can attest for long enough"},
+		{idRecipients, "whoever has to encrypt has a recipient, whose key does not end soon"},
 		{idFileLimit, "the limit of open files fits gate.maxConnections"},
 		{idOpenFiles, "the broker has file descriptors left"},
+		{idLog, "no log of a stream stands still or is behind"},
+		{idLogRoom, "no log of a stream is near the end of its room"},
 		{idLive, "the broker is live"},
 		{idReady, "the broker is ready"},
 		{idScrape, "the metrics can be read"},

@@ -45,6 +45,7 @@ func Offline(ctx context.Context, file string, getenv func(string) string, now t
 	out.PolicyDigest = f.policy(cfg.Policy)
 	f.secrets(&cfg)
 	f.keys(&cfg, file, now, t)
+	f.recipients(&cfg, now, t)
 	f.certificates(&cfg, file, now, t)
 	f.volume(&cfg, t)
 	f.durability(&cfg)

@@ -171,8 +171,12 @@ func healthFix(part string) string {
 		return "signet policy check FILE; repair it, and it is read again"
 	case "keyring":
 		return "put keys/root.seed back, then: signet init DIR"
+	case "keyring-file":
+		return "signet keys ring --out keyring.json, then signet keys push keyring.json; and find out who put the older file there"
 	case "storage", "server":
 		return "df on its state folder; free space, then restart the broker"
+	case "log":
+		return "signet log ls; docs/operations.md, Logs of streams"
 	case "durability":
 		return "remove storage.durability from its configuration and restart it"
 	}

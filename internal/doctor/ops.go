@@ -143,6 +143,7 @@ func (f online) metrics(base string, all []sample, t Thresholds, now time.Time) 
 		percent := 100 * one["process_open_fds"] / most
 		f.above(idOpenFiles, base, percent, "%", t.OpenFiles, "LimitNOFILE= of the service (ulimit -n), or lower gate.maxConnections", "%.0f of %.0f descriptors are open", one["process_open_fds"], most)
 	}
+	f.logs(all, t)
 	for _, tenant := range sortedKeys(limits) {
 		f.full(idTenantFull, tenant, stored[tenant], limits[tenant], t, "raise storage.maxBytes, or lower what the tenant's streams keep")
 	}

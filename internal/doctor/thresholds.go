@@ -19,6 +19,7 @@ type Thresholds struct {
 	RoundTrip   Pair // seconds of one admin request; default 0.25, 2
 	Clock       Pair // seconds between the clocks of this machine and of the broker; default 2, 30
 	OpenFiles   Pair // percent of the file descriptors that the broker may have; default 80, 95
+	LogBehind   Pair // seconds that something stored waits for a checkpoint of its log; default 10, 60
 	// RefusalWindow is how far back refusals count. Default 10 min.
 	RefusalWindow time.Duration
 }
@@ -29,6 +30,6 @@ func DefaultThresholds() Thresholds {
 	return Thresholds{
 		DiskFree: Pair{20, 10}, Expiry: Pair{30 * day, 7 * day}, Full: Pair{80, 95}, Unread: Pair{80, 95},
 		Stuck: Pair{15 * 60, 3600}, Redelivered: Pair{10, 1000}, DeadLetters: Pair{1, 0}, Refusals: Pair{100, 10_000},
-		RoundTrip: Pair{0.25, 2}, Clock: Pair{2, 30}, OpenFiles: Pair{80, 95}, RefusalWindow: 10 * time.Minute,
+		RoundTrip: Pair{0.25, 2}, Clock: Pair{2, 30}, OpenFiles: Pair{80, 95}, LogBehind: Pair{10, 60}, RefusalWindow: 10 * time.Minute,
 	}
 }

@@ -92,6 +92,10 @@ const (
 	CodeContentTypeMismatch Code = 40401
 	// CodeSchemaFuelSpent: validating the payload cost more than its budget.
 	CodeSchemaFuelSpent Code = 40402
+	// CodeEncryptionRequired: the policy requires an encrypted payload on this subject.
+	CodeEncryptionRequired Code = 40403
+	// CodeEncryptionNotDeclared: the payload is encrypted, and the subject has a schema that it would have to match.
+	CodeEncryptionNotDeclared Code = 40404
 	// CodeRateLimited: the message rate limit is spent.
 	CodeRateLimited Code = 40500
 	// CodeByteRateLimited: the byte rate limit is spent.
@@ -165,6 +169,8 @@ var registry = []Entry{
 	{Code: CodeSchemaViolation, Name: "SchemaViolation", Class: ClassSchemaViolation, Status: 422, Title: "the payload does not match the schema of the subject", Fix: "see violations; signet dlq ls finds the stored payload by its ref"},
 	{Code: CodeContentTypeMismatch, Name: "ContentTypeMismatch", Class: ClassSchemaViolation, Status: 422, Title: "the content type does not fit the schema of the subject", Fix: "send application/json"},
 	{Code: CodeSchemaFuelSpent, Name: "SchemaFuelSpent", Class: ClassSchemaViolation, Status: 422, Title: "validating the payload cost more than its budget", Fix: "make the payload or the schema simpler"},
+	{Code: CodeEncryptionRequired, Name: "EncryptionRequired", Class: ClassSchemaViolation, Status: 422, Title: "the policy requires an encrypted payload on this subject", Fix: "encrypt with the SDK: client.WithEncryption, or signet pub --encrypt"},
+	{Code: CodeEncryptionNotDeclared, Name: "EncryptionNotDeclared", Class: ClassSchemaViolation, Status: 422, Title: "the payload is encrypted, and the subject has a schema that it would have to match", Fix: "publish in the clear, or have the policy say encrypted: true in place of the schema"},
 	{Code: CodeRateLimited, Name: "RateLimited", Class: ClassRateLimited, Status: 429, Title: "the message rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
 	{Code: CodeByteRateLimited, Name: "ByteRateLimited", Class: ClassRateLimited, Status: 429, Title: "the byte rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
 	{Code: CodeConnectionLimited, Name: "ConnectionLimited", Class: ClassRateLimited, Status: 429, Title: "too many connections", Fix: "close connections, or raise the limit that the rule names (gate.maxConnections, gate.maxConnectionsPerPrincipal)"},

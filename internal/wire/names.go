@@ -32,7 +32,13 @@ const (
 	AttrExpiryTime   = "expirytime"
 	AttrPartitionKey = "partitionkey"
 	AttrSequence     = "sequence"
+	// AttrEncryptionKey is the id of the key that the data is encrypted with.
+	AttrEncryptionKey = "enckeyid"
 )
+
+// EncryptedContentType is the datacontenttype of an encrypted payload
+// (docs/spec/encryption.md).
+const EncryptedContentType = "application/vnd.signet.encrypted"
 
 // AtNode returns the subject on which the gate of a node sends an admin request on to
 // the admin service of that node: the name of a node may hold dots.

@@ -15,17 +15,25 @@ import (
 const (
 	RoleBroker   = "broker"   // attests events; nkeys type N (server) or A (account)
 	RoleProducer = "producer" // signs its own events; nkeys type A or U; never a connection key
+	// RoleRecipient is whom payloads are encrypted to (package payload); nkeys type X. It
+	// signs nothing. Readers that do not know the role refuse a ring that has it.
+	RoleRecipient = "recipient"
 )
 
-// AlgEd25519 is the only algorithm of this version. A key of it verifies bare
+// AlgEd25519 is the algorithm of every key that signs. A key of it verifies bare
 // Ed25519 signatures and signatures of Merkle roots (merkle-ed25519); the two
 // sign texts that cannot be confused, see docs/spec/envelope.md.
 const AlgEd25519 = "ed25519"
 
-// Limits of a ring.
+// AlgX25519 is the algorithm of recipient keys, and of no other.
+const AlgX25519 = "x25519"
+
+// Limits of a ring. That of the document is met before that of the keys.
 const (
-	MaxKeys           = 4096
-	MaxDocumentBytes  = 2 << 20
+	MaxKeys = 4096
+	// MaxDocumentBytes bounds a signed document wherever one is signed, read, pushed, kept
+	// or answered with. In base64 inside JSON it fits into every message of the broker.
+	MaxDocumentBytes  = 512 << 10
 	MaxPrincipalBytes = 256
 	MaxVersion        = 1<<53 - 1 // every JSON reader holds it exactly
 )
@@ -47,8 +55,8 @@ var (
 // Key is one trusted public key. Times have a precision of one second.
 type Key struct {
 	ID        string    // nkeys public key, its prefix fits the role
-	Alg       string    // AlgEd25519
-	Role      string    // RoleBroker or RoleProducer
+	Alg       string    // AlgEd25519, of a recipient AlgX25519
+	Role      string    // RoleBroker, RoleProducer or RoleRecipient
 	Principal string    // who holds it: a node name, or tenant/name; 1 to 256 bytes of A-Z a-z 0-9 . _ / : @ -
 	NotBefore time.Time // first instant it may have signed at; required
 	NotAfter  time.Time // first instant it may no longer have signed at; required, after NotBefore
@@ -56,15 +64,18 @@ type Key struct {
 
 	// What a producer key may sign, beside what its principal is granted; empty: that
 	// alone bounds it. At most MaxPatterns each, none on a broker key. Sources are
-	// exact or end in *, as in the policy; Subjects are NATS filters. A Key that came
-	// out of ByHint or ByID shares its lists with the Ring: they must not be changed.
+	// exact or end in *, as in the policy; Subjects are NATS filters. A recipient has
+	// Subjects, whose payloads it may read, and must name them; it has no Sources. A
+	// Key that came out of ByHint or ByID shares its lists with the Ring: they must not
+	// be changed.
 	Sources, Subjects []string
 
 	public [ed25519.PublicKeySize]byte // set by New
 }
 
 // Public returns the raw public key of a Key that came out of a Ring, nil of any
-// other. The caller must not change it.
+// other: of a recipient the X25519 one, with which nothing can be verified. The caller
+// must not change it.
 func (k *Key) Public() ed25519.PublicKey {
 	if k.public == [ed25519.PublicKeySize]byte{} {
 		return nil
@@ -145,8 +156,8 @@ func (k *Key) load() error {
 		k.RevokedAt = second(k.RevokedAt)
 	}
 	switch {
-	case k.Alg != AlgEd25519:
-		return fmt.Errorf("unknown algorithm %q", k.Alg)
+	case k.Alg != algOf(k.Role):
+		return fmt.Errorf("algorithm %q, a key of role %s has %s", k.Alg, k.Role, algOf(k.Role))
 	case !principalOK(k.Principal):
 		return fmt.Errorf("principal %q is empty, too long or has a character that is not allowed", k.Principal)
 	case !writable(k.NotBefore) || !writable(k.NotAfter) || !k.NotBefore.Before(k.NotAfter):
@@ -165,6 +176,8 @@ func prefixesOf(role string) []nkeys.PrefixByte {
 		return []nkeys.PrefixByte{nkeys.PrefixByteServer, nkeys.PrefixByteAccount}
 	case RoleProducer:
 		return []nkeys.PrefixByte{nkeys.PrefixByteAccount, nkeys.PrefixByteUser}
+	case RoleRecipient:
+		return []nkeys.PrefixByte{nkeys.PrefixByteCurve}
 	}
 	return nil
 }
@@ -185,7 +198,11 @@ func decodePublic(id string, types ...nkeys.PrefixByte) ([]byte, error) {
 	if !slices.Contains(types, prefix) {
 		return nil, fmt.Errorf("a key of type %s cannot have this role", prefix)
 	}
-	return nkeys.Decode(prefix, []byte(id))
+	raw, err := nkeys.Decode(prefix, []byte(id))
+	if err == nil && prefix == nkeys.PrefixByteCurve {
+		err = checkCurvePoint(raw)
+	}
+	return raw, err
 }
 
 func principalOK(p string) bool {

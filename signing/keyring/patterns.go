@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,8 +20,12 @@ const (
 // loadPatterns brings Sources and Subjects to their written form: sorted, each
 // once. They become copies.
 func (k *Key) loadPatterns() error {
-	if k.Role != RoleProducer && len(k.Sources)+len(k.Subjects) > 0 {
-		return fmt.Errorf("sources and subjects bound producer keys only, not the role %s", k.Role)
+	switch {
+	case k.Role == RoleRecipient && (len(k.Sources) > 0 || len(k.Subjects) == 0):
+		// Whoever forgets to say what a key may read must not give it everything.
+		return errors.New("a recipient names its subjects, > for all of its tenant, and no sources")
+	case k.Role == RoleBroker && len(k.Sources)+len(k.Subjects) > 0:
+		return fmt.Errorf("sources and subjects bound keys of producers and recipients, not the role %s", k.Role)
 	}
 	var err error
 	if k.Sources, err = patterns("sources", k.Sources, checkSource); err != nil {
@@ -71,7 +76,8 @@ func (k *Key) CoversSource(source string) bool {
 }
 
 // CoversSubject reports whether the key may sign events on this literal NATS
-// subject. A key without Subjects may sign on all that its principal is granted.
+// subject, or as a recipient read them. A key without Subjects may sign on all that its
+// principal is granted.
 func (k *Key) CoversSubject(natsSubject string) bool {
 	return len(k.Subjects) == 0 || slices.ContainsFunc(k.Subjects, func(pattern string) bool {
 		return wire.Match(pattern, natsSubject)

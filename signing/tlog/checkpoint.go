@@ -27,12 +27,18 @@ var (
 	ErrUnknownKey = errors.New("tlog: the checkpoint is signed by no broker key of the keyring")
 	// ErrKeyNotValid: the key was not valid at the time of the checkpoint.
 	ErrKeyNotValid = errors.New("tlog: the key was not valid at the time of the checkpoint")
+	// ErrFuture: the checkpoint claims a time that has not come.
+	ErrFuture = errors.New("tlog: the checkpoint is from the future")
 	// ErrBadSignature: the signature is not that of the text.
 	ErrBadSignature = errors.New("tlog: the signature of the checkpoint does not match")
 )
 
 // MaxCheckpointBytes bounds a checkpoint.
 const MaxCheckpointBytes = 2048
+
+// MaxSkew is how far the clock of the broker that signed a checkpoint may be before that
+// of its reader.
+const MaxSkew = 5 * time.Minute
 
 const (
 	timeLayout    = "2006-01-02T15:04:05.000Z"
@@ -236,8 +242,31 @@ func parseText(text string) (*Checkpoint, error) {
 	return &c, nil
 }
 
+// VerifyAt is Verify for a reader whose clock says now: a time that has not come is no
+// time at which a key can have been valid.
+//
+// Errors: those of Verify, ErrFuture.
+func (n *Note) VerifyAt(ring *keyring.Ring, now time.Time) (keyring.Key, error) {
+	key, err := n.Verify(ring)
+	if err == nil {
+		err = n.CheckTime(now)
+	}
+	return key, err
+}
+
+// CheckTime says whether the time of c can be, for a reader whose clock says now.
+//
+// Errors: ErrFuture.
+func (c *Checkpoint) CheckTime(now time.Time) error {
+	if c.Time.After(now.Add(MaxSkew)) {
+		return fmt.Errorf("%w: it says %s, the clock here %s: compare the clocks of the nodes and of this machine", ErrFuture, c.Time.Format(timeLayout), now.UTC().Format(timeLayout))
+	}
+	return nil
+}
+
 // Verify checks that a broker key of ring signed n, and that the key was valid at the
-// time of the checkpoint. The expiry of ring is the caller's to check.
+// time of the checkpoint. The expiry of ring is the caller's to check, and that the time
+// has come: see VerifyAt.
 //
 // Errors: ErrUnknownKey, ErrKeyNotValid, ErrBadSignature.
 func (n *Note) Verify(ring *keyring.Ring) (keyring.Key, error) {
@@ -260,28 +289,4 @@ func (n *Note) Verify(ring *keyring.Ring) (keyring.Key, error) {
 		}
 	}
 	return keyring.Key{}, found
-}
-
-// ParseNotes reads a file of checkpoints, one after the other, as a sink has them.
-//
-// Errors: ErrMalformed.
-func ParseNotes(file []byte) ([]*Note, error) {
-	var out []*Note
-	for rest := file; len(rest) > 0; {
-		end := bytes.Index(rest, []byte("\n\n"))
-		if end < 0 {
-			return nil, fmt.Errorf("%w: no checkpoint behind number %d", ErrMalformed, len(out))
-		}
-		line := bytes.IndexByte(rest[end+2:], '\n')
-		if line < 0 {
-			return nil, fmt.Errorf("%w: checkpoint %d is cut off", ErrMalformed, len(out)+1)
-		}
-		n, err := ParseNote(rest[:end+2+line+1])
-		if err != nil {
-			return nil, fmt.Errorf("checkpoint %d: %w", len(out)+1, err)
-		}
-		out = append(out, n)
-		rest = rest[end+2+line+1:]
-	}
-	return out, nil
 }

@@ -211,19 +211,3 @@ func FuzzParseNote(f *testing.F) {
 		}
 	})
 }
-
-func TestParseNotes(t *testing.T) {
-	c := testCheckpoint()
-	one := mustSign(t, &c)
-	c.Size++
-	two := mustSign(t, &c)
-	got, err := ParseNotes(append(bytes.Clone(one), two...))
-	if err != nil || len(got) != 2 || got[0].Size != 3 || got[1].Size != 4 {
-		t.Errorf("%v, %v", got, err)
-	}
-	for _, bad := range [][]byte{two[:20], two[:len(two)-1], append(bytes.Clone(one), '\n'), []byte("\n\n\n")} {
-		if got, err := ParseNotes(bad); !errors.Is(err, ErrMalformed) {
-			t.Errorf("%q: %v, %v", bad, got, err)
-		}
-	}
-}

@@ -249,6 +249,8 @@ type VerifiedLeaf struct {
 	*ProofLeaf
 	Sequence uint64
 	// Attestation of an Event whose own signature holds too; else Unattested says why not.
+	// Of an event whose key has been revoked, it also says that the log had the event
+	// before that.
 	Attestation *signing.Attestation
 	Unattested  error
 }
@@ -258,7 +260,11 @@ type VerifiedLeaf struct {
 // ring, if not nil, is used in place of the keyring in p: a newer one that the caller
 // has verified. Neither ring's expiry is looked at: a proof is for later.
 //
-// Errors: those of keyring.Parse, of ParseNote and Note.Verify, ErrSize, ErrProof,
+// An attestation by a key that was revoked counts only if the log has had the event since
+// before the revocation, under a checkpoint that another key has signed: what the event
+// says of its own time, whoever holds the key can write.
+//
+// Errors: those of keyring.Parse, of ParseNote and Note.VerifyAt, ErrSize, ErrProof,
 // signing.ErrMalformed.
 func (p *Proof) Verify(rootKey string, ring *keyring.Ring) (*Verified, error) {
 	if ring == nil {
@@ -272,7 +278,7 @@ func (p *Proof) Verify(rootKey string, ring *keyring.Ring) (*Verified, error) {
 		return nil, err
 	}
 	out := &Verified{Checkpoint: &note.Checkpoint, Ring: ring}
-	if out.Key, err = note.Verify(ring); err != nil {
+	if out.Key, err = note.VerifyAt(ring, time.Now()); err != nil {
 		return nil, err
 	}
 	from, err := note.Index(p.First)
@@ -289,7 +295,7 @@ func (p *Proof) Verify(rootKey string, ring *keyring.Ring) (*Verified, error) {
 			return nil, fmt.Errorf("sequence %d: %w", seq, err)
 		}
 		hashes = append(hashes, l.Hash())
-		out.Leaves = append(out.Leaves, attested(verifier, &p.Leaves[i], seq))
+		out.Leaves = append(out.Leaves, out.attested(verifier, &p.Leaves[i], seq))
 	}
 	root, err := RangeRoot(note.Size, from, hashes, p.Hashes)
 	if err != nil {
@@ -316,18 +322,37 @@ func (l *ProofLeaf) leaf(h *Hasher, seq uint64) (Leaf, error) {
 	return made, nil
 }
 
-func attested(v *signing.Verifier, l *ProofLeaf, seq uint64) VerifiedLeaf {
+func (v *Verified) attested(verifier *signing.Verifier, l *ProofLeaf, seq uint64) VerifiedLeaf {
 	out := VerifiedLeaf{ProofLeaf: l, Sequence: seq}
 	if l.Kind != Event {
 		return out
 	}
-	a, err := v.Verify(l.Event, l.NATSSubject)
+	a, err := verifier.Verify(l.Event, l.NATSSubject)
+	if err == nil {
+		err = v.beforeRevocation(a.KeyID, time.Unix(0, l.Stored).UTC())
+	}
 	if err != nil {
 		out.Unattested = err
 	} else {
 		out.Attestation = &a
 	}
 	return out
+}
+
+// beforeRevocation judges an attestation by the time of the log.
+func (v *Verified) beforeRevocation(id string, stored time.Time) error {
+	key, _ := v.Ring.ByID(id)
+	switch {
+	case key.RevokedAt.IsZero():
+		return nil
+	case !stored.Before(key.RevokedAt):
+		return fmt.Errorf("%w: %s is revoked from %s on, and the log has the event since %s only",
+			signing.ErrKeyNotValid, id, key.RevokedAt.Format(time.RFC3339), stored.Format(time.RFC3339))
+	case !v.Key.RevokedAt.IsZero():
+		return fmt.Errorf("%w: %s is revoked from %s on, and so is the key of the checkpoint that says since when the log has the event: get a new proof",
+			signing.ErrKeyNotValid, id, key.RevokedAt.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // LeafOf returns the leaf of a stored message as a proof has it. seq and stored are as

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 // The sealed store key: a JSON object in two equal files, because a store whose
@@ -188,7 +190,7 @@ func writeStoreKey(dir string, k storeKey, key []byte) error {
 		return fmt.Errorf("embed: seal the store key: %w", err)
 	}
 	for _, name := range []string{storeKeyFile, storeKeyCopy} {
-		if err := replace(filepath.Join(dir, name), text); err != nil {
+		if err := durablefile.Replace(filepath.Join(dir, name), text, 0o600); err != nil {
 			return fmt.Errorf("embed: write the sealed store key: %w", err)
 		}
 	}

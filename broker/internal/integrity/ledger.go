@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/minio/highwayhash"
+
+	"github.com/signetbus/signet/internal/durablefile"
 )
 
 const (
@@ -237,27 +239,14 @@ func contentHash(raw []byte) string {
 
 // writeSynced replaces file by data: written beside it, synced, renamed, folder synced.
 func writeSynced(file string, data []byte) error {
-	tmp := file + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
+	if err := durablefile.Replace(file, data, 0o600); err != nil {
 		return fmt.Errorf("%w: %w", ErrStore, err)
 	}
-	_, werr := f.Write(data)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("%w: %w", ErrStore, errors.Join(err, os.Remove(tmp)))
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return fmt.Errorf("%w: %w", ErrStore, err)
-	}
-	return syncDir(filepath.Dir(file))
+	return nil
 }
 
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrStore, err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+	if err := durablefile.SyncDir(dir); err != nil {
 		return fmt.Errorf("%w: sync %s: %w", ErrStore, dir, err)
 	}
 	return nil

@@ -1,0 +1,124 @@
+package audit
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/signetbus/signet/internal/auditlog"
+)
+
+// segments returns the files of the spool.
+func (r *journalRig) segments() map[string][]byte {
+	r.t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.dir, "*"+segmentSuffix))
+	r.must(err)
+	out := map[string][]byte{}
+	for _, f := range files {
+		out[f], err = os.ReadFile(f)
+		r.must(err)
+	}
+	return out
+}
+
+// TestSegmentOfAnOlderChain: a file of the spool that is put back when the node has gone on
+// in another chain, or that is of another node, is not taken.
+func TestSegmentOfAnOlderChain(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		anchored bool   // chains.json says how far the node was
+		empty    bool   // it is all that the spool has
+		node     string // that wrote it
+	}{
+		{"the node knows where it is", true, false, "n1"},
+		{"only the spool says so", false, false, "n1"},
+		{"it is all that there is", false, true, "n1"},
+		{"of another node", true, false, "n2"},
+		{"of another node, and all that there is", false, true, "n2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newJournalRig(t, 16<<20)
+			j := r.open(func(c *JournalConfig) { c.Node = tt.node })
+			j.Attach(r.stream)
+			for i := range 5 {
+				r.must(j.Keep(t.Context(), login(i)))
+			}
+			r.settle(j)
+			var old []byte
+			for _, old = range r.segments() {
+			}
+			r.must(j.Keep(t.Context(), login(5))) // and on, without the file
+			r.settle(j)
+			r.close(j)
+			r.must(os.RemoveAll(r.dir))
+			j = r.open(nil)
+			j.Attach(r.stream)
+			r.must(j.Keep(t.Context(), login(6)))
+			r.settle(j)
+			r.close(j)
+			r.must(os.RemoveAll(r.dir))
+			j = r.open(nil)
+			j.Attach(r.stream)
+			r.must(j.Keep(t.Context(), login(7)))
+			r.settle(j)
+			if tt.anchored {
+				r.must(j.spool.forget(j))
+			}
+			r.close(j)
+			if tt.empty {
+				r.must(os.RemoveAll(r.dir))
+				r.must(os.MkdirAll(r.dir, 0o700))
+			}
+			file := filepath.Join(r.dir, strings.Repeat("0", 20)+segmentSuffix)
+			r.must(os.WriteFile(file, old, 0o600))
+
+			j = r.open(nil)
+			j.Attach(r.stream)
+			r.must(j.Keep(t.Context(), login(8)))
+			r.settle(j)
+			aside := func() bool { _, err := os.Stat(file + asideSuffix); return err == nil }
+			until(t, "it is set aside", func() bool { return aside() && j.Left() == 0 })
+			if err := j.Health(); err == nil || !strings.Contains(err.Error(), asideSuffix) {
+				t.Errorf("health: %v", err)
+			}
+			kept, err := os.ReadFile(file + asideSuffix)
+			if err != nil || !bytes.Contains(kept, []byte("number 4")) {
+				t.Errorf("%d bytes are aside: %v", len(kept), err)
+			}
+			if _, err := os.Stat(file); err == nil {
+				t.Error("the file is still there")
+			}
+			check := func(more int) {
+				t.Helper()
+				records, report := r.read("shop", r.seal(j))
+				r.exactly(records, 9+more)
+				if tt.node == "n1" && !report.OK { // n2 has no key in the ring
+					t.Fatalf("%+v", report.Faults)
+				}
+			}
+			check(0)
+			notices, _ := r.read(auditlog.SystemTenant)
+			told := false
+			for i := range notices {
+				told = told || strings.Contains(notices[i].Detail, "set aside")
+			}
+			if !told {
+				t.Error("the trail does not tell of it")
+			}
+			r.close(j) // and nothing is wrong at the next start
+			r.must(os.Remove(file + asideSuffix))
+			j = r.open(nil)
+			j.Attach(r.stream)
+			r.must(j.Keep(t.Context(), login(9)))
+			r.settle(j)
+			check(1)
+			// What was written on the old chain before the stream was there is in the spool
+			// still, and in the new chain: where it was all that there is, that is told again.
+			if err := j.Health(); err != nil && !tt.empty {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	}
+}
