@@ -177,7 +177,7 @@ func strong(key any) bool {
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 		return true
 	case *rsa.PublicKey:
-		return k.N.BitLen() >= 2048
+		return k.N.BitLen() >= 2048 && k.N.BitLen() <= 8192 // more only costs who verifies
 	}
 	return false
 }

@@ -155,20 +155,37 @@ func (a *attempts) succeeded(addr netip.Addr, name [16]byte, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sweepLocked(now)
+	a.knowLocked(addr, now)
+	if key := (nameAt{addr, name}); len(a.names) < maxAddresses {
+		a.names[key] = strikes{good: now}
+	}
+}
+
+// left notes that an authenticated connection has ended: its client comes back, and what
+// others there have done must not be in its way.
+func (a *attempts) left(addr netip.Addr, now time.Time) {
+	if a.perSecond < 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.knowLocked(addr, now)
+}
+
+// knowLocked makes addr one that somebody has logged in from.
+func (a *attempts) knowLocked(addr netip.Addr, now time.Time) {
 	o, known := a.origins[addr]
 	if !known {
 		o = origin{left: a.burst, at: now}
 	}
-	if known || len(a.origins) < maxAddresses {
-		if o = a.refilled(o, now); now.Sub(o.good) >= knownFor {
-			o.left += a.burst // at once more than what others there have used up
-		}
-		o.good = now
-		a.origins[addr] = o
+	if !known && len(a.origins) >= maxAddresses {
+		return
 	}
-	if key := (nameAt{addr, name}); len(a.names) < maxAddresses {
-		a.names[key] = strikes{good: now}
+	if o = a.refilled(o, now); now.Sub(o.good) >= knownFor {
+		o.left += a.burst // at once more than what others there have used up
 	}
+	o.good = now
+	a.origins[addr] = o
 }
 
 // sweepLocked forgets what decides nothing any more.

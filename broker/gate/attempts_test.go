@@ -56,7 +56,18 @@ func TestKnownAddressBearsMore(t *testing.T) {
 		}
 		a.failed(attacker, named("bad"), true, at)
 	}
-	later := zero.Add(knownFor + time.Minute)
+	// Who was connected all the time is not a stranger when he comes back.
+	back := zero.Add(2 * knownFor)
+	for range 200 {
+		a.failed(attacker, named("bad"), true, back)
+	}
+	if !a.shut(attacker, back) {
+		t.Fatal("200 failures of a stranger")
+	}
+	if a.left(attacker, back); a.shut(attacker, back) {
+		t.Error("who was connected is shut out with the strangers")
+	}
+	later := back.Add(knownFor + time.Minute)
 	for range 61 {
 		a.failed(attacker, named("bad"), true, later)
 	}

@@ -100,6 +100,7 @@ func (c *conn) serve() {
 	c.expiry.arm(c)
 	reason := c.finish(c.contain(c.reader.run))
 	c.expiry.stop()
+	g.door.tries.left(c.addr, time.Now())
 	c.tallied()
 	g.sink.Disconnected(who, reason)
 }

@@ -27,6 +27,7 @@ const (
 	maxChain    = 8 // certificates, the leaf among them
 	maxDNSNames = 16
 	minRSABits  = 2048
+	maxRSABits  = 8192 // of keys of issuers; crypto/tls has the same for certificates
 )
 
 // certificate checks the client certificate: its form, who signed it, and whether that

@@ -92,7 +92,7 @@ func ParseKeySet(doc []byte) (*KeySet, error) {
 func verifies(key any) bool {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
-		return k.N.BitLen() >= minRSABits
+		return k.N.BitLen() >= minRSABits && k.N.BitLen() <= maxRSABits
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 		return true
 	}
