@@ -10,7 +10,7 @@ UPGRADE_FROM ?=
 TOOL      := $(GO) tool -modfile=internal/tools/go.mod
 # The race detector needs cgo, which needs a C compiler.
 RACE      := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race,)
-TESTFLAGS ?= $(RACE) -timeout 18m
+TESTFLAGS ?= $(RACE) -timeout 25m
 
 .PHONY: help build demo test lint fuzz bench bench-curve test-cluster test-faults fmt clean
 
