@@ -12,7 +12,7 @@ import (
 // withAuthentication is the configuration of a broker with text under authentication.
 func withAuthentication(t *testing.T, text string) (broker.Config, error) {
 	t.Helper()
-	st := must(broker.Setup{Dir: t.TempDir(), Name: "test", Listen: "127.0.0.1:4222"}.Run())(t)
+	st := must(broker.Setup{Dir: t.TempDir(), Name: "test", Listen: "127.0.0.1:4222", Policy: "tenant: shop\n"}.Run())(t)
 	file := filepath.Join(st.Dir, "with.yaml")
 	check(t, os.WriteFile(file, append(must(os.ReadFile(st.Config))(t), []byte("\n"+text)...), 0o600))
 	return broker.LoadConfig(file, nil)
