@@ -191,7 +191,7 @@ func (e *examined) scan(f folder, key *lock, raw []byte, end tail) error {
 	if key != nil && end.last && end.powerCut && !end.clean {
 		short = shortEnd(raw)
 	}
-	key.records(raw)
+	holes := key.records(raw)
 	data, packed, err := decompress(raw)
 	if err != nil {
 		e.fault(Damage{Kind: KindUndecodable, Detail: err.Error()})
@@ -207,7 +207,22 @@ func (e *examined) scan(f folder, key *lock, raw []byte, end tail) error {
 		clear(data[short:])
 		e.blockScan = scanBlock(h, data, end)
 	}
+	if len(e.faults) > 0 && len(holes) > 0 && !packed && end.last && end.powerCut && !end.clean {
+		e.rescan(h, key, data, holes, end)
+	}
 	return nil
+}
+
+// rescan takes the first zeros of holes for the end of the record before, one more with
+// each try. It goes by the try that finds no fault; where none does, the first scan counts.
+func (e *examined) rescan(h *hasher, key *lock, data []byte, holes [][2]int, end tail) {
+	for n := 1; n <= maxEdge; n++ {
+		key.edges(data, holes, n)
+		if again := scanBlock(h, data, end); len(again.faults) == 0 {
+			e.blockScan = again
+			return
+		}
+	}
 }
 
 // neverSynced: a key file that holds nothing, beside the last block, may never have

@@ -201,14 +201,31 @@ const minHole = 32
 
 // records decrypts a block in place. Where the disk holds zeros, so do the records: the
 // scan judges a page that was never written as it does in a block that is not encrypted.
-func (l *lock) records(raw []byte) {
+// It returns those places.
+func (l *lock) records(raw []byte) (holes [][2]int) {
 	if l == nil || len(raw) == 0 {
-		return
+		return nil
 	}
-	holes := holesIn(raw)
+	holes = holesIn(raw)
 	l.stream().XORKeyStream(raw, raw)
 	for _, h := range holes {
 		clear(raw[h[0]:h[1]])
+	}
+	return holes
+}
+
+// maxEdge is how many zeros before a hole are looked at as the end of what was written
+// there: the cipher ends one record in 256 with one, and one in 2^32 with so many.
+const maxEdge = 4
+
+// edges decrypts the first n bytes of each hole: they may be the end of a record that
+// the cipher happened to make zero.
+func (l *lock) edges(raw []byte, holes [][2]int, n int) {
+	stream := make([]byte, len(raw))
+	l.stream().XORKeyStream(stream, stream)
+	for _, h := range holes {
+		end := min(h[0]+n, h[1])
+		copy(raw[h[0]:end], stream[h[0]:end])
 	}
 }
 

@@ -1,6 +1,8 @@
 package integrity
 
 import (
+	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
@@ -87,6 +89,52 @@ func tornTail(t *testing.T, v variant) {
 			}
 		})
 	}
+}
+
+// TestHoleAfterAZero: the cipher makes the last byte of one record in 256 zero. A hole
+// behind it then seems to begin a byte early, and the record, which is whole, to be
+// damaged.
+func TestHoleAfterAZero(t *testing.T) {
+	h, err := newHasher(blockKey("ORDERS", 1), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, chacha := range []bool{false, true} {
+		l := testLock(t, chacha)
+		for zeros := 1; zeros <= 2; zeros++ {
+			kept, file := endsInZeros(t, h, l, zeros)
+			file = append(file, make([]byte, 300)...)
+			e := examined{file: blockFile{index: 1}}
+			if err := e.scan(folder{name: "ORDERS"}, l, bytes.Clone(file), tail{last: true, powerCut: true}); err != nil {
+				t.Fatal(err)
+			}
+			if len(e.faults) > 0 || e.Last != 2 || e.torn != len(file)-kept {
+				t.Errorf("chacha %t, %d zeros: faults %v, last %d, torn %d of %d", chacha, zeros, e.faults, e.Last, e.torn, len(file)-kept)
+			}
+			// A record whose end is wrong is damage, hole or not.
+			file[kept-zeros-1] ^= 1
+			e = examined{file: blockFile{index: 1}}
+			if err := e.scan(folder{name: "ORDERS"}, l, file, tail{last: true, powerCut: true}); err != nil || len(e.faults) == 0 {
+				t.Errorf("chacha %t, %d zeros: a flipped bit before them: %v, faults %v", chacha, zeros, err, e.faults)
+			}
+		}
+	}
+}
+
+// endsInZeros makes an encrypted block of two records whose last bytes on disk are so
+// many zeros.
+func endsInZeros(t *testing.T, h *hasher, l *lock, zeros int) (size int, file []byte) {
+	t.Helper()
+	for try := range uint64(1 << 22) {
+		b := appendRecord(h, nil, 1, 1, "ORDERS.a", nil, body(1, 40))
+		b = appendRecord(h, b, 2, 2, "ORDERS.a", nil, binary.BigEndian.AppendUint64(nil, try))
+		l.stream().XORKeyStream(b, b)
+		if bytes.Equal(b[len(b)-zeros:], make([]byte, zeros)) && b[len(b)-zeros-1] != 0 {
+			return len(b), b
+		}
+	}
+	t.Fatal("no record ends so")
+	return 0, nil
 }
 
 // TestTornWindow: zeros in the last block with records after them are the rest of a
