@@ -158,9 +158,9 @@ func (h *handshake) secure() error {
 		return err
 	}
 	down.nc = t
-	state := t.ConnectionState()
-	if len(state.PeerCertificates) > 0 {
-		h.c.access.creds.TLS = &state
+	if certs := t.ConnectionState().PeerCertificates; len(certs) > 0 {
+		// Not the state itself, which keeps the secrets of the handshake.
+		h.c.access.creds.TLS = &tls.ConnectionState{PeerCertificates: certs}
 	}
 	if first {
 		return down.write(hello)
