@@ -33,14 +33,15 @@ type material struct {
 	ringNote   error // why the keyring's file is passed over, or could not be brought up to date; nil: it is what is in force
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
+	trust      *trust
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error
 // joins all faults.
-func loadMaterial(ctx context.Context, cfg *Config, now time.Time) (*material, error) {
+func loadMaterial(ctx context.Context, cfg *Config, sources issuerKeys, now time.Time) (*material, error) {
 	m := &material{loaded: now, counts: policy.NewCounts()}
 	keys := m.loadKeys(cfg, now)
-	return m, errors.Join(m.findApplied(cfg), m.loadPolicy(ctx, cfg), keys)
+	return m, errors.Join(m.findApplied(cfg), m.loadPolicy(ctx, cfg), m.loadTrust(cfg, sources), keys)
 }
 
 func (m *material) loadPolicy(ctx context.Context, cfg *Config) error {
@@ -78,7 +79,7 @@ func (m *material) validator(d *policy.SchemaDoc) schema.Validator { return m.va
 // same reports whether m decides nothing differently than old. What either of them
 // points to must not be mixed: validators belong to the documents of one policy.
 func (m *material) same(old *material) bool {
-	return !m.policyChanged(old) && m.applied.version() == old.applied.version() && m.sameKeys(old) &&
+	return !m.policyChanged(old) && m.applied.version() == old.applied.version() && m.sameTrust(old) && m.sameKeys(old) &&
 		(m.ringNote == nil) == (old.ringNote == nil) && slices.EqualFunc(m.signers, old.signers, sameSigner)
 }
 

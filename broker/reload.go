@@ -216,7 +216,7 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 // prepare reads and checks everything and changes nothing.
 func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admission.Chain, error) {
 	m := &material{loaded: time.Now(), counts: old.counts, applied: b.wanted(old)}
-	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
+	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.loadTrust(&b.cfg, b.issuers), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
 		return nil, nil, err
 	}
 	if m.ringNote != nil {

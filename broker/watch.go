@@ -105,6 +105,7 @@ func (w *watcher) run(ctx context.Context, changed func(), failed func(error)) {
 // watchedFiles are the files that a reload reads under the policy set.
 func watchedFiles(cfg *Config, set *policy.Set) []string {
 	files := append([]string{cfg.Keys.Keyring, cfg.Keys.Node, nextSeed(cfg), cfg.TLS.Certificate, cfg.TLS.Key}, cfg.Policy...)
+	files = append(files, authorityFiles(&cfg.Authentication)...)
 	for _, t := range set.Tenants() {
 		for i := range t.Schemas {
 			if f := t.Schemas[i].File; f != "" {

@@ -142,8 +142,8 @@ func decide(p *policy.Principal, verb, subject string, e *Explanation) (Decision
 		stream, consumer, _ := strings.Cut(subject, ".")
 		return Consumer(p, stream, consumer), grant("consumers")
 	case "connect":
-		return Decision{Allowed: len(p.Nkeys) > 0, Rule: "identities"},
-			fmt.Sprintf("add an nkey under identities of principal %s (%s)", p.Name, p.At)
+		return Decision{Allowed: p.CanConnect(), Rule: "identities"},
+			fmt.Sprintf("add an nkey or another identity under identities of principal %s (%s)", p.Name, p.At)
 	}
 	return Decision{Rule: "unknown verb"}, "use one of: " + strings.Join(Verbs, ", ")
 }
@@ -166,8 +166,11 @@ func explainPublish(p *policy.Principal, subject string, e *Explanation, fix str
 		bucket, _ := ObjectBucket(subject)
 		return ObjectWrite(p, bucket), fmt.Sprintf("add %q to objects.write of principal %s (%s)", bucket, p.Name, p.At)
 	case ClassAdmin:
-		if subject == KeyringSubject {
+		switch subject {
+		case KeyringSubject:
 			return Decision{Allowed: true, Rule: "keyring"}, ""
+		case CertifySubject:
+			return Decision{Allowed: true, Rule: "enrolment"}, ""
 		}
 		area, _, _ := AdminArea(subject)
 		return Admin(p, area), fmt.Sprintf("add %q to admin of principal %s (%s)", area, p.Name, p.At)

@@ -39,6 +39,9 @@ type Config struct {
 	// PutKeys judges a keyring and brings it to all nodes; nil: it is brought as a file
 	// only. What it refuses is a *wire.Refusal.
 	PutKeys func(ctx context.Context, document []byte, cutOff []string) (adminapi.KeysPut, error)
+	// Certify signs a certificate request of the caller for its own names; nil: this
+	// node has no authority. What it refuses is a *wire.Refusal.
+	Certify func(caller *policy.Principal, request []byte) (adminapi.Certified, error)
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
 	// Consumers returns the consumers of a tenant, in any order.
 	Consumers func(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error)
@@ -95,6 +98,7 @@ var handlers = map[string]handler{
 	adminapi.SubjectKeysRing:        (*Service).keysRing,
 	adminapi.SubjectKeysLs:          (*Service).keysLs,
 	adminapi.SubjectKeysPut:         keysPut,
+	adminapi.SubjectKeysCertify:     keysCertify,
 	adminapi.SubjectStatusGet:       (*Service).status,
 	adminapi.SubjectStatusConsumers: (*Service).consumers,
 	adminapi.SubjectPolicyCheck:     (*Service).policyCheck,

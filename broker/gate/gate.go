@@ -60,6 +60,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 	g.policy.Store(deps.Policy)
 	g.owners.source, g.owners.timeout, g.owners.ttl = deps.Owners, g.cfg.Timeouts.Owner, g.cfg.Timeouts.OwnerTTL
 	g.door = newDoorman(g.cfg.Limits.PerIPRate, g.cfg.Limits.PerIPBurst)
+	g.door.tries = newAttempts(g.cfg.Limits.FailedLogins)
 	g.hard, g.kill = context.WithCancel(context.Background())
 	return g, nil
 }
@@ -122,10 +123,12 @@ const acceptPause = 5 * time.Millisecond
 
 // welcome starts a connection, unless there are too many.
 func (g *Gate) welcome(raw net.Conn) {
-	if !g.door.admit(raw.RemoteAddr(), time.Now()) {
-		g.counters.turnedAway[awayRate].Add(1)
-		_ = raw.Close() // no answer: it would cost what the limit saves
-		return
+	if !g.proxied(raw.RemoteAddr()) {
+		if why, ok := g.admits(raw.RemoteAddr()); !ok {
+			g.counters.turnedAway[why].Add(1)
+			_ = raw.Close() // no answer: it would cost what the limit saves
+			return
+		}
 	}
 	c := newConn(g, raw)
 	g.mu.Lock()

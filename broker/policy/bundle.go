@@ -70,13 +70,14 @@ type roleDecl struct {
 }
 
 type principalDecl struct {
-	name     string
-	at       Position
-	disabled bool
-	until    time.Time // zero: for ever
-	mode     Mode
-	nkeys    []word
-	roles    []roleUse
+	name       string
+	at         Position
+	disabled   bool
+	until      time.Time // zero: for ever
+	mode       Mode
+	nkeys      []word
+	identities Identities
+	roles      []roleUse
 	grantDecl
 }
 

@@ -234,7 +234,23 @@ func comparePrincipal(tenant string, was, is *Principal) []Change {
 
 // identityTexts names everything that p can connect with.
 func identityTexts(p *Principal) []string {
-	return names(p.Nkeys, func(k string) string { return "nkey " + k })
+	list := names(p.Nkeys, func(k string) string { return "nkey " + k })
+	p.Identities.each("", func(k identityKey, _ Position) { list = append(list, k.kind+" "+k.name) })
+	for _, o := range p.Identities.OIDC {
+		if len(o.Claims) > 0 { // what a token must bear beside its subject
+			list = append(list, fmt.Sprintf("oidc claims of %s %s: %s", o.Issuer, o.Subject, claimTexts(o.Claims)))
+		}
+	}
+	return list
+}
+
+func claimTexts(claims []Claim) string {
+	return strings.Join(names(claims, func(c Claim) string {
+		if c.Bool != nil {
+			return fmt.Sprintf("%s=%v", c.Name, *c.Bool)
+		}
+		return c.Name + "=" + c.Text
+	}), ", ")
 }
 
 func limitNames(p *Principal) []string {

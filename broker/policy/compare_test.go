@@ -51,6 +51,9 @@ func TestCompare(t *testing.T) {
 			"shop/b loses type com.* (principal b/types[0] p.yaml:8:44)",
 			"shop/b loses discover (principal b/discover p.yaml:8:62)",
 		}},
+		{"identities", "name: b,", "name: b, identities: [{spiffe: 'spiffe://shop/b'}, {dns: b.example.org}],", []string{
+			"shop/b gains identity spiffe spiffe://shop/b", "shop/b gains identity dns b.example.org",
+		}},
 		{"limit", "slow: {messages: 1/s}", "slow: {messages: 2/s}", []string{
 			"tenant shop changes limit slow: messages 1, burst 1s -> messages 2, burst 1s",
 		}},

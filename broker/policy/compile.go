@@ -44,7 +44,7 @@ func CompileAt(b *Bundle, now time.Time, counts *Counts) (*Set, error) {
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	set := &Set{digest: b.digest, byName: make(map[string]*Tenant), byNkey: make(map[string]*Principal), clock: clock{now: now}, counts: counts}
+	set := &Set{digest: b.digest, byName: make(map[string]*Tenant), byNkey: make(map[string]*Principal), byIdentity: make(map[identityKey]*Principal), clock: clock{now: now}, counts: counts}
 	for _, m := range b.merge(&f) {
 		t := compileTenant(set, m)
 		set.tenants = append(set.tenants, t)
@@ -53,6 +53,7 @@ func CompileAt(b *Bundle, now time.Time, counts *Counts) (*Set, error) {
 			for _, k := range p.Nkeys {
 				set.byNkey[k] = p
 			}
+			p.Identities.each(t.Name, func(k identityKey, _ Position) { set.byIdentity[k] = p })
 		}
 	}
 	return set, nil
@@ -140,7 +141,7 @@ func compileBindings(set *Set, t *Tenant, m *merged) {
 
 func compilePrincipal(set *Set, t *Tenant, m *merged, d *principalDecl, declared []string) *Principal {
 	p := &Principal{
-		Tenant: t, Name: d.name, Disabled: d.disabled, Until: d.until, Mode: m.modeOf(d), At: d.at,
+		Tenant: t, Name: d.name, Disabled: d.disabled, Identities: d.identities, Until: d.until, Mode: m.modeOf(d), At: d.at,
 		full: t.Name + "/" + d.name, defaultSource: "/" + t.Name + "/" + d.name,
 	}
 	if set.clock.over(d.until) {

@@ -103,25 +103,3 @@ func (r *docReader) principal(_ int, n ast.Node) {
 		r.doc.principals = append(r.doc.principals, p)
 	}
 }
-
-func (r *docReader) identity(n ast.Node, p *principalDecl) {
-	later := func(what string) func(ast.Node) {
-		return func(n ast.Node) {
-			r.fault(n, "identity: %s identities are not in this release, only nkey is", what)
-		}
-	}
-	seen := r.object(n, "identity", fields{
-		"nkey": func(n ast.Node) {
-			if s := parsed(&r.reader, n, "identity", checkNkey); s != "" {
-				p.nkeys = append(p.nkeys, word{s, r.at(n)})
-			}
-		},
-		"spiffe":         later("spiffe"),
-		"dns":            later("dns"),
-		"oidc":           later("oidc"),
-		"serviceAccount": later("serviceAccount"),
-	})
-	if seen != nil && len(seen) != 1 {
-		r.fault(n, "identity: one kind per list entry is wanted")
-	}
-}

@@ -10,12 +10,13 @@ import (
 
 // Set is a compiled policy: immutable, safe for concurrent use.
 type Set struct {
-	digest  string
-	tenants []*Tenant
-	byName  map[string]*Tenant
-	byNkey  map[string]*Principal
-	clock   clock
-	counts  *Counts
+	digest     string
+	tenants    []*Tenant
+	byName     map[string]*Tenant
+	byNkey     map[string]*Principal
+	byIdentity map[identityKey]*Principal
+	clock      clock
+	counts     *Counts
 }
 
 // Digest returns the policy version: the lower-case hex SHA-256 over the contents
@@ -255,13 +256,14 @@ func (l *LimitUse) Applies(subject string) bool {
 // Principal is a named workload of a tenant, with the grants of its roles and its
 // own merged.
 type Principal struct {
-	Tenant   *Tenant
-	Name     string
-	Disabled bool
-	Nkeys    []string // public user keys
-	Roles    []string
-	Grants   Grants
-	Limits   []LimitUse // sorted by name, each once
+	Tenant     *Tenant
+	Name       string
+	Disabled   bool
+	Nkeys      []string // public user keys
+	Identities Identities
+	Roles      []string
+	Grants     Grants
+	Limits     []LimitUse // sorted by name, each once
 	// Until is when the principal is disabled by itself; zero: never.
 	Until time.Time
 	// Mode says what comes of the events of the tenant that no grant is for: ModeEnforce

@@ -31,7 +31,7 @@ streams: [{zzzzzzzzzz: 1}]
 kv: [{zzzzzzzzzz: 1}]
 objects: [{zzzzzzzzzz: 1}]
 roles: {r: {zzzzzzzzzz: 1, kv: {zzzzzzzzzz: 1}, publish: [{zzzzzzzzzz: 1}]}}
-principals: [{zzzzzzzzzz: 1, identities: [{zzzzzzzzzz: 1}], roles: [{zzzzzzzzzz: 1}]}]
+principals: [{zzzzzzzzzz: 1, identities: [{zzzzzzzzzz: 1}, {oidc: {zzzzzzzzzz: 1}}], roles: [{zzzzzzzzzz: 1}]}]
 limits: {l: {zzzzzzzzzz: 1}}
 schemas: [{zzzzzzzzzz: 1}]
 subjects: [{zzzzzzzzzz: 1}]
@@ -40,8 +40,8 @@ audit: {zzzzzzzzzz: 1}
 quota: {zzzzzzzzzz: 1}
 `))
 	lists := regexp.MustCompile(`known keys: (.*)`).FindAllStringSubmatch(err.Error(), -1)
-	if len(lists) != 16 {
-		t.Fatalf("got %d lists of keys, want 16:\n%v", len(lists), err)
+	if len(lists) != 17 {
+		t.Fatalf("got %d lists of keys, want 17:\n%v", len(lists), err)
 	}
 	for _, list := range lists {
 		for _, key := range strings.Split(list[1], ", ") {

@@ -136,7 +136,7 @@ func appendOnce[T any](list []*T, more []T, o *once, key func(*T) (string, Posit
 // validate reports what takes the whole bundle to see.
 func (b *Bundle) validate(f *faults) {
 	tenants := b.merge(f)
-	nkeys := newOnce(f, "nkey")
+	nkeys, names := newOnce(f, "nkey"), newTakenNames(f)
 	compiled := 0
 	for _, m := range tenants {
 		m.checkSubjects(f)
@@ -151,6 +151,7 @@ func (b *Bundle) validate(f *faults) {
 			m.checkGrants(&p.grantDecl, f)
 			m.checkPrincipal(p, nkeys, f)
 			m.checkFilled(p, f)
+			names.add(m.name, p)
 			if compiled <= maxCompiled {
 				if compiled += m.compiledGrants(p); compiled > maxCompiled {
 					f.add(p.at, "roles x principals make more than %d grants", maxCompiled)

@@ -56,6 +56,17 @@ type KeyRing struct {
 	Caller   string    `json:"caller"` // who asked, tenant/name: a reader accepts its own tenant's events only
 }
 
+// CertifyRequest asks for a certificate for names of the caller.
+type CertifyRequest struct {
+	Request string `json:"request"` // PEM, CERTIFICATE REQUEST
+}
+
+// Certified is a certificate that was issued.
+type Certified struct {
+	Chain    string    `json:"chain"` // PEM, the leaf first
+	NotAfter time.Time `json:"notAfter"`
+}
+
 // Key is one key of the keyring.
 type Key struct {
 	ID        string    `json:"id"`   // nkeys public key
