@@ -138,7 +138,11 @@ func rawNode(cfg *ServerConfig, authority *ca.Authority, user string, addrs []st
 	if err != nil {
 		return nil, err
 	}
-	routes, err := reload.RouteConfig(filepath.Join(cfg.Dir, ca.CACertFile), clusterName, name, func(string) error { return nil })
+	trusted, err := ca.TrustFile(filepath.Join(cfg.Dir, ca.CACertFile))
+	if err != nil {
+		return nil, err
+	}
+	routes, err := reload.RouteConfig(trusted, clusterName, name, func(string) error { return nil })
 	if err != nil {
 		return nil, err
 	}

@@ -177,7 +177,7 @@ func TestEverythingIsOnRecord(t *testing.T) {
 		t.Fatalf("%+v", shop.report)
 	}
 	login := shop.find(func(r *auditlog.Record) bool { return r.Kind == auditlog.KindLogin && r.Who == "shop/reader" })
-	if len(login) == 0 || login[0].Outcome != auditlog.OutcomeOK || login[0].Remote == "" || login[0].Node != "test" {
+	if len(login) == 0 || login[0].Outcome != auditlog.OutcomeOK || login[0].Remote == "" || login[0].Node != "test" || !strings.HasPrefix(login[0].Detail, "nkey U") {
 		t.Errorf("login: %+v", login)
 	}
 	r := shop.one(t, "refusals", func(r *auditlog.Record) bool { return r.Kind == auditlog.KindRefusal && r.Who == "shop/writer" })

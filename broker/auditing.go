@@ -328,7 +328,7 @@ func (a *auditing) schemas(old, now *policy.Tenant) {
 func (a *auditing) connected(c *gate.Connection) {
 	a.minute.Each(auditlog.Entry{
 		Tenant: c.Tenant, Kind: auditlog.KindLogin, Outcome: auditlog.OutcomeOK, Who: c.Tenant + "/" + c.Principal, Remote: c.Remote,
-		Detail: strings.TrimSpace(c.Lang + " " + c.Version + " " + c.Name),
+		Detail: strings.TrimSpace(c.Method + " " + c.Identity + "; " + c.Lang + " " + c.Version + " " + c.Name),
 	})
 }
 

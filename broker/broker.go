@@ -105,6 +105,8 @@ type inForce struct {
 	fault    atomic.Pointer[error] // of the last reload; nil: it went well, or there was none
 	damage   damageState
 	seen     admission.Seen // signed ephemeral events
+	policies
+	issuers issuerKeys // that are fetched, of tokens
 
 	// swap guards the change of material and of what follows from it. It is held for no
 	// longer than the embedded server takes to reload: nobody who holds it asks the store
@@ -128,6 +130,11 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 	}
 	b := &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{}), inForce: inForce{guards: newGuards()}}
 	b.life, b.end = context.WithCancel(context.Background())
+	var err error
+	if b.issuers, err = newIssuerKeys(b); err != nil {
+		b.end()
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -135,7 +142,7 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 // and checks policy, schemas, keys and certificates, those of the routes too, and whether the key of the
 // store is the right one.
 func (b *Broker) Check(ctx context.Context) error {
-	m, err := loadMaterial(ctx, &b.cfg, time.Now())
+	m, err := loadMaterial(ctx, &b.cfg, b.issuers, time.Now())
 	if err == nil {
 		_, err = declaredAccounts(m.policy, &b.cfg)
 	}
@@ -164,7 +171,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 			close(b.done)
 		}
 	}()
-	m, err := loadMaterial(ctx, &b.cfg, b.started)
+	m, err := loadMaterial(ctx, &b.cfg, b.issuers, b.started)
 	if err != nil {
 		return err
 	}
@@ -183,6 +190,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 	}{
 		{"guards", up.startGuards},
 		{"audit", up.startAudit},
+		{"issuers", func(context.Context, *material) error { startIssuers(b); return nil }},
 		{"server", up.startServer},
 		{"store", up.openStore},
 		{"dead letters", up.startDeadLetters},
@@ -197,6 +205,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"logs", func(_ context.Context, m *material) error { return startLogs(up, m) }},
 		{"admin", up.startAdmin},
 		{"keyring", func(ctx context.Context, _ *material) error { return newestRing(ctx, b) }},
+		{"policy", func(ctx context.Context, _ *material) error { return startPolicy(ctx, up) }},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},

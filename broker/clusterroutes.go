@@ -26,7 +26,14 @@ func clusterOptions(b startup) (*embed.ClusterConfig, error) {
 		b.log.Error().Err(err).Msg("certificate of the routes not reloaded, the old one stays")
 	})
 	trust := func(node string) error { return trustNode(b.Broker, node) }
-	tls, err := cert.RouteConfig(c.TLS.CA, c.Name, b.cfg.Name, trust)
+	authorities, err := ca.TrustFile(c.TLS.CA)
+	if err != nil {
+		return nil, err
+	}
+	authorities.OnError(func(err error) {
+		b.log.Error().Err(err).Msg("authorities of the routes not reloaded, the old ones stay")
+	})
+	tls, err := cert.RouteConfig(authorities, c.Name, b.cfg.Name, trust)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ const (
 	DefaultStoreBytes       = ByteSize(10 << 30)
 	DefaultDrain            = 30 * time.Second
 	DefaultConnectionRate   = 500
+	DefaultFailedLogins     = 60
 	DefaultAPIRate          = 200
 	DefaultAPIReadRate      = 5000
 )
@@ -62,6 +63,8 @@ type Config struct {
 	Policy []string `yaml:"policy"`
 	// Keys for signing.
 	Keys KeysConfig `yaml:"keys"`
+	// Authentication is whose word counts for who a client is. Default: nkeys only.
+	Authentication AuthenticationConfig `yaml:"authentication"`
 	// Gate holds the limits of the client port.
 	Gate GateConfig `yaml:"gate"`
 	// Storage of events.
@@ -107,8 +110,14 @@ type KeysConfig struct {
 
 // GateConfig limits the client port.
 type GateConfig struct {
-	MaxConnections   int `yaml:"maxConnections"`   // default DefaultMaxConnections
-	ConnectionRate   int `yaml:"connectionRate"`   // new connections per second and address; default DefaultConnectionRate
+	MaxConnections int `yaml:"maxConnections"` // default DefaultMaxConnections
+	ConnectionRate int `yaml:"connectionRate"` // new connections per second and address; default DefaultConnectionRate
+	// TrustedProxies lists addresses and networks (10.0.0.0/8) of proxies that say whose
+	// connection it is, by the PROXY protocol version 2. Default: none.
+	TrustedProxies []string `yaml:"trustedProxies"`
+	// FailedLogins is how many logins may fail per minute and address before its
+	// connections are closed unheard; default DefaultFailedLogins.
+	FailedLogins     int `yaml:"failedLogins"`
 	MaxSubscriptions int `yaml:"maxSubscriptions"` // per connection; default DefaultMaxSubscriptions
 	// MaxConnectionsPerPrincipal is how many of MaxConnections one principal may have.
 	// Default 0: half of them.
@@ -199,7 +208,7 @@ func DefaultConfig() Config {
 		Gate: GateConfig{
 			MaxConnections: DefaultMaxConnections, ConnectionRate: DefaultConnectionRate,
 			MaxSubscriptions: DefaultMaxSubscriptions, MaxPayload: DefaultMaxPayloadBytes,
-			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate,
+			APIRate: DefaultAPIRate, APIReadRate: DefaultAPIReadRate, FailedLogins: DefaultFailedLogins,
 		},
 		Storage: StorageConfig{MaxBytes: DefaultStoreBytes, Durability: defaultDurability, SoftWatermark: diskguard.DefaultSoft, HardWatermark: diskguard.DefaultHard, Scrub: defaultScrub},
 		Ops:     OpsConfig{Listen: DefaultOpsListen},
@@ -249,6 +258,7 @@ func (c *Config) resolve() {
 	}
 	fields := []*string{&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.Keys.Node, &c.Keys.Keyring, &c.Checkpoints.Sink}
 	fields = append(fields, c.Storage.Encryption.files()...)
+	fields = append(fields, c.Authentication.files()...)
 	for i := range c.Audit.Sinks {
 		fields = append(fields, &c.Audit.Sinks[i].File)
 	}
@@ -323,6 +333,10 @@ func (c *Config) Validate() error {
 	between("gate.maxConnectionsPerPrincipal", int64(c.Gate.MaxConnectionsPerPrincipal), 0, int64(max(c.Gate.MaxConnections, 0)))
 	between("gate.apiRate", int64(c.Gate.APIRate), 1, 1_000_000)
 	between("gate.apiReadRate", int64(c.Gate.APIReadRate), 1, 1_000_000)
+	if _, err := c.Gate.proxies(); err != nil {
+		fail("gate.trustedProxies: %w", err)
+	}
+	between("gate.failedLogins", int64(c.Gate.FailedLogins), 1, 1_000_000)
 	between("gate.connectionRate", int64(c.Gate.ConnectionRate), 1, 100000)
 	between("gate.maxSubscriptions", int64(c.Gate.MaxSubscriptions), 1, 100000)
 	between("gate.maxPayload", int64(c.Gate.MaxPayload), 1024, 8<<20)
@@ -333,6 +347,7 @@ func (c *Config) Validate() error {
 	faults = append(faults, c.guardFaults()...)
 	c.validateIntegrity(fail)
 	c.Audit.validate(fail)
+	c.Authentication.validate(fail)
 	between("drain (ms)", c.Drain.Milliseconds(), 100, 600_000)
 	return errors.Join(faults...)
 }

@@ -2,15 +2,18 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/internal/auditlog"
+	"github.com/signetbus/signet/signing"
 )
 
 // Inside returns the broker's own connection to a tenant's account, which sees and
@@ -150,3 +153,35 @@ func AuditPending(b *Broker) int { return b.journal.Left() }
 
 // PublishHeads publishes the heads of the chains of b, due or not.
 func PublishHeads(ctx context.Context, b *Broker) error { return b.heads.Publish(ctx) }
+
+// SetFetchGap sets how soon after a fetch of its keys a token may ask for another.
+func SetFetchGap(c *IssuerConfig, gap time.Duration) { c.Keys.testOnlyGap = gap }
+
+// RenewOwn is the renewal of the node's own certificates that runs once a minute.
+func RenewOwn(ctx context.Context, b *Broker, now time.Time) {
+	var r ownRenewal
+	r.run(ctx, b, now)
+}
+
+// WarnExpiry looks for certificates that end soon at these times, as one broker does.
+func WarnExpiry(b *Broker, at ...time.Time) {
+	var e expiryLog
+	for _, now := range at {
+		e.report(b, now)
+	}
+}
+
+// AskAs is what node as would send to have the pair of files renewed, with the token of
+// by, and what b answers.
+func AskAs(b, by *Broker, as, certFile, keyFile string) error {
+	renewal, _, err := ca.NewRenewal(certFile, keyFile)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(&renewalAsk{Node: as, Token: signing.NodeToken(by.material.Load().shown, b.cfg.Cluster.Name, by.cfg.Name), Renewal: renewal})
+	if err != nil {
+		return err
+	}
+	_, err = grantRenewal(b, body, time.Now())
+	return err
+}

@@ -77,7 +77,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 			Name: b.cfg.Name, Version: b.version, NATSVersion: embed.Version,
 			Started: b.started, Time: time.Now(), Durability: string(b.Durability()),
 		},
-		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Loaded: m.loaded},
+		Policy:       adminapi.PolicyStatus{Digest: m.policy.Digest(), Version: m.applied.inForce(), Loaded: m.loaded},
 		Gate:         adminapi.GateStatus{Connections: int(g.Connections), Subscriptions: int(g.Subscriptions), Accepted: g.Messages},
 		Certificates: []adminapi.Certificate{{Subject: b.cfg.TLS.Certificate, NotAfter: b.cert.Expires()}},
 	}
@@ -221,6 +221,8 @@ func (b view) metrics() []ops.Source {
 	out = append(out, b.integrityMetrics()...)
 	out = append(out, clockMetrics(b.Broker)...)
 	out = append(out, logMetrics(b.Broker)...)
+	out = append(out, policyMetrics(b.Broker)...)
+	out = append(out, trustMetrics(b.Broker)...)
 	out = append(out, ringMetrics(b.Broker)...)
 	out = append(out, receiptMetrics(b.Broker)...)
 	if b.barrier != nil {

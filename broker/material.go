@@ -20,6 +20,9 @@ import (
 // immutable value: either all of it is good or none of it is used.
 type material struct {
 	policy     *policy.Set
+	bundle     *policy.Bundle // that policy is compiled from
+	counts     *policy.Counts
+	applied    *appliedPolicy // that bundle came with; nil: from the files
 	validators map[*policy.SchemaDoc]schema.Validator
 	signer     *signing.Signer
 	signers    []*signing.Signer // of all seeds of this node, signer among them
@@ -30,23 +33,30 @@ type material struct {
 	ringNote   error // why the keyring's file is passed over, or could not be brought up to date; nil: it is what is in force
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
+	trust      *trust
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error
 // joins all faults.
-func loadMaterial(ctx context.Context, cfg *Config, now time.Time) (*material, error) {
-	m := &material{loaded: now}
-	return m, errors.Join(m.loadPolicy(ctx, cfg), m.loadKeys(cfg, now))
+func loadMaterial(ctx context.Context, cfg *Config, sources issuerKeys, now time.Time) (*material, error) {
+	m := &material{loaded: now, counts: policy.NewCounts()}
+	keys := m.loadKeys(cfg, now)
+	return m, errors.Join(m.findApplied(cfg), m.loadPolicy(ctx, cfg), m.loadTrust(cfg, sources), keys)
 }
 
 func (m *material) loadPolicy(ctx context.Context, cfg *Config) error {
-	bundle, err := policy.Load(cfg.Policy)
-	if err != nil {
+	var err error
+	if m.bundle, err = m.readPolicy(cfg); err != nil {
 		return err
 	}
-	if m.policy, err = policy.Compile(bundle); err != nil {
+	if m.policy, err = policy.CompileAt(m.bundle, time.Now(), m.counts); err != nil {
 		return err
 	}
+	return m.compileSchemas(ctx)
+}
+
+// compileSchemas compiles the schemas of the policy.
+func (m *material) compileSchemas(ctx context.Context) error {
 	engine := jsonschema.New(schema.DefaultLimits())
 	m.validators = map[*policy.SchemaDoc]schema.Validator{}
 	var faults []error
@@ -69,7 +79,8 @@ func (m *material) validator(d *policy.SchemaDoc) schema.Validator { return m.va
 // same reports whether m decides nothing differently than old. What either of them
 // points to must not be mixed: validators belong to the documents of one policy.
 func (m *material) same(old *material) bool {
-	return !m.policyChanged(old) && m.sameKeys(old) && (m.ringNote == nil) == (old.ringNote == nil) && slices.EqualFunc(m.signers, old.signers, sameSigner)
+	return !m.policyChanged(old) && m.applied.version() == old.applied.version() && m.sameTrust(old) && m.sameKeys(old) &&
+		(m.ringNote == nil) == (old.ringNote == nil) && slices.EqualFunc(m.signers, old.signers, sameSigner)
 }
 
 // sameKeys leaves out the seeds that are not in use.
@@ -84,7 +95,15 @@ func (m *material) sameRoutes(old *material) bool {
 
 func sameSigner(a, b *signing.Signer) bool { return a.KeyID() == b.KeyID() }
 
-func (m *material) policyChanged(old *material) bool { return m.policy.Digest() != old.policy.Digest() }
+// storesChange reports whether the policy of m wants other streams than that of old. If
+// not, nothing is asked of the store: a right must be taken away without a quorum, too.
+func (m *material) storesChange(old *material) bool {
+	return m.policyChanged(old) && !policy.SameStores(m.policy, old.policy)
+}
+
+func (m *material) policyChanged(old *material) bool {
+	return m.policy.Digest() != old.policy.Digest() || m.policy.Lapsed() != old.policy.Lapsed()
+}
 
 // attests returns the time in which readers accept what the node key signs: while
 // the key is valid and the keyring that says so has not expired. It is over for a node

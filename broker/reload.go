@@ -193,6 +193,10 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 		b.material.Store(m)
 		b.chain.Store(chain)
 		b.gate.Reload(m.policy)
+		if m.policy != old.policy {
+			m.counts.Forget()
+			warnModes(b, m.policy)
+		}
 		b.logs.Load().Set(loggedStreams(m.policy))
 		if m.ring.Version() != old.ring.Version() && b.admin != nil {
 			admin.RingChanged(b.admin)
@@ -211,8 +215,8 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 
 // prepare reads and checks everything and changes nothing.
 func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admission.Chain, error) {
-	m := &material{loaded: time.Now()}
-	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
+	m := &material{loaded: time.Now(), counts: old.counts, applied: b.wanted(old)}
+	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.loadTrust(&b.cfg, b.issuers), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
 		return nil, nil, err
 	}
 	if m.ringNote != nil {
@@ -222,7 +226,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 		return nil, nil, err
 	}
 	m.accounts = old.accounts
-	if m.policyChanged(old) {
+	if m.storesChange(old) {
 		var err error
 		if err := wantsNoMore(m.policy, old.policy, &b.cfg); err != nil {
 			return nil, nil, err
@@ -245,7 +249,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 // policy nothing is asked of the store: a node that has lost the others must be able to
 // take new keys.
 func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
-	if !m.policyChanged(old) {
+	if !m.storesChange(old) {
 		return b.cert.Reload()
 	}
 	if !slices.Equal(m.accounts, old.accounts) {

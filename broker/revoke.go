@@ -8,6 +8,7 @@ import (
 	"github.com/signetbus/signet/broker/jsapi"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // revokeConsumers deletes the consumers that set no longer allows: their owner is
@@ -52,6 +53,8 @@ func revokeConsumers(ctx context.Context, b *Broker, set *policy.Set) error {
 func notAllowed(set *policy.Set, t *policy.Tenant, c *store.Consumer) string {
 	owner := set.PrincipalByFullName(c.Owner)
 	switch {
+	case c.Owner == wire.BrokerAccount: // the broker's own; the read guard lets no client write that
+		return ""
 	case owner == nil || owner.Tenant != t:
 		return "its owner is not in the policy"
 	case owner.Disabled:

@@ -204,6 +204,18 @@ func (s Setup) policy(st *State) error {
 	return keep(st.Policy, out.Bytes())
 }
 
+// tenant is that of the built-in policies, whose workloads may come in by certificates of
+// the authority that is made with it; empty for a policy of the caller's.
+func (s Setup) tenant() string {
+	switch {
+	case s.Policy != "":
+		return ""
+	case s.Dev:
+		return "demo"
+	}
+	return "main"
+}
+
 func (s Setup) config(st *State) error {
 	if s.Encrypt {
 		if err := storeKey(st); err != nil {
@@ -215,7 +227,7 @@ func (s Setup) config(st *State) error {
 		return err
 	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, map[string]any{"Name": s.Name, "Listen": s.Listen, "Root": st.Root, "Encrypt": s.Encrypt}); err != nil {
+	if err := t.Execute(&out, map[string]any{"Name": s.Name, "Listen": s.Listen, "Root": st.Root, "Encrypt": s.Encrypt, "Tenant": s.tenant()}); err != nil {
 		return err
 	}
 	return keep(st.Config, out.Bytes())

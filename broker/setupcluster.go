@@ -160,6 +160,7 @@ func (s ClusterSetup) fill(top *State, states []*State) error {
 		var out bytes.Buffer
 		if err := t.Execute(&out, map[string]any{
 			"Name": n.Name, "Listen": n.Listen, "Root": st.Root, "Encrypt": s.Encrypt, "Advertise": strings.Join(advertise, ", "),
+			"Tenant":  Setup{Dev: s.Dev, Policy: s.Policy}.tenant(),
 			"Cluster": map[string]any{"Name": s.Name, "Listen": net.JoinHostPort(routeHost(n.Listen), port), "Nodes": s.Nodes},
 		}); err != nil {
 			return err

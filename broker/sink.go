@@ -36,7 +36,10 @@ func (s *sink) Refused(r *wire.Refusal, rej *gate.Rejected) {
 		class = acl.Classify(t, string(rej.Subject))
 	}
 	told := *r
-	told.Subject, told.Detail = visible(r.Subject), visible(r.Detail)
+	if rej.Tenant == "" && r.Detail == "" && r.Explain != nil {
+		told.Detail = r.Explain.Fix // of a login: nobody's signet explain shows it, so the log and the record must
+	}
+	told.Subject, told.Detail = visible(r.Subject), visible(told.Detail)
 	s.rec.trail.Refused(&told, audit.Origin{Tenant: rej.Tenant, Class: class.String(), Verb: rej.Verb, Remote: rej.Remote})
 	r.Ref = told.Ref
 	if !rej.Store || rej.Tenant == "" {

@@ -12,7 +12,6 @@ import (
 	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/broker/gate"
-	"github.com/signetbus/signet/broker/identity"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/jsapi"
 	"github.com/signetbus/signet/broker/ops"
@@ -176,10 +175,12 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 		Nodes: b.adminNodes(), Logs: logs{b.logs.Load()}, PutKeys: func(ctx context.Context, doc []byte, cutOff []string) (adminapi.KeysPut, error) {
 			return putKeys(ctx, b.Broker, doc, cutOff)
 		},
+		Certify: certifier(b.Broker),
 		Keyring: func() (*keyring.Ring, []byte) {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
 		},
+		Judge: judgeOf(b.Broker), Policies: policyAdmin{b.Broker}, Started: b.started,
 	})
 	if err != nil {
 		return err
@@ -237,7 +238,7 @@ func makeGate(b *Broker, m *material) error {
 	}
 	b.chain.Store(chain)
 	deps := gate.Deps{
-		Upstream: b.server, Owners: b.store, Authenticate: identity.Nkey, Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
+		Upstream: b.server, Owners: b.store, Authenticate: authenticator(b), Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
 		Admission:  func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
 		Memory:     b.guards.memory.Over,
 		Recordable: b.recordable,
@@ -255,12 +256,18 @@ func makeGate(b *Broker, m *material) error {
 			return b.chain.Load().SignReceipt(r, time.Now())
 		}
 	}
+	proxies, err := b.cfg.Gate.proxies()
+	if err != nil {
+		return err
+	}
 	b.gate, err = gate.New(gate.Config{
-		Listen: b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: b.cert.Config(), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
+		Proxies: proxies,
+		Listen:  b.cfg.Listen, Advertise: b.cfg.Advertise, TLS: clientTLS(b.cert, &b.cfg.Authentication), Handshake: gate.Handshake(b.cfg.TLS.Handshake),
 		ServerID: m.signer.KeyID(), ServerName: b.cfg.Name, Version: embed.Version, ExplainToCaller: b.cfg.Dev,
 		Limits: gate.Limits{
 			Connections: b.cfg.Gate.MaxConnections, PerIPRate: float64(b.cfg.Gate.ConnectionRate), PerIPBurst: 2 * b.cfg.Gate.ConnectionRate,
-			Payload: int(b.cfg.Gate.MaxPayload), HeaderBudget: headerBudget, Subscriptions: b.cfg.Gate.MaxSubscriptions,
+			FailedLogins: b.cfg.Gate.FailedLogins,
+			Payload:      int(b.cfg.Gate.MaxPayload), HeaderBudget: headerBudget, Subscriptions: b.cfg.Gate.MaxSubscriptions,
 			PrincipalConnections: b.cfg.Gate.MaxConnectionsPerPrincipal,
 			APIRate:              float64(b.cfg.Gate.APIRate), APIReadRate: float64(b.cfg.Gate.APIReadRate),
 		},
@@ -299,7 +306,8 @@ func (b startup) startWatch(context.Context, *material) error {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		t, door := time.NewTicker(time.Minute), doorLog{}
+		t, door, ends := time.NewTicker(time.Minute), doorLog{}, expiryLog{}
+		var own ownRenewal
 		defer t.Stop()
 		clock, began := time.NewTicker(clockEvery), time.Now()
 		defer clock.Stop()
@@ -315,6 +323,8 @@ func (b startup) startWatch(context.Context, *material) error {
 				flushMinute(life, b.Broker)
 				recheckConsumers(life, b.Broker)
 				recheckNodes(b.Broker)
+				own.run(life, b.Broker, now)
+				ends.report(b.Broker, now)
 				reloadAgain(life, b.Broker)
 				compareClocks(life, b.Broker)
 				door.report(b.log, b.gate.Stats().TurnedAway)

@@ -52,6 +52,9 @@ func watch(files []string, changed func(), failed func(error)) (*watcher, error)
 // set replaces the watched files. Folders that were watched stay so: their other
 // files are ignored.
 func (w *watcher) set(files []string) error {
+	if w == nil {
+		return nil // it is started later, with the files of then
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.names = map[string]bool{}
@@ -102,6 +105,7 @@ func (w *watcher) run(ctx context.Context, changed func(), failed func(error)) {
 // watchedFiles are the files that a reload reads under the policy set.
 func watchedFiles(cfg *Config, set *policy.Set) []string {
 	files := append([]string{cfg.Keys.Keyring, cfg.Keys.Node, nextSeed(cfg), cfg.TLS.Certificate, cfg.TLS.Key}, cfg.Policy...)
+	files = append(files, authorityFiles(&cfg.Authentication)...)
 	for _, t := range set.Tenants() {
 		for i := range t.Schemas {
 			if f := t.Schemas[i].File; f != "" {

@@ -83,7 +83,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 		closed: make(chan struct{}), rejoined: make(chan struct{}, 1),
 	}
 	if err := c.dial(ctx, servers); err != nil {
-		if cfg.id.refused.Load() {
+		if cfg.id != nil && cfg.id.refused.Load() {
 			err = errors.Join(ErrNonce, err)
 		}
 		cfg.setIdentity(nil)
@@ -120,6 +120,9 @@ func (c *Client) begin(ctx context.Context) error {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "no keyring, so no event could be verified", Err: err}
 	}
 	c.workers.Go(func() { c.ring.run(life, c.cfg.timeout) })
+	if len(c.cfg.creds.names) > 0 {
+		c.workers.Go(func() { enrol(life, c) })
+	}
 	if c.cfg.keyringFile == "" {
 		f, err := newRingFollower(c)
 		if err != nil {
@@ -156,7 +159,7 @@ func (c *Client) dial(ctx context.Context, servers []string) error {
 	o := nats.GetDefaultOptions()
 	o.Servers, o.Name = servers, c.cfg.name
 	o.Secure, o.TLSHandshakeFirst, o.TLSConfig = true, true, c.cfg.tls
-	o.Nkey, o.SignatureCB = c.cfg.id.public, c.cfg.id.signNonce
+	c.cfg.creds.show(&o, c.cfg.id)
 	o.MaxReconnect = -1
 	o.ReconnectWait, o.ReconnectJitter, o.ReconnectJitterTLS = c.cfg.reconnect, c.cfg.reconnect, c.cfg.reconnect
 	// Not the buffer of nats.go: it would send while our resend decides the order.
@@ -387,7 +390,9 @@ func (c *Client) Close() {
 	c.end(m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
 	c.signer.flush() // what was published meanwhile ends with the same error
 	c.workers.Wait()
-	c.cfg.id.wipe()
+	if id := c.cfg.id; id != nil {
+		id.wipe()
+	}
 }
 
 // Drain finishes everything and then closes: subscriptions handle what is

@@ -36,9 +36,14 @@ type Context struct {
 	Name         string `json:"-"`
 	URL          string `json:"url"`                    // tls://host:port, several with commas
 	NkeySeedFile string `json:"nkeySeedFile,omitempty"` // mode 0600
-	CAFile       string `json:"caFile,omitempty"`       // PEM roots; empty: the roots of the system
-	RootKey      string `json:"rootKey,omitempty"`      // public root key of the keyring, O...
-	KeyringFile  string `json:"keyringFile,omitempty"`  // empty: fetched from the broker
+	// CertificateFile and KeyFile (mode 0600) are as in WithClientCertificate, TokenFile as
+	// in WithTokenFile.
+	CertificateFile string `json:"certificateFile,omitempty"`
+	KeyFile         string `json:"keyFile,omitempty"`
+	TokenFile       string `json:"tokenFile,omitempty"`
+	CAFile          string `json:"caFile,omitempty"`      // PEM roots; empty: the roots of the system
+	RootKey         string `json:"rootKey,omitempty"`     // public root key of the keyring, O...
+	KeyringFile     string `json:"keyringFile,omitempty"` // empty: fetched from the broker
 }
 
 // ContextsDir returns the directory of the context files:
@@ -88,12 +93,17 @@ func LoadContext(name string) (*Context, error) {
 	if c.URL == "" {
 		return nil, fmt.Errorf("%w: context %q has no url", ErrInvalidOption, name)
 	}
-	for _, p := range []*string{&c.NkeySeedFile, &c.CAFile, &c.KeyringFile} {
+	for _, p := range c.files() {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(file), *p)
 		}
 	}
 	return &c, nil
+}
+
+// files are the paths that c holds.
+func (c *Context) files() []*string {
+	return []*string{&c.NkeySeedFile, &c.CertificateFile, &c.KeyFile, &c.TokenFile, &c.CAFile, &c.KeyringFile}
 }
 
 // SaveContext writes c, replacing a context of the same name in one step. The

@@ -51,7 +51,8 @@ type config struct {
 	timeout     time.Duration
 	maxInFlight int
 	retry       RetryPolicy
-	id          *identity
+	id          *identity         // nil: no nkey
+	creds       credentials       // beside it
 	producer    *signing.Producer // nil: events are not signed here
 	encryption  *Encryption       // nil: payloads are not encrypted here
 	decryption  *decrypter        // nil: encrypted payloads stay as they are
@@ -117,14 +118,15 @@ func WithNkey(public string, sign func(nonce []byte) ([]byte, error)) Option {
 	}
 }
 
-// WithTLSRoots trusts the PEM certificates in file instead of the system's.
+// WithTLSRoots trusts the PEM certificates in file instead of the system's. It is read
+// again at each connect, so that authorities can change.
 func WithTLSRoots(file string) Option {
 	return func(c *config) error {
 		pool, err := loadRoots(file)
 		if err != nil {
 			return err
 		}
-		c.tls.RootCAs = pool
+		c.tls.RootCAs, c.creds.roots = pool, file
 		return nil
 	}
 }
@@ -142,7 +144,7 @@ func WithTLSConfig(t *tls.Config) Option {
 		if t.MaxVersion != 0 && t.MaxVersion < tls.VersionTLS13 {
 			return fmt.Errorf("%w: WithTLSConfig: TLS 1.3 is the minimum", ErrInvalidOption)
 		}
-		c.tls = t.Clone()
+		c.tls, c.creds.roots = t.Clone(), ""
 		c.tls.MinVersion = tls.VersionTLS13
 		return nil
 	}
@@ -200,6 +202,12 @@ func WithContext(name string) Option {
 		var opts []Option
 		if saved.NkeySeedFile != "" {
 			opts = append(opts, WithNkeySeedFile(saved.NkeySeedFile))
+		}
+		if saved.CertificateFile != "" || saved.KeyFile != "" {
+			opts = append(opts, WithClientCertificate(saved.CertificateFile, saved.KeyFile))
+		}
+		if saved.TokenFile != "" {
+			opts = append(opts, WithTokenFile(saved.TokenFile))
 		}
 		if saved.CAFile != "" {
 			opts = append(opts, WithTLSRoots(saved.CAFile))
@@ -353,10 +361,11 @@ func (c *config) validate() ([]string, error) {
 	if c.root == "" {
 		return nil, ErrNoRoot
 	}
-	if c.id == nil {
-		return nil, fmt.Errorf("%w: no credential: use WithNkeySeedFile, WithNkey or a context that has one", ErrInvalidOption)
+	if err := c.creds.validate(c.id); err != nil {
+		return nil, err
 	}
-	if c.producer != nil {
+	c.creds.fault = c.onError
+	if c.producer != nil && c.id != nil {
 		// A server can have a client sign any nonce with its connection key.
 		if same, err := nkeys.Encode(nkeys.PrefixByteUser, c.producer.Public()); err != nil || string(same) == c.id.public {
 			return nil, fmt.Errorf("%w: the event key is the key of the connection: make another one, for events only", ErrInvalidOption)

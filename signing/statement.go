@@ -50,6 +50,10 @@ func (s *Signer) SignStatement(payloadType string, payload []byte) ([]byte, erro
 // Errors: ErrStatement, ErrNoKeyring, ErrUnknownKey, ErrKeyNotValid (the key is no
 // broker's), ErrBadSignature.
 func VerifyStatement(doc []byte, payloadType string, ring *keyring.Ring) (payload []byte, key keyring.Key, err error) {
+	return verifyStatement(doc, payloadType, keyring.RoleBroker, ring)
+}
+
+func verifyStatement(doc []byte, payloadType, role string, ring *keyring.Ring) (payload []byte, key keyring.Key, err error) {
 	if err := checkStatementType(payloadType); err != nil {
 		return nil, key, err
 	}
@@ -70,7 +74,7 @@ func VerifyStatement(doc []byte, payloadType string, ring *keyring.Ring) (payloa
 	if !ok {
 		return nil, key, ErrUnknownKey
 	}
-	if key.Role != keyring.RoleBroker {
+	if key.Role != role {
 		return nil, key, fmt.Errorf("%w: %s has the role %s", ErrKeyNotValid, key.ID, key.Role)
 	}
 	if !ed25519.Verify(key.Public(), dsse.AppendPAE(nil, payloadType, env.Payload), env.Sig) {

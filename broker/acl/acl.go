@@ -16,6 +16,32 @@ type Decision struct {
 	// Nearest is the grant that decided or, when denied, the one that comes closest
 	// by leading tokens; nil if there is none. It is policy-internal: not for callers.
 	Nearest *policy.Grant
+	// Spared counts what only the mode of the principal lets through, where that is
+	// ModeAudit; nil otherwise. Use counts the decision itself.
+	Spared *policy.Count
+}
+
+// Use counts that something was let in by this decision: the grant is in use. Questions,
+// which let nothing in, do not.
+func (d Decision) Use() Decision {
+	if d.Allowed && d.Nearest != nil {
+		d.Nearest.Used.Add()
+	}
+	return d
+}
+
+// spare lets through what no grant is for and the mode of p does not hold against it.
+// inside says that it is about an event that the tenant declares, or one that p may
+// publish: nothing else is ever spared.
+func spare(p *policy.Principal, d Decision, verb string, inside bool) Decision {
+	if d.Allowed || !inside || p.Mode == policy.ModeEnforce {
+		return d
+	}
+	d = Decision{Allowed: true, Rule: "mode-" + p.Mode.String() + "/" + verb}
+	if p.Mode == policy.ModeAudit {
+		d.Spared = p.Spare
+	}
+	return d
 }
 
 func allow(g *policy.Grant) Decision { return Decision{Allowed: true, Rule: g.Rule, Nearest: g} }
@@ -47,7 +73,8 @@ func Publish(p *policy.Principal, subject string) Decision {
 	if reserved(subject) {
 		return Decision{Rule: "default-deny/publish"}
 	}
-	return subjects(&p.Grants.Publish, subject, "default-deny/publish")
+	d := subjects(&p.Grants.Publish, subject, "default-deny/publish")
+	return spare(p, d, policy.VerbPublish, !d.Allowed && p.Tenant.Declares(subject))
 }
 
 // Subscribe decides about a subscription or consumer filter: one grant must cover
@@ -61,7 +88,8 @@ func Subscribe(p *policy.Principal, filter string) Decision {
 	if filter[0] == '*' || filter[0] == '>' {
 		return Decision{Rule: "default-deny/wildcard-first"}
 	}
-	return subjects(&p.Grants.Subscribe, filter, "default-deny/subscribe")
+	d := subjects(&p.Grants.Subscribe, filter, "default-deny/subscribe")
+	return spare(p, d, policy.VerbSubscribe, !d.Allowed && p.Tenant.Declares(filter))
 }
 
 // endpoint cuts the rpc. prefix: both "rpc.service.endpoint" and
@@ -152,7 +180,7 @@ func Source(p *policy.Principal, source string) Decision {
 	if source == p.DefaultSource() {
 		return Decision{Allowed: true, Rule: "default-source"}
 	}
-	return names(&p.Grants.Sources, source, "default-deny/source")
+	return spare(p, names(&p.Grants.Sources, source, "default-deny/source"), policy.VerbSource, true)
 }
 
 // Type decides about an event type. Without a types grant every type is allowed.
@@ -160,7 +188,7 @@ func Type(p *policy.Principal, eventType string) Decision {
 	if len(p.Grants.Types.All()) == 0 {
 		return Decision{Allowed: true, Rule: "default-type"}
 	}
-	return names(&p.Grants.Types, eventType, "default-deny/type")
+	return spare(p, names(&p.Grants.Types, eventType, "default-deny/type"), policy.VerbType, true)
 }
 
 // Consumer decides about a consumer that another principal made: a consumers grant

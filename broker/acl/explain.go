@@ -3,6 +3,7 @@ package acl
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
@@ -18,6 +19,7 @@ type Explanation struct {
 	Class     Class           // of the subject, for publish
 	Rule      string          // as in Decision
 	At        policy.Position // of the grant that allows or, when denied, the nearest one
+	Ruled     bool            // denied by a rule of the policy, which stands at At
 	Nearest   string          // pattern of the nearest grant, when denied
 	Fix       string          // what to change, when denied
 }
@@ -34,7 +36,7 @@ func (e Explanation) String() string {
 		b.WriteString("not ")
 	}
 	fmt.Fprintf(&b, "%s %q\n  rule: %s", e.Verb, e.Subject, e.Rule)
-	if e.Allowed && e.At.Line > 0 {
+	if e.At.Line > 0 && (e.Allowed || e.Ruled) {
 		fmt.Fprintf(&b, " (%s)", e.At)
 	}
 	if e.Nearest != "" {
@@ -66,6 +68,9 @@ func Explain(p *policy.Principal, verb, subject string) Explanation {
 	if p.Disabled {
 		e.Rule, e.At = "principal disabled", p.At
 		e.Fix = fmt.Sprintf("remove disabled: true from principal %s", p.Name)
+		if !p.Until.IsZero() {
+			e.Fix = fmt.Sprintf("principal %s is disabled by disabled: true, or since its until, %s: set a later one", p.Name, p.Until.Format(time.RFC3339))
+		}
 		return e
 	}
 	d, fix := decide(p, verb, subject, &e)
@@ -77,6 +82,11 @@ func Explain(p *policy.Principal, verb, subject string) Explanation {
 		e.At = p.At
 	}
 	if d.Allowed {
+		return e
+	}
+	if g := lapsed(p, verb, subject); g != nil {
+		e.Nearest, e.At = g.Pattern, g.Position
+		e.Fix = fmt.Sprintf("the grant, or the role that has it, has lapsed at %s: set a later until", g.Until.Format(time.RFC3339))
 		return e
 	}
 	if d.Nearest == nil {
@@ -132,8 +142,8 @@ func decide(p *policy.Principal, verb, subject string, e *Explanation) (Decision
 		stream, consumer, _ := strings.Cut(subject, ".")
 		return Consumer(p, stream, consumer), grant("consumers")
 	case "connect":
-		return Decision{Allowed: len(p.Nkeys) > 0, Rule: "identities"},
-			fmt.Sprintf("add an nkey under identities of principal %s (%s)", p.Name, p.At)
+		return Decision{Allowed: p.CanConnect(), Rule: "identities"},
+			fmt.Sprintf("add an nkey or another identity under identities of principal %s (%s)", p.Name, p.At)
 	}
 	return Decision{Rule: "unknown verb"}, "use one of: " + strings.Join(Verbs, ", ")
 }
@@ -156,8 +166,11 @@ func explainPublish(p *policy.Principal, subject string, e *Explanation, fix str
 		bucket, _ := ObjectBucket(subject)
 		return ObjectWrite(p, bucket), fmt.Sprintf("add %q to objects.write of principal %s (%s)", bucket, p.Name, p.At)
 	case ClassAdmin:
-		if subject == KeyringSubject {
+		switch subject {
+		case KeyringSubject:
 			return Decision{Allowed: true, Rule: "keyring"}, ""
+		case CertifySubject:
+			return Decision{Allowed: true, Rule: "enrolment"}, ""
 		}
 		area, _, _ := AdminArea(subject)
 		return Admin(p, area), fmt.Sprintf("add %q to admin of principal %s (%s)", area, p.Name, p.At)
@@ -204,4 +217,19 @@ func alike(a, b string) int {
 		n++
 	}
 	return n
+}
+
+// lapsed returns the grant that would allow, had its time not ended.
+func lapsed(p *policy.Principal, verb, subject string) *policy.Grant {
+	if verb == policy.VerbCall || verb == policy.VerbServe {
+		subject = endpoint(subject)
+	}
+	for i := range p.Lapsed {
+		g := &p.Lapsed[i]
+		prefix, open := strings.CutSuffix(g.Pattern, "*")
+		if g.Verb == verb && (g.Pattern == subject || open && strings.HasPrefix(subject, prefix) || wire.Subset(subject, g.Pattern)) {
+			return g
+		}
+	}
+	return nil
 }

@@ -26,6 +26,12 @@ var jsAdmin = map[string][]string{
 // KeyringSubject answers the keyring to every principal; no grant is needed.
 const KeyringSubject = wire.PrefixAdmin + "keys.ring"
 
+// CertifySubject issues a certificate to every principal, for its own names only.
+const CertifySubject = wire.PrefixAdmin + "keys.certify"
+
+// OpenToAll reports whether every principal may ask for the admin subject.
+func OpenToAll(subject string) bool { return subject == KeyringSubject || subject == CertifySubject }
+
 // serviceVerbs are the verbs of the NATS micro protocol.
 var serviceVerbs = []string{"PING", "INFO", "STATS"}
 
@@ -36,7 +42,7 @@ var serviceVerbs = []string{"PING", "INFO", "STATS"}
 // no deny entries.
 func Permissions(p *policy.Principal, session string) (publish, subscribe []string) {
 	publish = slices.Concat(p.PublishPatterns(), []string{
-		UserInfo, "$JS.ACK.>", "$JS.FC.>", "_INBOX.>", "_R_.>", KeyringSubject + ".*", // the node behind it
+		UserInfo, "$JS.ACK.>", "$JS.FC.>", "_INBOX.>", "_R_.>", KeyringSubject + ".*", CertifySubject + ".*", // the node behind them
 	})
 	for _, s := range jsAPI {
 		publish = append(publish, wire.PrefixJSAPI+s)

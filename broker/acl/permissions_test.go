@@ -17,7 +17,7 @@ func TestPermissions(t *testing.T) {
 		"$JS.ACK.>", "$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DELETE.*.*", "$JS.API.CONSUMER.DURABLE.CREATE.*.*",
 		"$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.API.CONSUMER.RESET.*.*",
 		"$JS.API.CONSUMER.UNPIN.*.*", "$JS.API.DIRECT.GET.>", "$JS.API.INFO", "$JS.API.STREAM.INFO.*",
-		"$JS.API.STREAM.MSG.GET.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.*", "$JS.FC.>", "$SIGNET.API.keys.ring.*",
+		"$JS.API.STREAM.MSG.GET.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.PURGE.*", "$JS.FC.>", "$SIGNET.API.keys.certify.*", "$SIGNET.API.keys.ring.*",
 		"$SYS.REQ.USER.INFO", "_INBOX.>", "_R_.>",
 	}
 	for _, tt := range []struct {

@@ -35,6 +35,17 @@ func keysPut(s *Service, ctx context.Context, r *request) (any, error) {
 	return put, nil
 }
 
+func keysCertify(s *Service, _ context.Context, r *request) (any, error) {
+	var q adminapi.CertifyRequest
+	if err := r.decode(&q); err != nil {
+		return nil, err
+	}
+	if s.cfg.Certify == nil {
+		return nil, wire.Refuse(wire.CodeUnavailable, "enrolment", "this node has no authority that issues to clients (authentication.enrolment)")
+	}
+	return s.cfg.Certify(r.caller, []byte(q.Request))
+}
+
 func (s *Service) keysLs(_ context.Context, r *request) (any, error) {
 	if err := r.decode(&struct{}{}); err != nil {
 		return nil, err

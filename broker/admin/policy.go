@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/audit"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/wire"
@@ -68,9 +70,18 @@ func (s *Service) policyCanI(_ context.Context, r *request) (any, error) {
 			return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such principal in this tenant")
 		}
 	}
-	e := acl.Explain(p, req.Verb, req.Subject)
+	e, violations := acl.Explanation{}, []wire.Violation(nil)
+	switch {
+	case len(req.Event) == 0:
+		e = acl.Explain(p, req.Verb, req.Subject)
+	case req.Verb != policy.VerbPublish || s.cfg.Judge == nil:
+		return nil, wire.Refuse(wire.CodeRequestMalformed, "admin", "an event can be asked about with the verb publish only")
+	default:
+		e, violations = s.cfg.Judge(p, req.Subject, req.Event)
+	}
 	out := adminapi.CanI{
-		Allowed: e.Allowed, Principal: e.Principal, Verb: e.Verb, Subject: e.Subject, Rule: e.Rule,
+		Violations: violations,
+		Allowed:    e.Allowed, Principal: e.Principal, Verb: e.Verb, Subject: e.Subject, Rule: e.Rule,
 		File: filepath.Base(e.At.File), Line: e.At.Line, Nearest: e.Nearest, Fix: e.Fix, Text: e.String(),
 	}
 	return out, nil
@@ -94,12 +105,33 @@ func (s *Service) policyExplain(ctx context.Context, r *request) (any, error) {
 	out := s.refusal(&e)
 	out.Policy = r.set.Digest()
 	out.Explain = e.Explain
-	if verb := verbOf(e.Code); out.Explain == nil && verb != "" {
+	if verb, what := grantOf(&e); out.Explain == nil && verb != "" {
 		if p := r.set.PrincipalByFullName(e.Principal); p != nil {
-			out.Explain = acl.Explain(p, verb, e.Subject).Wire()
+			out.Explain = acl.Explain(p, verb, what).Wire()
 		}
 	}
 	return out, nil
+}
+
+// grantOf is the grant that a refusal was about, empty where the record does not say it.
+func grantOf(e *audit.Entry) (verb, what string) {
+	if verb = verbOf(e.Code); verb != "" {
+		return verb, e.Subject
+	}
+	// The detail of these is the word and the name, as admission writes it.
+	word, name, ok := strings.Cut(e.Detail, " ")
+	switch {
+	case !ok || strings.Contains(name, " ") || strings.Contains(name, "?"): // cut or escaped: no longer the name
+	case e.Code == wire.CodeHeaderDenied && word == "header":
+		return policy.VerbHeader, name
+	case e.Code == wire.CodeSourceDenied && word == "source":
+		return policy.VerbSource, name
+	case e.Code == wire.CodeTypeDenied && word == "type":
+		return policy.VerbType, name
+	case e.Code == wire.CodeAdminDenied && word == "area":
+		return policy.VerbAdmin, name
+	}
+	return "", ""
 }
 
 // verbOf is the grant that a refusal was about, empty where a subject alone does

@@ -39,10 +39,19 @@ type Config struct {
 	// PutKeys judges a keyring and brings it to all nodes; nil: it is brought as a file
 	// only. What it refuses is a *wire.Refusal.
 	PutKeys func(ctx context.Context, document []byte, cutOff []string) (adminapi.KeysPut, error)
+	// Certify signs a certificate request of the caller for its own names; nil: this
+	// node has no authority. What it refuses is a *wire.Refusal.
+	Certify func(caller *policy.Principal, request []byte) (adminapi.Certified, error)
 	Status  func(ctx context.Context, tenant string) (adminapi.Status, error)
 	// Consumers returns the consumers of a tenant, in any order.
 	Consumers func(ctx context.Context, tenant string) ([]adminapi.ConsumerStatus, error)
-	Trail     *audit.Trail
+	// Judge says whether a principal could publish an event, and what of its schema it
+	// violates.
+	Judge func(p *policy.Principal, subject string, event []byte) (acl.Explanation, []wire.Violation)
+	// Policies serves the policy as a whole; nil: it is not served.
+	Policies Policies
+	Started  time.Time // this process; what it counts begins then
+	Trail    *audit.Trail
 	// Recording puts calls on record and reads the records; nil: nothing is.
 	Recording *Recording
 	Letters   Letters
@@ -89,11 +98,18 @@ var handlers = map[string]handler{
 	adminapi.SubjectKeysRing:        (*Service).keysRing,
 	adminapi.SubjectKeysLs:          (*Service).keysLs,
 	adminapi.SubjectKeysPut:         keysPut,
+	adminapi.SubjectKeysCertify:     keysCertify,
 	adminapi.SubjectStatusGet:       (*Service).status,
 	adminapi.SubjectStatusConsumers: (*Service).consumers,
 	adminapi.SubjectPolicyCheck:     (*Service).policyCheck,
 	adminapi.SubjectPolicyCanI:      (*Service).policyCanI,
 	adminapi.SubjectPolicyExplain:   (*Service).policyExplain,
+	adminapi.SubjectPolicyShow:      policies(false, policyShow),
+	adminapi.SubjectPolicyPlan:      policies(false, policyPlan),
+	adminapi.SubjectPolicyPut:       policies(true, policyPut),
+	adminapi.SubjectPolicyHistory:   policies(true, policyHistory),
+	adminapi.SubjectPolicyGet:       policies(true, policyGet),
+	adminapi.SubjectPolicyUsage:     policyUsage,
 	adminapi.SubjectDLQLs:           (*Service).dlqLs,
 	adminapi.SubjectDLQShow:         (*Service).dlqShow,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
@@ -297,7 +313,7 @@ func admit(s *Service, c *call) (*request, handler, error) {
 	if !ok || h == nil {
 		return nil, nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
 	}
-	if !open && !acl.Admin(r.caller, area).Allowed {
+	if !open && !acl.Admin(r.caller, area).Use().Allowed {
 		return nil, nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
 	}
 	return r, h, nil

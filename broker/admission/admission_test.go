@@ -67,7 +67,11 @@ type fixture struct {
 	seen     *Seen
 }
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB) *fixture { return newFixtureOf(t, testPolicy) }
+
+// newFixtureOf is a fixture of another policy, of tenant shop with a principal checkout
+// and a place for its nkey.
+func newFixtureOf(t testing.TB, text string) *fixture {
 	t.Helper()
 	user, err := nkeys.CreateUser()
 	if err != nil {
@@ -77,7 +81,7 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := policy.Parse("test.yaml", fmt.Appendf(nil, testPolicy, public))
+	b, err := policy.Parse("test.yaml", fmt.Appendf(nil, text, public))
 	if err != nil {
 		t.Fatal(err)
 	}

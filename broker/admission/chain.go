@@ -139,6 +139,8 @@ type Session struct {
 	grants   grantMemo
 	rejected Rejection
 	asked    bool // the publish under admission wants a signed acknowledgement
+	dry      bool // of a Judge: nothing is counted
+	plans    plan // of the publish under admission, if it is for later
 
 	*work // between Begin and Flush; nil otherwise
 }
@@ -277,14 +279,21 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	if len(p.Payload) > rt.maxPayload {
 		return wire.Refuse(wire.CodePayloadTooLarge, rt.sizeRule, "")
 	}
+	if rt.softPayload > 0 && len(p.Payload) > rt.softPayload {
+		rt.binding.Spare.Add()
+	}
 	if err := s.headers.Parse(p.Header); err != nil {
 		return headerRefusal(err)
 	}
 	at := len(s.arena)
-	s.asked = false
+	s.asked, s.plans = false, plan{}
 	r := s.takeHeaders(rt)
 	if r == nil && s.asked {
-		r = mayAsk(rt, p)
+		r = mayAsk(s, rt, p)
+	}
+	as, planned := rt, p // a plan is judged as what it will be
+	if r == nil && s.plans.any() {
+		as, planned, r = planFor(s, rt, p)
 	}
 	if r != nil {
 		s.arena = s.arena[:at]
@@ -294,6 +303,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	if r := s.take(rt, len(p.Header)+len(p.Payload)); r != nil {
 		return r
 	}
+	rt.spared.Add()
 	if shortage := s.chain.cfg.Shortage; shortage != nil && rt.stored() {
 		if r := shortage().refusal(len(p.Payload)); r != nil {
 			return r
@@ -313,7 +323,11 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	if s.now.Before(s.chain.cfg.NotBefore) || !s.now.Before(s.chain.cfg.NotAfter) {
 		return wire.Refuse(wire.CodeUnavailable, ruleAttestationKey, "the broker's attestation key is not valid now")
 	}
-	return s.admitEvent(rt, p, extra)
+	r = s.admitEvent(as, planned, extra)
+	if r == nil && s.plans.any() {
+		s.ops[len(s.ops)-1].subject = p.Subject // the plan lies where the client put it
+	}
+	return r
 }
 
 // Flush attests the events of the batch, appends every accepted publish and frame

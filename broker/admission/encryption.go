@@ -12,7 +12,7 @@ import (
 // whole as dead letters: no payload may get onto the disk in the clear by being wrong in
 // a second way.
 func requireEncryption(rt *route, e *cloudevent.Event) *wire.Refusal {
-	if rt.binding == nil || !rt.binding.Encrypted {
+	if !demandsEncryption(rt) {
 		return nil
 	}
 	refuse := func(detail string) *wire.Refusal {
@@ -40,5 +40,5 @@ func schemaBlinded(rt *route, e *cloudevent.Event) *wire.Refusal {
 	if rt.validator == nil || rt.binding.Encrypted || string(e.ContentType) != wire.EncryptedContentType {
 		return nil
 	}
-	return wire.Refuse(wire.CodeEncryptionNotDeclared, rt.binding.Rule, "schema "+rt.schemaName)
+	return rt.judged(wire.Refuse(wire.CodeEncryptionNotDeclared, rt.binding.Rule, "schema "+rt.schemaName))
 }

@@ -185,16 +185,26 @@ func (s *Session) complete(rt *route, e *cloudevent.Event, signed bool) *wire.Re
 		return eventRefusal(err)
 	}
 	if !bytes.Equal(e.Source, s.source) && !bytes.Equal(e.Source, s.grants.source) {
-		if !acl.Source(s.p, string(e.Source)).Allowed {
+		d := use(s, acl.Source(s.p, string(e.Source)))
+		if !d.Allowed {
 			return wire.Refuse(wire.CodeSourceDenied, "sources", "source "+printable(e.Source))
 		}
-		s.grants.source = append(s.grants.source[:0], e.Source...)
+		if d.Spared == nil {
+			s.grants.source = append(s.grants.source[:0], e.Source...)
+		} else if !s.dry {
+			d.Spared.Add() // each time: it is not remembered
+		}
 	}
 	if !bytes.Equal(e.Type, s.grants.eventType) {
-		if !acl.Type(s.p, string(e.Type)).Allowed {
+		d := use(s, acl.Type(s.p, string(e.Type)))
+		if !d.Allowed {
 			return wire.Refuse(wire.CodeTypeDenied, "types", "type "+printable(e.Type))
 		}
-		s.grants.eventType = append(s.grants.eventType[:0], e.Type...)
+		if d.Spared == nil {
+			s.grants.eventType = append(s.grants.eventType[:0], e.Type...)
+		} else if !s.dry {
+			d.Spared.Add()
+		}
 	}
 	return nil
 }
@@ -205,7 +215,7 @@ func (s *Session) checkSchema(rt *route, contentType, payload []byte) *wire.Refu
 		return nil
 	}
 	if want := rt.binding.ContentType; want != "" && string(contentType) != want {
-		return wire.Refuse(wire.CodeContentTypeMismatch, rt.binding.Rule, "want "+want)
+		return rt.judged(wire.Refuse(wire.CodeContentTypeMismatch, rt.binding.Rule, "want "+want))
 	}
 	if rt.validator == nil {
 		return nil
@@ -214,8 +224,11 @@ func (s *Session) checkSchema(rt *route, contentType, payload []byte) *wire.Refu
 	if v.OK {
 		return nil
 	}
-	s.rejected.Schema = rt.schemaName
-	return v.Refusal("schema " + rt.schemaName)
+	r := rt.judged(v.Refusal("schema " + rt.schemaName))
+	if r != nil {
+		s.rejected.Schema = rt.schemaName
+	}
+	return r
 }
 
 // mediaType is the declared content type of a request that is not an event.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -75,8 +76,14 @@ func (s *Session) takeCapability(rt *route, h wire.Header) (keep bool, _ *wire.R
 		if name == wire.HeaderMsgID {
 			return false, nil // becomes the id of the event; the stored one is derived
 		}
-		if acl.Header(s.p, name).Allowed {
-			return true, nil
+		if name == policy.FastBatch {
+			break // a right, and no header
+		}
+		if acl.Header(s.p, name).Use().Allowed {
+			if r := reaches(s, rt.subject, name, h.Value); r != nil {
+				return false, r
+			}
+			return true, s.plans.take(name, h.Value)
 		}
 	case acl.ClassEphemeral:
 		if name == wire.HeaderMsgID {

@@ -36,8 +36,10 @@ func takeAsk(s *Session, h wire.Header) *wire.Refusal {
 
 // mayAsk refuses where nothing could be signed: what is not stored, what has no
 // reply, and where as many as may are waiting for theirs.
-func mayAsk(rt *route, p *Publish) *wire.Refusal {
+func mayAsk(s *Session, rt *route, p *Publish) *wire.Refusal {
 	switch {
+	case s.plans.batch:
+		return wire.Refuse(wire.CodeHeaderDenied, "signed-ack", "an event of a batch has no acknowledgement of its own")
 	case rt.class != acl.ClassEvent:
 		return wire.Refuse(wire.CodeHeaderDenied, "signed-ack", "only an event of a stream has a signed acknowledgement")
 	case len(p.Reply) == 0:

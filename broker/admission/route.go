@@ -18,36 +18,37 @@ const maxRoutes = 4096
 // route is everything that policy says about one subject for one principal,
 // decided once per connection and subject.
 type route struct {
+	subject    string
 	class      acl.Class
 	limits     []limit
 	maxPayload int
 	sizeRule   string
 	binding    *policy.Binding
 	validator  schema.Validator
-	schemaName string // name@version
-	eventType  []byte // default type: the subject
-	mediaType  []byte // default datacontenttype
-	forward    []byte // subject on which it is sent on; nil: as the client wrote it
+	schemaName string        // name@version
+	eventType  []byte        // default type: the subject
+	mediaType  []byte        // default datacontenttype
+	forward    []byte        // subject on which it is sent on; nil: as the client wrote it
+	spared     *policy.Count // of the mode of the principal; nil: there is a grant
+	// softPayload is a size that the rule of the subject only counts; 0: none.
+	softPayload int
+	dry         bool // nothing is counted
 }
 
 type limit struct {
 	bucket *ratelimit.Bucket
 	name   string
 	wait   bool
+	spared *policy.Count // mode audit: counts, and lets through
 }
 
 func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 	class := acl.Classify(s.p.Tenant, subject)
-	if r := s.authorise(class, subject); r != nil {
+	rt := &route{subject: subject, class: class, dry: s.dry, maxPayload: s.chain.cfg.MaxPayload, sizeRule: "gate.maxPayload"}
+	if r := s.authorise(rt, subject); r != nil {
 		return nil, r
 	}
-	rt := &route{class: class, maxPayload: s.chain.cfg.MaxPayload, sizeRule: "gate.maxPayload"}
-	for i := range s.p.Limits {
-		// Requests to the admin API have a rate of their own, at the gate.
-		if l := &s.p.Limits[i]; class != acl.ClassAdmin && l.Applies(subject) {
-			rt.limits = append(rt.limits, s.chain.limitOf(s.p, l))
-		}
-	}
+	limitRoute(s, rt, subject)
 	if class == acl.ClassEvent || class == acl.ClassEphemeral {
 		rt.eventType = []byte(subject)
 		rt.mediaType = []byte(wire.DefaultContentType)
@@ -77,8 +78,12 @@ func (s *Session) bind(rt *route, subject string) *wire.Refusal {
 		return nil
 	}
 	rt.binding = b
-	if b.MaxPayload > 0 {
+	switch {
+	case b.MaxPayload == 0:
+	case b.Mode == policy.ModeEnforce:
 		rt.capPayload(int(b.MaxPayload), b.Rule)
+	case b.Mode == policy.ModeAudit:
+		rt.softPayload = int(b.MaxPayload)
 	}
 	if b.ContentType != "" {
 		rt.mediaType = []byte(b.ContentType)
@@ -86,14 +91,37 @@ func (s *Session) bind(rt *route, subject string) *wire.Refusal {
 	if b.Schema == nil {
 		return nil
 	}
-	rt.schemaName = b.Schema.Name + "@" + strconv.Itoa(b.Schema.Version)
-	if rt.validator = s.chain.cfg.Validator(b.Schema); rt.validator == nil {
-		return wire.Refuse(wire.CodeUnavailable, "schema "+rt.schemaName, "the schema is not ready")
-	}
 	if b.ContentType == "" {
 		rt.mediaType = []byte("application/json")
 	}
+	if b.Mode == policy.ModeOff {
+		return nil
+	}
+	rt.schemaName = b.Schema.Name + "@" + strconv.Itoa(b.Schema.Version)
+	if rt.validator = s.chain.cfg.Validator(b.Schema); rt.validator == nil {
+		return rt.judged(wire.Refuse(wire.CodeUnavailable, "schema "+rt.schemaName, "the schema is not ready"))
+	}
 	return nil
+}
+
+// judged is what the rule of the subject has found, as its mode has it: nil where that
+// lets it through.
+func (rt *route) judged(r *wire.Refusal) *wire.Refusal {
+	if r == nil || rt.binding == nil || rt.binding.Mode == policy.ModeEnforce {
+		return r
+	}
+	if rt.binding.Mode == policy.ModeAudit && !rt.dry {
+		rt.binding.Spare.Add()
+	}
+	return nil
+}
+
+// use counts a decision that lets something in.
+func use(s *Session, d acl.Decision) acl.Decision {
+	if !s.dry {
+		d.Use()
+	}
+	return d
 }
 
 // stored reports whether what is published here is stored.
@@ -107,26 +135,51 @@ func (rt *route) capPayload(most int, rule string) {
 	}
 }
 
-// limitOf finds the token bucket that all connections of p share.
-func (c *Chain) limitOf(p *policy.Principal, l *policy.LimitUse) limit {
+// limitRoute finds what the publishes of a route are counted against: the limits of the
+// principal, and behind them the quota of its tenant, so that what a principal may not
+// send takes nothing from the others. Requests to the admin API have a rate of their own,
+// at the gate.
+func limitRoute(s *Session, rt *route, subject string) {
+	if rt.class == acl.ClassAdmin {
+		return
+	}
+	add := func(who string, l *policy.LimitUse) {
+		if l != nil && l.Mode != policy.ModeOff && l.Applies(subject) {
+			rt.limits = append(rt.limits, s.chain.limitOf(who, l))
+		}
+	}
+	for i := range s.p.Limits {
+		add(s.p.FullName(), &s.p.Limits[i])
+	}
+	add(s.p.Tenant.Name, s.p.Tenant.Quota.Rate) // no principal is called that: their names have a slash
+}
+
+// limitOf finds the token bucket that all connections of who share.
+func (c *Chain) limitOf(who string, l *policy.LimitUse) limit {
 	rl := ratelimit.Limit{Name: l.Name, Messages: l.Messages, Bytes: l.Bytes, Burst: l.Burst}
 	if l.Wait {
 		rl.Exceed = ratelimit.Wait
 	}
-	return limit{bucket: c.cfg.Buckets.Bucket(p.FullName(), l.Name, rl), name: l.Rule, wait: l.Wait}
+	out := limit{bucket: c.cfg.Buckets.Bucket(who, l.Name, rl), name: l.Rule, wait: l.Wait}
+	if l.Mode == policy.ModeAudit {
+		out.spared = l.Spare
+	}
+	return out
 }
 
 // authorise is the class and the ACL: who may publish on subject at all.
-func (s *Session) authorise(class acl.Class, subject string) *wire.Refusal {
+func (s *Session) authorise(rt *route, subject string) *wire.Refusal {
 	if subject == "" {
 		return malformedSubject(wire.ErrSubjectEmpty)
 	}
-	switch class {
+	switch rt.class {
 	case acl.ClassEvent, acl.ClassEphemeral:
 		if err := wire.CheckSubject(subject); err != nil {
 			return malformedSubject(err)
 		}
-		return s.denied(acl.Publish(s.p, subject), wire.CodePublishDenied, policy.VerbPublish, subject)
+		d := acl.Publish(s.p, subject)
+		rt.spared = d.Spared
+		return s.denied(d, wire.CodePublishDenied, policy.VerbPublish, subject)
 	case acl.ClassRPC:
 		if err := wire.CheckSubject(subject); err != nil {
 			return malformedSubject(err)
@@ -158,7 +211,7 @@ func (s *Session) authorise(class acl.Class, subject string) *wire.Refusal {
 		if !ok || strings.Contains(verb, ".") {
 			return wire.Refuse(wire.CodeAdminDenied, "admin", "no such request")
 		}
-		if area == "keys" && verb == "ring" {
+		if acl.OpenToAll(subject) {
 			return nil // public keys: whoever may connect may verify
 		}
 		return s.denied(acl.Admin(s.p, area), wire.CodeAdminDenied, policy.VerbAdmin, area)
@@ -182,6 +235,7 @@ func (s *Session) authorise(class acl.Class, subject string) *wire.Refusal {
 // the caller may see it; administrators get it when they ask for the reference.
 func (s *Session) denied(d acl.Decision, code wire.Code, verb, what string) *wire.Refusal {
 	if d.Allowed {
+		use(s, d)
 		return nil
 	}
 	r := wire.Refuse(code, d.Rule, "")
@@ -221,6 +275,10 @@ func (s *Session) take(rt *route, bytes int) *wire.Refusal {
 		l := &rt.limits[i]
 		d := l.bucket.Take(s.now.UnixNano(), bytes)
 		if d.OK {
+			continue
+		}
+		if l.spared != nil {
+			l.spared.Add()
 			continue
 		}
 		code := wire.CodeRateLimited

@@ -26,7 +26,7 @@ const ruleAttestationKey = "attestation-key"
 func openSignature(s *Session, rt *route, p *Publish, e *cloudevent.Event) (signed bool, _ *wire.Refusal) {
 	if len(e.Get(wire.AttrDSSE)) == 0 {
 		if rt.binding != nil && rt.binding.Require == policy.RequireProducer {
-			return false, wire.Refuse(wire.CodeSignatureRequired, rt.binding.Rule, "")
+			return false, rt.judged(wire.Refuse(wire.CodeSignatureRequired, rt.binding.Rule, ""))
 		}
 		return false, nil
 	}

@@ -112,6 +112,7 @@ func (o *Options) settle(cfg *broker.Config) {
 	cfg.Dev = o.Dev
 	// Tests come and go fast from one address.
 	cfg.Gate.ConnectionRate = 100000
+	cfg.Gate.FailedLogins = 100000
 	// How full the disk of a developer is, is not what tests are about.
 	cfg.Storage.SoftWatermark, cfg.Storage.HardWatermark = 97, 98
 	if o.Durability != "" {

@@ -3,7 +3,6 @@ package ca
 import (
 	"cmp"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -43,6 +42,8 @@ var (
 	ErrExists = errors.New("ca: a certificate authority exists here")
 	// ErrKeyMode: others than its owner may use a private key file; see the package comment.
 	ErrKeyMode = errors.New("ca: private key file is readable by others")
+	// ErrWritable: others than its owner may write a file whose authorities are trusted.
+	ErrWritable = errors.New("ca: file of trusted authorities is writable by others")
 	// ErrInvalid: a certificate, key or host that cannot be used.
 	ErrInvalid = errors.New("ca: invalid certificate material")
 )
@@ -76,20 +77,13 @@ func create(dir, name string, now func() time.Time) (*Authority, error) {
 			return nil, fmt.Errorf("ca: %w", err)
 		}
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
+		return nil, err
 	}
-	at := now()
-	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
-		NotBefore: at.Add(-backdate), NotAfter: at.Add(AuthorityTTL),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, err := selfSigned(name, key, now())
 	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
+		return nil, err
 	}
 	if err := writePair(filepath.Join(dir, CACertFile), filepath.Join(dir, CAKeyFile), encodeCerts(der), key); err != nil {
 		return nil, err
@@ -165,9 +159,9 @@ func (a *Authority) issue(certFile, keyFile string, hosts []string, ttl time.Dur
 		}
 	}
 	change(template)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
-		return fmt.Errorf("ca: %w", err)
+		return err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"time"
 )
@@ -16,7 +15,10 @@ var ErrNode = errors.New("ca: not a certificate of a node of this cluster")
 
 // NodeURI is the URI name in the certificate of a node. It tells routes apart from
 // client certificates of the same authority, and one node from another.
-func NodeURI(cluster, node string) string { return "spiffe://" + cluster + "/node/" + node }
+func NodeURI(cluster, node string) string { return "spiffe://" + cluster + nodePath + node }
+
+// nodePath starts the paths of nodes' names; no client gets one.
+const nodePath = "/node/"
 
 // IssueNode is IssueServer for the routes of a node: the certificate is good for
 // both ends of a connection and carries NodeURI.
@@ -36,43 +38,50 @@ func (a *Authority) IssueNode(certFile, keyFile, cluster, node string, hosts []s
 
 // RouteConfig returns the configuration of both ends of a route: TLS 1.3, the
 // certificate of r, and a certificate of a node of cluster demanded of the other
-// side, issued by the authorities in rootsFile. The roots are read once. admit judges
-// the node that the other certificate names, whichever side has dialled.
+// side, issued by the authorities in trusted, which is read again when it changes. admit
+// judges the node that the other certificate names, whichever side has dialled.
 //
-// Errors: ErrInvalid where rootsFile has no certificate, or r's is not of node; or
-// what the file system said.
-func (r *Reloader) RouteConfig(rootsFile, cluster, node string, admit func(node string) error) (*tls.Config, error) {
-	text, err := os.ReadFile(rootsFile)
-	if err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%w: %s has no certificate", ErrInvalid, rootsFile)
-	}
+// Errors: ErrInvalid where r's certificate is not of node, or not by trusted.
+func (r *Reloader) RouteConfig(trusted *Trusted, cluster, node string, admit func(node string) error) (*tls.Config, error) {
 	leaf := r.current.Load().Leaf
 	if name, err := NodeOf(leaf, cluster); err != nil || name != node {
 		return nil, fmt.Errorf("%w: %s is not of node %q of cluster %q: it needs the URI name %s", ErrInvalid, r.certFile, node, cluster, NodeURI(cluster, node))
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}, Intermediates: r.intermediates()}); err != nil {
-			return nil, fmt.Errorf("%w: %s would be refused by the other nodes: by the authorities in %s: %w", ErrInvalid, r.certFile, rootsFile, err)
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: trusted.Roots().Pool, KeyUsages: []x509.ExtKeyUsage{usage}, Intermediates: r.intermediates()}); err != nil {
+			return nil, fmt.Errorf("%w: %s would be refused by the other nodes: by the authorities in %s: %w", ErrInvalid, r.certFile, trusted.file, err)
 		}
 	}
+	judge := func(cs tls.ConnectionState, host string, usage x509.ExtKeyUsage) error {
+		if err := trusted.verify(cs, host, usage); err != nil {
+			return err
+		}
+		name, err := NodeOf(cs.PeerCertificates[0], cluster)
+		if err != nil {
+			return err
+		}
+		return admit(name)
+	}
+	dialled := &tls.Config{
+		MinVersion: tls.VersionTLS13, GetCertificate: r.GetCertificate, SessionTicketsDisabled: true,
+		// Verified below, by the authorities of that moment: a pool in a tls.Config is for ever.
+		ClientAuth: tls.RequireAnyClientCert,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			return judge(cs, "", x509.ExtKeyUsageClientAuth)
+		},
+	}
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		GetCertificate: r.GetCertificate,
+		MinVersion: tls.VersionTLS13, GetCertificate: r.GetCertificate, SessionTicketsDisabled: true,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return r.GetCertificate(nil)
 		},
-		RootCAs: roots, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert,
-		SessionTicketsDisabled: true,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return dialled, nil },
+		ClientAuth:         tls.RequireAnyClientCert,
+		InsecureSkipVerify: true, //nolint:gosec // replaced by VerifyConnection, which runs in any case
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			name, err := NodeOf(cs.PeerCertificates[0], cluster) // there is one: both sides demand it
-			if err != nil {
-				return err
-			}
-			return admit(name)
+			// Of an address crypto/tls does not say which was dialled; what counts is the
+			// node that the certificate names.
+			return judge(cs, cs.ServerName, x509.ExtKeyUsageServerAuth)
 		},
 	}, nil
 }

@@ -22,6 +22,7 @@ type access struct {
 	creds  *identity.Credentials
 
 	principal atomic.Pointer[policy.Principal] // nil before authentication
+	login     atomic.Pointer[identity.Login]   // stored before principal
 	// renewals counts the calls of renew that have let the connection be: with the same
 	// principal the admission may be another, with another key.
 	renewals atomic.Uint64
@@ -36,14 +37,15 @@ type access struct {
 func (a *access) authenticate(ctx context.Context) *wire.Refusal {
 	for {
 		set := a.policy.Load()
-		p, refusal := a.deps.Authenticate(ctx, set, a.creds)
-		if refusal == nil && p == nil {
+		login, refusal := a.deps.Authenticate(ctx, set, a.creds)
+		if refusal == nil && login.Principal == nil {
 			refusal = wire.Refuse(wire.CodeInternal, "authenticate", "")
 		}
 		if refusal != nil {
 			return refusal
 		}
-		a.principal.Store(p)
+		a.login.Store(&login)
+		a.principal.Store(login.Principal)
 		if a.policy.Load() == set {
 			return nil
 		}
@@ -74,10 +76,15 @@ func (a *access) renew(ctx context.Context, set *policy.Set) (was, now *policy.P
 	if was = a.principal.Load(); was == nil {
 		return nil, nil
 	}
-	now, refusal := a.deps.Authenticate(ctx, set, a.creds)
+	// What the authenticator would have to wait for (keys of an issuer), a reload does not.
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	login, refusal := a.deps.Authenticate(ctx, set, a.creds)
+	now = login.Principal
 	if refusal != nil || now == nil || now.FullName() != was.FullName() {
 		return was, nil
 	}
+	a.login.Store(&login)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.principal.Store(now)

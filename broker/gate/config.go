@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -13,6 +14,7 @@ const (
 	DefaultMaxConnections   = 5000
 	DefaultPerIPRate        = 50.0
 	DefaultPerIPBurst       = 200
+	DefaultFailedLogins     = 60
 	DefaultMaxPayload       = 1 << 20
 	DefaultHeaderBudget     = 64 << 10
 	DefaultMaxControlLine   = 4096
@@ -65,6 +67,10 @@ type Config struct {
 	// and measurements.
 	InsecurePlain bool
 
+	// Proxies are the addresses whose connections begin with a header of the PROXY protocol
+	// version 2, which names the client. Theirs must; nobody else's may.
+	Proxies []netip.Prefix
+
 	// ServerID, ServerName and Version are what INFO says. ServerID and ServerName
 	// are required; Version is the NATS server version whose protocol is spoken
 	// (clients compare it with the features they need), "vX.Y.Z" or "X.Y.Z".
@@ -87,6 +93,7 @@ type Limits struct {
 	PrincipalConnections int
 	PerIPRate            float64 // new connections per second and address (IPv6: /64); default 50, below 0 is no limit
 	PerIPBurst           int     // of PerIPRate; default 200
+	FailedLogins         int     // per minute and address, after which its connections are closed unheard; default 60, below 0 is no limit
 	Payload              int     // bytes of one message, header and payload, that a client may send; default 1 MiB
 	HeaderBudget         int     // bytes beyond Payload that the server accepts and may send back; default 64 KiB
 	ControlLine          int     // bytes of one control line; default 4,096
@@ -140,6 +147,7 @@ func (c Config) withDefaults() Config {
 	orInt(&l.Connections, DefaultMaxConnections)
 	orInt(&l.PrincipalConnections, max(1, l.Connections/2))
 	orInt(&l.PerIPBurst, DefaultPerIPBurst)
+	orInt(&l.FailedLogins, DefaultFailedLogins)
 	orInt(&l.Payload, DefaultMaxPayload)
 	orInt(&l.HeaderBudget, DefaultHeaderBudget)
 	orInt(&l.ControlLine, DefaultMaxControlLine)

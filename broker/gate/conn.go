@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -31,14 +32,16 @@ type conn struct {
 	reader   reader
 	relay    relay
 	hold     holder
+	expiry   expiry
 	ready    atomic.Bool // the handshake is done: session.opts may be read by others
 	faulted  atomic.Bool // the sink was told of a panic
+	addr     netip.Addr  // whose failed logins are counted
 	quota    string      // whose share of the connections this one counts to; Gate.mu
 }
 
 func newConn(g *Gate, raw net.Conn) *conn {
 	cfg, remote := &g.cfg, raw.RemoteAddr().String()
-	c := &conn{gate: g}
+	c := &conn{gate: g, addr: addressKey(raw.RemoteAddr())}
 	c.life.init(raw, c.fault)
 	creds := &identity.Credentials{Nonce: identity.NewNonce(), RemoteAddr: remote}
 	c.greeting = greeting{gate: g, id: g.nextID.Add(1), ip: hostOf(raw.RemoteAddr()), nonce: creds.Nonce}
@@ -80,6 +83,7 @@ func (c *conn) serve() {
 	defer c.life.survive()
 	shake := handshake{c: c, cfg: &g.cfg, limit: g.cfg.Timeouts.Auth}
 	if err := c.contain(shake.run); err != nil {
+		shake.count(err)
 		c.turnAway(err)
 		return
 	}
@@ -93,7 +97,10 @@ func (c *conn) serve() {
 		defer c.life.survive()
 		c.relay.run()
 	}()
+	c.expiry.arm(c)
 	reason := c.finish(c.contain(c.reader.run))
+	c.expiry.stop()
+	g.door.tries.left(c.addr, time.Now())
 	c.tallied()
 	g.sink.Disconnected(who, reason)
 }
@@ -105,6 +112,9 @@ func (c *conn) describe() *Connection {
 		o := &c.session.opts
 		who.Tenant, who.Principal = p.Tenant.Name, p.Name
 		who.Name, who.Lang, who.Version = o.Name, o.Lang, o.Version
+		if login := c.access.login.Load(); login != nil {
+			who.Method, who.Identity = login.Method, login.Name
+		}
 	}
 	return who
 }

@@ -22,7 +22,9 @@ var (
 	// Its text is that of nats-server, which client libraries compare as a whole.
 	errConnections = errors.New("maximum connections exceeded")
 	errRevoked     = errors.New("User Authentication Revoked")
-	errStale       = errors.New("Stale Connection")
+	// Client libraries know this text too, and reconnect with a fresh credential.
+	errExpired = errors.New("User Authentication Expired")
+	errStale   = errors.New("Stale Connection")
 )
 
 // connectOptions are the options of CONNECT that the gate honours.

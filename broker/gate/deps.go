@@ -74,6 +74,8 @@ type Connection struct {
 	Tenant    string
 	Principal string // name within the tenant
 	Remote    string // address of the client
+	Method    string // how it was authenticated: identity.MethodNkey, ...
+	Identity  string // the name of the policy that it proved
 	Name      string // what the client calls itself; untrusted
 	Lang      string // client library, untrusted
 	Version   string // of the library, untrusted
@@ -110,7 +112,7 @@ type Rejected struct {
 type Deps struct {
 	Upstream     Upstream
 	Owners       Owners
-	Authenticate identity.Authenticator
+	Authenticate identity.Authenticator // for live connections with a context that has ended: it must not wait then
 	// Admission returns the admission session of a new connection, or of a live one
 	// after Reload.
 	Admission func(*policy.Principal) *admission.Session

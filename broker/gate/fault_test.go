@@ -101,9 +101,9 @@ func TestPanicEndsOnlyItsConnection(t *testing.T) {
 		}},
 		{"handshake", "reader", "", "(*handshake).run", func(_ **world, _ *sabotage) worldOption {
 			return func(_ *Config, d *Deps) {
-				d.Authenticate = func(ctx context.Context, set *policy.Set, c *identity.Credentials) (*policy.Principal, *wire.Refusal) {
+				d.Authenticate = func(ctx context.Context, set *policy.Set, c *identity.Credentials) (identity.Login, *wire.Refusal) {
 					p, r := identity.Nkey(ctx, set, c)
-					if p != nil && p.Name == "reader" {
+					if p.Principal != nil && p.Principal.Name == "reader" {
 						panic(secret)
 					}
 					return p, r

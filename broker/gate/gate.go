@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type Gate struct {
 	listener net.Listener
 	addr     net.Addr
 	conns    map[*conn]struct{}
-	shares   map[string]int // connections by principal, "tenant/name"
+	shares   map[string]int // connections by principal, "tenant/name", and by tenant
 	draining bool           // nobody new comes in
 	stopping bool           // Shutdown waits: nothing new is started
 
@@ -59,6 +60,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 	g.policy.Store(deps.Policy)
 	g.owners.source, g.owners.timeout, g.owners.ttl = deps.Owners, g.cfg.Timeouts.Owner, g.cfg.Timeouts.OwnerTTL
 	g.door = newDoorman(g.cfg.Limits.PerIPRate, g.cfg.Limits.PerIPBurst)
+	g.door.tries = newAttempts(g.cfg.Limits.FailedLogins)
 	g.hard, g.kill = context.WithCancel(context.Background())
 	return g, nil
 }
@@ -121,10 +123,12 @@ const acceptPause = 5 * time.Millisecond
 
 // welcome starts a connection, unless there are too many.
 func (g *Gate) welcome(raw net.Conn) {
-	if !g.door.admit(raw.RemoteAddr(), time.Now()) {
-		g.counters.turnedAway[awayRate].Add(1)
-		_ = raw.Close() // no answer: it would cost what the limit saves
-		return
+	if !g.proxied(raw.RemoteAddr()) {
+		if why, ok := g.admits(raw.RemoteAddr()); !ok {
+			g.counters.turnedAway[why].Add(1)
+			_ = raw.Close() // no answer: it would cost what the limit saves
+			return
+		}
 	}
 	c := newConn(g, raw)
 	g.mu.Lock()
@@ -150,17 +154,22 @@ func (g *Gate) welcome(raw net.Conn) {
 	go c.serve()
 }
 
-// enroll counts c to its principal; false if the principal has its share already. The
-// handshake calls it once, and forget takes it back.
-func (g *Gate) enroll(c *conn, principal string) bool {
+// enroll counts c to its principal and its tenant; how many there may be of which of them
+// otherwise. The handshake calls it once, and forget takes it back.
+func (g *Gate) enroll(c *conn, p *policy.Principal) (full string, most int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.shares[principal] >= g.cfg.Limits.PrincipalConnections {
-		return false
+	who, tenant := p.FullName(), p.Tenant.Name // no tenant has a slash in its name
+	if most := g.cfg.Limits.PrincipalConnections; g.shares[who] >= most {
+		return "principal", most
 	}
-	g.shares[principal]++
-	c.quota = principal
-	return true
+	if most := p.Tenant.Quota.Connections; most > 0 && g.shares[tenant] >= most {
+		return "tenant", most
+	}
+	g.shares[who]++
+	g.shares[tenant]++
+	c.quota = who
+	return "", 0
 }
 
 // forget drops a connection that has ended.
@@ -168,8 +177,11 @@ func (g *Gate) forget(c *conn) {
 	g.mu.Lock()
 	delete(g.conns, c)
 	if c.quota != "" {
-		if g.shares[c.quota]--; g.shares[c.quota] <= 0 {
-			delete(g.shares, c.quota)
+		tenant, _, _ := strings.Cut(c.quota, "/")
+		for _, of := range [...]string{c.quota, tenant} {
+			if g.shares[of]--; g.shares[of] <= 0 {
+				delete(g.shares, of)
+			}
 		}
 	}
 	g.mu.Unlock()

@@ -34,14 +34,19 @@ type handshake struct {
 	c     *conn
 	cfg   *Config
 	limit time.Duration // for TLS, and again for the rest
+	heard bool          // the client has sent more than nothing
 }
 
 // run does the whole of it. A *fatal error is for the client too.
 func (h *handshake) run() error {
 	c := h.c
+	if err := h.unproxy(); err != nil {
+		return err
+	}
 	if err := h.secure(); err != nil {
 		return err
 	}
+	h.heard = true
 	c.session.down.readWithin(h.limit)
 	var cmd command
 	if err := h.readConnect(&cmd); err != nil {
@@ -52,7 +57,7 @@ func (h *handshake) run() error {
 	}
 	ctx, cancel := context.WithTimeout(c.life.ctx, h.limit)
 	defer cancel()
-	if refusal := c.access.authenticate(ctx); refusal != nil {
+	if refusal := h.login(ctx); refusal != nil {
 		return &fatal{err: errAuthorization, refusal: refusal}
 	}
 	if err := h.enroll(); err != nil {
@@ -73,6 +78,24 @@ func (h *handshake) run() error {
 	return nil
 }
 
+// login authenticates the client, unless what it says it is has failed here too often.
+func (h *handshake) login(ctx context.Context) *wire.Refusal {
+	c, tries := h.c, h.c.gate.door.tries
+	name, named := statedName(c.access.creds)
+	if named {
+		if wait := tries.barred(c.addr, name, time.Now()); wait > 0 {
+			r := wire.Refuse(wire.CodeLoginBarred, "failed-logins", "")
+			r.RetryAfter = wait
+			return r
+		}
+	}
+	refusal := c.access.authenticate(ctx)
+	if refusal == nil {
+		tries.succeeded(c.addr, name, time.Now())
+	}
+	return refusal
+}
+
 // enroll lets the client in as one of its principal's connections, if there is memory
 // for one more. It comes after the authentication: who may not enter is told nothing.
 func (h *handshake) enroll() error {
@@ -89,9 +112,9 @@ func (h *handshake) enroll() error {
 			return &fatal{err: errAudit, refusal: wire.Refuse(wire.CodeUnavailable, awayNames[awayAudit], err.Error())}
 		}
 	}
-	if !g.enroll(c, c.access.principal.Load().FullName()) {
+	if full, most := g.enroll(c, c.access.principal.Load()); full != "" {
 		g.counters.turnedAway[awayShare].Add(1)
-		detail := fmt.Sprintf("the principal has its %d connections", g.cfg.Limits.PrincipalConnections)
+		detail := fmt.Sprintf("the %s has its %d connections", full, most)
 		return &fatal{err: errConnections, refusal: wire.Refuse(wire.CodeConnectionLimited, awayNames[awayShare], detail)}
 	}
 	return nil
@@ -131,12 +154,13 @@ func (h *handshake) secure() error {
 	ctx, cancel := context.WithTimeout(h.c.life.ctx, h.limit)
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
+		h.heard = !errors.Is(err, io.EOF)
 		return err
 	}
 	down.nc = t
-	state := t.ConnectionState()
-	if len(state.PeerCertificates) > 0 {
-		h.c.access.creds.TLS = &state
+	if certs := t.ConnectionState().PeerCertificates; len(certs) > 0 {
+		// Not the state itself, which keeps the secrets of the handshake.
+		h.c.access.creds.TLS = &tls.ConnectionState{PeerCertificates: certs}
 	}
 	if first {
 		return down.write(hello)
@@ -240,4 +264,20 @@ func (h *handshake) openUpstream(ctx context.Context) error {
 		return err
 	}
 	return nc.SetReadDeadline(time.Time{})
+}
+
+// count enters a handshake that did not get through as a failed login. It is none where
+// the broker is what is short, or where nothing was heard of the client: load balancers
+// look whether a port is open.
+func (h *handshake) count(err error) {
+	c := h.c
+	if c.access.principal.Load() != nil || !h.heard {
+		return
+	}
+	var f *fatal
+	if errors.As(err, &f) && (f.refusal == nil || f.refusal.Code == wire.CodeLoginBarred || f.refusal.Code.Entry().Class != wire.ClassUnauthenticated && f.refusal.Code.Entry().Class != wire.ClassMalformed) {
+		return
+	}
+	name, named := statedName(c.access.creds)
+	c.gate.door.tries.failed(c.addr, name, named, time.Now())
 }

@@ -174,7 +174,7 @@ func (w *world) start(options ...worldOption) {
 	check(t, err)
 	cfg := Config{
 		Listen: "127.0.0.1:0", InsecurePlain: true, ServerID: "TEST", ServerName: "test", Version: embed.Version,
-		Limits: Limits{PerIPRate: -1}, Timeouts: Timeouts{Drain: 5 * time.Second},
+		Limits: Limits{PerIPRate: -1, FailedLogins: -1}, Timeouts: Timeouts{Drain: 5 * time.Second},
 	}
 	deps := Deps{
 		Upstream: w.embed, Owners: owners{w.js}, Authenticate: identity.Nkey, Admission: chain.Session,

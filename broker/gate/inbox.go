@@ -75,15 +75,19 @@ func (b *inbox) replyProblem(s []byte) string {
 		return "the reply subject is not literal"
 	case len(s)+len(b.token)+1 > maxReply:
 		return "the reply subject is too long"
-	case bytes.HasSuffix(s, []byte(".$FI")):
-		return "the reply subject is a control channel"
 	}
 	return ""
 }
 
+// isControl reports whether a reply subject is the control channel of a fast batch: its
+// last tokens are commands to the stream.
+func isControl(s []byte) bool { return bytes.HasSuffix(s, []byte(".$FI")) }
+
+const controlProblem = "the reply subject is a control channel"
+
 // mapReply is appendUp for the read guard; false if s may not be a reply subject.
 func (b *inbox) mapReply(s string) (string, bool) {
-	if b.replyProblem([]byte(s)) != "" {
+	if b.replyProblem([]byte(s)) != "" || isControl([]byte(s)) {
 		return "", false
 	}
 	if strings.HasPrefix(s, b.up) {

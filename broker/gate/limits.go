@@ -16,6 +16,7 @@ type doorman struct {
 	burst float64
 	table map[netip.Addr]visits
 	swept time.Time
+	tries *attempts // has a lock of its own
 }
 
 type visits struct {

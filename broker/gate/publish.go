@@ -5,7 +5,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -60,11 +62,24 @@ func (p *publisher) mapReply(cmd *command) (reply []byte, ok bool) {
 	if len(cmd.reply) == 0 {
 		return nil, true
 	}
-	if why := p.s.box.replyProblem(cmd.reply); why != "" {
+	why := p.s.box.replyProblem(cmd.reply)
+	if why == "" && isControl(cmd.reply) && !mayFastBatch(p.out.principal, cmd) {
+		why = controlProblem
+	}
+	if why != "" {
 		p.out.refuse(cmd, wire.Refuse(wire.CodeReplyDenied, "reply", why))
 		return nil, false
 	}
 	return p.out.upstreamInbox(cmd.reply), true
+}
+
+// mayFastBatch: the control channel of a fast batch acts on the stream of the subject, so
+// it goes along with an event only, of whoever has the right by its name, where the
+// stream takes them.
+func mayFastBatch(p *policy.Principal, cmd *command) bool {
+	subject := string(cmd.subject)
+	s := p.Tenant.StreamFor(subject)
+	return s != nil && s.FastBatches && acl.Classify(p.Tenant, subject) == acl.ClassEvent && acl.Header(p, policy.FastBatch).Use().Allowed
 }
 
 // admit hands a publish to admission. A limit that says wait may hold the batch,

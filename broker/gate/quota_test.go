@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -173,5 +174,32 @@ func TestAPIRateIsPerPrincipal(t *testing.T) {
 		if l := r.line(); strings.Contains(l, `"error"`) {
 			t.Fatal(errors.New(l))
 		}
+	}
+}
+
+// TestTenantConnectionsAreAShare: the quota of a tenant counts all of its principals,
+// those of another tenant not, and gives back what is closed.
+func TestTenantConnectionsAreAShare(t *testing.T) {
+	g := &Gate{shares: map[string]int{}, conns: map[*conn]struct{}{}, gone: make(chan struct{}, 1)}
+	g.cfg.Limits.PrincipalConnections = 2
+	text := "tenant: shop\nquota: {connections: 3}\nprincipals: [{name: a}, {name: b}]\n---\ntenant: mill\nprincipals: [{name: a}]\n"
+	bundle, err := policy.Parse("p.yaml", []byte(text))
+	check(t, err)
+	set, err := policy.Compile(bundle)
+	check(t, err)
+	var conns []*conn
+	for i, step := range []struct{ who, full string }{
+		{"shop/a", ""}, {"shop/a", ""}, {"shop/a", "principal"}, {"shop/b", ""}, {"shop/b", "tenant"}, {"mill/a", ""}, {"mill/a", ""},
+	} {
+		c := &conn{}
+		full, _ := g.enroll(c, set.PrincipalByFullName(step.who))
+		if full != step.full {
+			t.Fatalf("step %d: %s is full by %q, want %q", i, step.who, full, step.full)
+		}
+		conns = append(conns, c)
+	}
+	g.forget(conns[0])
+	if full, _ := g.enroll(&conn{}, set.PrincipalByFullName("shop/b")); full != "" {
+		t.Errorf("the share is not given back: %s", full)
 	}
 }

@@ -205,7 +205,7 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 		return
 	}
 	r.cut(buf, at, n)
-	r.deliver(f, ownSubject && isPubAck(f.payload))
+	r.deliver(f, ownSubject && (isPubAck(f.payload) || isControl(f.subject)))
 }
 
 // deliver emits f as the client sees it, an acknowledgement after the barrier.

@@ -24,11 +24,12 @@ const (
 	awayShare              // the principal has its share
 	awayMemory             // memory is short
 	awayAudit              // it could not be put on record
+	awayFailed             // too many failed logins from one address
 	aways
 )
 
 // awayNames are the limits, as the configuration calls them.
-var awayNames = [aways]string{"gate.connectionRate", "gate.maxConnections", "draining", "gate.maxConnectionsPerPrincipal", "gate.maxMemory", "audit"}
+var awayNames = [aways]string{"gate.connectionRate", "gate.maxConnections", "draining", "gate.maxConnectionsPerPrincipal", "gate.maxMemory", "audit", "gate.failedLogins"}
 
 // counters are the live numbers behind Stats.
 type counters struct {

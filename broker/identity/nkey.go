@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"context"
 	"encoding/base64"
 
 	"github.com/nats-io/nkeys"
@@ -10,34 +9,20 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-var _ Authenticator = Nkey
+// Nkey is the Authenticator of a broker that trusts nobody else's word: the client
+// proves that it holds the seed of a user nkey (U...) of the policy by signing the
+// nonce. A connection that presents anything beside it is refused.
+var Nkey Authenticator = (&Trust{nkeys: true}).Authenticate
 
-// Nkey is the Authenticator of the nkey challenge: the client proves that it holds
-// the seed of a user nkey (U...) of the policy by signing the nonce. A connection
-// that presents any other credential beside the nkey is refused, and so is one
-// that presents only another.
-func Nkey(_ context.Context, set *policy.Set, c *Credentials) (*policy.Principal, *wire.Refusal) {
-	other := c.JWT != "" || c.AuthToken != "" || c.User != "" || c.Pass != ""
-	switch {
-	case c.NkeyPublic == "" && c.Signature == "" && !other:
-		return nil, required()
-	case other:
-		return nil, failed("a JWT, token, user or password was presented: present an nkey and its signature alone")
-	case !signedNonce(c):
-		return nil, failed("the signature is not that of the nonce by the presented nkey: check that the client signs with the seed of this public key")
-	case set == nil:
-		return nil, failed("no policy is loaded")
+// nkey checks the nkey challenge.
+func (t *Trust) nkey(set *policy.Set, c *Credentials) (Login, *wire.Refusal) {
+	if !signedNonce(c) {
+		return Login{}, failed("the signature is not that of the nonce by the presented nkey: check that the client signs with the seed of this public key")
 	}
 	// Only now is the policy asked: whoever does not hold the seed learns nothing,
 	// not even from the time it took.
-	p := set.ByNkey(c.NkeyPublic)
-	switch {
-	case p == nil:
-		return nil, failed("no principal has this nkey: add it under identities of a principal")
-	case p.Disabled:
-		return nil, failed("the principal " + p.FullName() + " is disabled in the policy")
-	}
-	return p, nil
+	p, refusal := admissible(set.ByNkey(c.NkeyPublic), "nkey", c.NkeyPublic)
+	return Login{Principal: p, Method: MethodNkey, Name: c.NkeyPublic}, refusal
 }
 
 // signedNonce checks the signature as nats-server does: base64url without padding,

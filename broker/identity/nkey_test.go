@@ -111,7 +111,8 @@ func TestNkey(t *testing.T) {
 		{"user and password", Credentials{Nonce: nonce, User: "alice", Pass: "x"}, set, wire.CodeAuthFailed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, refusal := Nkey(t.Context(), tc.set, &tc.cred)
+			login, refusal := Nkey(t.Context(), tc.set, &tc.cred)
+			p := login.Principal
 			if tc.want == 0 {
 				if refusal != nil || p == nil || p.FullName() != "shop/alice" {
 					t.Fatalf("got %v, %v; want shop/alice", p, refusal)
@@ -158,9 +159,9 @@ func FuzzNkey(f *testing.F) {
 	f.Add(alice.public, base64.RawURLEncoding.EncodeToString(alice.sign(f, other)), "", "")
 	f.Add(alice.public, "", "jwt", "token")
 	f.Fuzz(func(t *testing.T, public, sig, jwt, token string) {
-		p, refusal := Nkey(t.Context(), set, &Credentials{NkeyPublic: public, Signature: sig, Nonce: nonce, JWT: jwt, AuthToken: token})
-		if p != nil || refusal == nil {
-			t.Fatalf("admitted %v", p)
+		login, refusal := Nkey(t.Context(), set, &Credentials{NkeyPublic: public, Signature: sig, Nonce: nonce, JWT: jwt, AuthToken: token})
+		if login.Principal != nil || refusal == nil {
+			t.Fatalf("admitted %v", login)
 		}
 	})
 }

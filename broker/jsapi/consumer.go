@@ -114,6 +114,7 @@ func (c *call) checkFilters(cfg *consumerConfig) (Verdict, bool) {
 			return c.refuseFilter(f, "no subscribe grant or readable bucket covers a filter of the consumer"), false
 		}
 	}
+	using(c.Principal, &c.stream, filters...)
 	return Verdict{}, true
 }
 

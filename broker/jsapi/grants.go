@@ -60,15 +60,30 @@ func canReadFilter(p *policy.Principal, s *stream, filter string) bool {
 	if filter == ">" {
 		return canReadAll(p, s)
 	}
-	switch s.kind {
-	case streamEvents:
-		return wire.CheckFilter(filter) == nil && acl.Subscribe(p, filter).Allowed
-	case streamKV:
-		return acl.KVRead(p, s.bucket).Allowed && inBucket(filter, wire.PrefixKV+s.bucket+".>")
-	case streamObjects:
-		return acl.ObjectRead(p, s.bucket).Allowed && inBucket(filter, wire.PrefixObject+s.bucket+".>")
-	default:
-		return false
+	return mayRead(p, s, filter).Allowed
+}
+
+// mayRead decides about one filter that is not the whole stream.
+func mayRead(p *policy.Principal, s *stream, filter string) acl.Decision {
+	switch {
+	case s.kind == streamEvents && wire.CheckFilter(filter) == nil:
+		return acl.Subscribe(p, filter)
+	case s.kind == streamKV && inBucket(filter, wire.PrefixKV+s.bucket+".>"):
+		return acl.KVRead(p, s.bucket)
+	case s.kind == streamObjects && inBucket(filter, wire.PrefixObject+s.bucket+".>"):
+		return acl.ObjectRead(p, s.bucket)
+	}
+	return acl.Decision{}
+}
+
+// using counts that p was let in to read the filters of s, none for the whole stream.
+func using(p *policy.Principal, s *stream, filters ...string) {
+	if len(filters) == 0 || slices.Contains(filters, ">") {
+		filters = s.subjects
+	}
+	for _, f := range filters {
+		d := mayRead(p, s, f).Use()
+		d.Spared.Add()
 	}
 }
 
@@ -105,7 +120,7 @@ func canReadSome(p *policy.Principal, s *stream) bool {
 	case streamObjects:
 		return acl.ObjectRead(p, s.bucket).Allowed
 	case streamEvents:
-		return overlaps(&p.Grants.Subscribe, s.subjects)
+		return p.Mode != policy.ModeEnforce || overlaps(&p.Grants.Subscribe, s.subjects)
 	default:
 		return false
 	}
@@ -120,7 +135,7 @@ func canSee(p *policy.Principal, s *stream) bool {
 	case streamObjects:
 		return canReadSome(p, s) || acl.ObjectWrite(p, s.bucket).Allowed
 	default:
-		return canReadSome(p, s) || overlaps(&p.Grants.Publish, s.subjects)
+		return canReadSome(p, s) || overlaps(&p.Grants.Publish, s.subjects) // what a mode spares, canReadSome has
 	}
 }
 

@@ -101,6 +101,7 @@ func judgeDirectGet(c *call) Verdict {
 	if !canReadFilter(c.Principal, &c.stream, c.args) {
 		return c.refuseFilter(c.args, "no subscribe grant or readable bucket covers the subject")
 	}
+	using(c.Principal, &c.stream, c.args)
 	if len(c.Body) == 0 {
 		return c.forward(nil)
 	}
@@ -137,5 +138,6 @@ func (c *call) get(req *msgGet) Verdict {
 			return c.refuseFilter(f, "no subscribe grant or readable bucket covers a subject of the request")
 		}
 	}
+	using(c.Principal, &c.stream, filters...)
 	return c.forward(encode(req))
 }

@@ -27,7 +27,7 @@ func JudgeSub(p *policy.Principal, filter, queue, _ string) (upstream string, _ 
 		return refuse(wire.CodeSubjectMalformed, rule, "the queue name is malformed")
 	}
 	if strings.HasPrefix(filter, wire.PrefixService) {
-		d := acl.ServiceSubject(p, filter)
+		d := acl.ServiceSubject(p, filter).Use()
 		if wire.CheckRawSubject(filter, false) != nil || !d.Allowed {
 			return refuse(wire.CodeServeDenied, d.Rule, "no serve grant for this service")
 		}
@@ -40,7 +40,7 @@ func JudgeSub(p *policy.Principal, filter, queue, _ string) (upstream string, _ 
 		return refuse(wire.CodeSubjectMalformed, rule, strings.TrimPrefix(err.Error(), "wire: "))
 	}
 	if endpoint, ok := strings.CutPrefix(filter, wire.PrefixRPC); ok {
-		if d := acl.Serve(p, endpoint); !d.Allowed {
+		if d := acl.Serve(p, endpoint).Use(); !d.Allowed {
 			return refuse(wire.CodeServeDenied, d.Rule, "no serve grant covers the endpoint")
 		}
 		return filter, nil
@@ -48,7 +48,9 @@ func JudgeSub(p *policy.Principal, filter, queue, _ string) (upstream string, _ 
 	if filter[0] == '*' || filter[0] == '>' {
 		return refuse(wire.CodeSubscribeDenied, rule, "the first token must be literal; a consumer reads whole streams")
 	}
-	if d := acl.Subscribe(p, filter); !d.Allowed {
+	d := acl.Subscribe(p, filter).Use()
+	d.Spared.Add()
+	if !d.Allowed {
 		_, r := refuse(wire.CodeSubscribeDenied, d.Rule, "no subscribe grant covers the filter")
 		r.Explain = explain(d.Nearest)
 		return "", r

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Limits on a whole bundle.
@@ -27,6 +28,7 @@ type Source struct {
 type Bundle struct {
 	docs   []*document
 	digest string
+	valid  bool // it was validated when it was read, and does not change
 }
 
 // document is one YAML document, or what could be read of it.
@@ -44,6 +46,9 @@ type document struct {
 	bindings   []bindingDecl
 	deadLetter *DeadLetter
 	audit      *Audit
+	quota      *Quota
+	mode       Mode
+	modeAt     Position
 }
 
 // word is a string with its place.
@@ -65,12 +70,21 @@ type roleDecl struct {
 }
 
 type principalDecl struct {
-	name     string
-	at       Position
-	disabled bool
-	nkeys    []word
-	roles    []word
+	name       string
+	at         Position
+	disabled   bool
+	until      time.Time // zero: for ever
+	mode       Mode
+	nkeys      []word
+	identities Identities
+	roles      []roleUse
 	grantDecl
+}
+
+// roleUse is a role that a principal has, for ever or until a moment.
+type roleUse struct {
+	word
+	until time.Time
 }
 
 type bindingDecl struct {
@@ -140,6 +154,7 @@ func parseAll(sources []Source, open opener) (*Bundle, error) {
 		}
 	}
 	slices.Sort(lines)
+	b.valid = true
 	b.digest = sum([]byte(strings.Join(lines, "\n")))
 	return &b, nil
 }

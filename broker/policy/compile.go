@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -18,31 +19,47 @@ func firstToken(s string) string {
 
 func isRPC(match string) bool { return firstToken(match) == "rpc" }
 
-// Compile builds the lookup structures of a valid bundle. Errors: those of Validate.
-func Compile(b *Bundle) (*Set, error) {
+// Compile is CompileAt as of now, with counts of its own.
+func Compile(b *Bundle) (*Set, error) { return CompileAt(b, time.Now(), nil) }
+
+// CompileAt builds the lookup structures of a valid bundle, as it holds at now: grants
+// whose time has ended are left out, see NextLapse. counts, which may be nil, keeps the
+// counts of the rules that an earlier set had, too.
+//
+// Errors: those of Validate.
+func CompileAt(b *Bundle, now time.Time, counts *Counts) (*Set, error) {
 	if b == nil || len(b.docs) == 0 {
 		return nil, errNoBundle
 	}
+	if now.Year() < 2000 {
+		return nil, errLapse
+	}
+	if counts == nil {
+		counts = NewCounts()
+	}
 	var f faults
-	b.validate(&f)
+	if !b.valid {
+		b.validate(&f)
+	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	set := &Set{digest: b.digest, byName: make(map[string]*Tenant), byNkey: make(map[string]*Principal)}
+	set := &Set{digest: b.digest, byName: make(map[string]*Tenant), byNkey: make(map[string]*Principal), byIdentity: make(map[identityKey]*Principal), clock: clock{now: now}, counts: counts}
 	for _, m := range b.merge(&f) {
-		t := compileTenant(m)
+		t := compileTenant(set, m)
 		set.tenants = append(set.tenants, t)
 		set.byName[t.Name] = t
 		for _, p := range t.principalList {
 			for _, k := range p.Nkeys {
 				set.byNkey[k] = p
 			}
+			p.Identities.each(t.Name, func(k identityKey, _ Position) { set.byIdentity[k] = p })
 		}
 	}
 	return set, nil
 }
 
-func compileTenant(m *merged) *Tenant {
+func compileTenant(set *Set, m *merged) *Tenant {
 	t := &Tenant{
 		Name: m.name, principals: make(map[string]*Principal),
 		DeadLetter: DeadLetter{MaxBytes: DefaultDeadLetterMaxBytes, MaxAge: DefaultDeadLetterMaxAge},
@@ -54,6 +71,7 @@ func compileTenant(m *merged) *Tenant {
 	if m.audit != nil {
 		t.Audit = *m.audit
 	}
+	compileQuota(set, t, m)
 	t.Streams = sorted(m.streams, func(s *Stream) string { return s.Name })
 	t.KV = sorted(m.kv, func(b *Bucket) string { return b.Name })
 	t.Objects = sorted(m.objects, func(b *Bucket) string { return b.Name })
@@ -67,13 +85,14 @@ func compileTenant(m *merged) *Tenant {
 		t.Ephemeral = append(t.Ephemeral, w.text)
 		t.ephemeral.add(w.text, i)
 	}
-	compileBindings(t, m)
+	compileBindings(set, t, m)
 	for _, l := range m.limits {
 		t.Limits = append(t.Limits, *l)
 	}
 	slices.SortFunc(t.Limits, func(a, b Limit) int { return cmp.Compare(a.Name, b.Name) })
+	declared := t.declared()
 	for _, d := range m.principals {
-		p := compilePrincipal(t, m, d)
+		p := compilePrincipal(set, t, m, d, declared)
 		t.principals[p.Name] = p
 		t.principalList = append(t.principalList, p)
 	}
@@ -90,7 +109,7 @@ func sorted[T any](list []*T, name func(*T) string) []T {
 	return values
 }
 
-func compileBindings(t *Tenant, m *merged) {
+func compileBindings(set *Set, t *Tenant, m *merged) {
 	for _, versions := range m.schemas {
 		for _, s := range versions {
 			t.Schemas = append(t.Schemas, *s)
@@ -108,6 +127,7 @@ func compileBindings(t *Tenant, m *merged) {
 		if s := m.schemaFor(d); s != nil {
 			b.Schema = byKey[schemaKey(s.Name, s.Version)]
 		}
+		b.Spare = set.counts.of(t.Name, b.Rule, "")
 		t.Bindings = append(t.Bindings, b)
 		if isRPC(b.Match) {
 			t.rpcBindings.add(b.Match, len(t.rpcBindingOf))
@@ -119,38 +139,70 @@ func compileBindings(t *Tenant, m *merged) {
 	}
 }
 
-func compilePrincipal(t *Tenant, m *merged, d *principalDecl) *Principal {
+func compilePrincipal(set *Set, t *Tenant, m *merged, d *principalDecl, declared []string) *Principal {
 	p := &Principal{
-		Tenant: t, Name: d.name, Disabled: d.disabled, At: d.at,
+		Tenant: t, Name: d.name, Disabled: d.disabled, Identities: d.identities, Until: d.until, Mode: m.modeOf(d), At: d.at,
 		full: t.Name + "/" + d.name, defaultSource: "/" + t.Name + "/" + d.name,
+	}
+	if set.clock.over(d.until) {
+		p.Disabled = true
 	}
 	for _, k := range d.nkeys {
 		p.Nkeys = append(p.Nkeys, k.text)
 	}
 	grants := make(map[string][]Grant)
-	add := func(g *grantDecl) {
+	add := func(g *grantDecl, until time.Time) {
 		for verb, list := range g.grants {
-			grants[verb] = append(grants[verb], list...)
+			grants[verb] = appendFilled(grants[verb], list, p, until, set)
 		}
 		l := m.limits[g.limit.text]
 		if l != nil && !slices.ContainsFunc(p.Limits, func(u LimitUse) bool { return u.Name == l.Name }) {
-			p.Limits = append(p.Limits, LimitUse{Limit: *l, Rule: "limit " + l.Name})
+			rule := "limit " + l.Name
+			p.Limits = append(p.Limits, LimitUse{Limit: *l, Rule: rule, Spare: set.counts.of(t.Name, rule, "")})
 		}
 	}
 	for _, r := range d.roles {
 		p.Roles = append(p.Roles, r.text)
-		add(&m.roles[r.text].grantDecl)
+		add(&m.roles[r.text].grantDecl, r.until)
 	}
-	add(&d.grantDecl)
+	add(&d.grantDecl, time.Time{})
 	slices.SortFunc(p.Limits, func(a, b LimitUse) int { return cmp.Compare(a.Name, b.Name) })
 	p.Grants = compileGrants(grants)
-	declared := append([]string(nil), t.Ephemeral...)
-	for i := range t.Streams {
-		declared = append(declared, t.Streams[i].Subjects...)
-	}
 	p.publish = reach(p.Grants.Publish.list, declared)
 	p.subscribe = reach(p.Grants.Subscribe.list, declared)
+	if p.Mode != ModeEnforce {
+		p.Spare = set.counts.of(p.full, "default-deny", "")
+		p.publish, p.subscribe = declared, declared
+	}
 	return p
+}
+
+// appendFilled appends the grants of one owner as they are for p: with the templates
+// filled in, and without those whose time has ended, or that of the role.
+func appendFilled(to, list []Grant, p *Principal, until time.Time, set *Set) []Grant {
+	for i := range list {
+		g := list[i]
+		// The line of the policy is what counts, whoever has it.
+		g.Used, g.Written = set.counts.of(p.Tenant.Name, g.Rule, g.Pattern), g.Pattern
+		if isTemplate(g.Pattern) {
+			g.Pattern = fill(g.Pattern, p.Tenant.Name, p.Name)
+		}
+		if g.Until = earlier(g.Until, until); set.clock.over(g.Until) {
+			p.Lapsed = append(p.Lapsed, g)
+			continue
+		}
+		to = append(to, g)
+	}
+	return to
+}
+
+// declared returns the subjects of the tenant's streams and its ephemeral ones.
+func (t *Tenant) declared() []string {
+	list := append([]string(nil), t.Ephemeral...)
+	for i := range t.Streams {
+		list = append(list, t.Streams[i].Subjects...)
+	}
+	return list
 }
 
 func compileGrants(grants map[string][]Grant) Grants {

@@ -61,6 +61,8 @@ func readDocument(name string, n *ast.DocumentNode, open opener, f *faults) *doc
 		"subjects":   func(n ast.Node) { r.list(n, "subjects", r.binding) },
 		"deadLetter": r.deadLetter,
 		"audit":      r.audit,
+		"quota":      r.quota,
+		"mode":       func(n ast.Node) { d.mode, d.modeAt = r.mode(n), r.at(n) },
 		"bridges":    func(n ast.Node) { r.fault(n, "bridges are not in this release") },
 	})
 	r.need(n.Body, "document", seen, "tenant")
@@ -119,6 +121,11 @@ func (r *docReader) stream(_ int, n ast.Node) {
 		},
 		"unsafeSingleReplica": func(n ast.Node) { s.UnsafeSingleReplica = r.bool(n, "unsafeSingleReplica") },
 		"log":                 func(n ast.Node) { s.Log = r.bool(n, "log") },
+		"messageTTL":          func(n ast.Node) { s.MessageTTL = r.bool(n, "messageTTL") },
+		"atomicBatches":       func(n ast.Node) { s.AtomicBatches = r.bool(n, "atomicBatches") },
+		"fastBatches":         func(n ast.Node) { s.FastBatches = r.bool(n, "fastBatches") },
+		"unsafeRollup":        func(n ast.Node) { s.UnsafeRollup = r.bool(n, "unsafeRollup") },
+		"unsafeSchedules":     func(n ast.Node) { s.UnsafeSchedules = r.bool(n, "unsafeSchedules") },
 		"retention": func(n ast.Node) {
 			if v, ok := r.text(n, "retention"); ok && v != "limits" {
 				r.fault(n, "retention: %q is not in this release, only limits is", v)
@@ -128,6 +135,9 @@ func (r *docReader) stream(_ int, n ast.Node) {
 	r.need(n, "stream", seen, "name", "subjects", "maxBytes")
 	if s.UnsafeSingleReplica && s.Replicas > 1 {
 		r.fault(n, "stream: unsafeSingleReplica and replicas %d exclude each other", s.Replicas)
+	}
+	if s.Log && (s.MessageTTL || s.UnsafeRollup || s.UnsafeSchedules) {
+		r.fault(n, "stream: log: true excludes messageTTL, unsafeRollup and unsafeSchedules: what goes from the middle of a stream cannot be proven complete")
 	}
 	if seen["maxAge"] && s.MaxAge < s.DuplicateWindow {
 		r.fault(n, "stream: maxAge %s is less than duplicateWindow %s", s.MaxAge, s.DuplicateWindow)
@@ -188,29 +198,13 @@ func (r *docReader) limit(name string, key, n ast.Node) {
 		what = "limit"
 	}
 	l := Limit{Name: name, Burst: DefaultBurst, At: r.at(key)}
-	rate := func(what string, to *float64, bytes bool) func(ast.Node) {
-		return func(n ast.Node) {
-			text, ok := r.scalar(n, what)
-			if !ok {
-				return
-			}
-			var err error
-			if *to, err = parseRate(text, bytes); err != nil {
-				r.fault(n, "%s: %v", what, err)
-			}
-		}
-	}
 	seen := r.object(n, what, fields{
-		"messages": rate("messages", &l.Messages, false),
-		"bytes":    rate("bytes", &l.Bytes, true),
+		"messages": r.rate("messages", &l.Messages, false),
+		"bytes":    r.rate("bytes", &l.Bytes, true),
 		"burst":    r.duration("burst", &l.Burst, 0),
 		"match":    func(n ast.Node) { l.Match = parsed(&r.reader, n, "match", checkFilter) },
-		"exceed": func(n ast.Node) {
-			v, ok := r.text(n, "exceed")
-			if l.Wait = v == "wait"; ok && v != "wait" && v != "reject" {
-				r.fault(n, "exceed: reject or wait is wanted, not %q", v)
-			}
-		},
+		"mode":     func(n ast.Node) { l.Mode = r.mode(n) },
+		"exceed":   func(n ast.Node) { l.Wait = r.exceed(n) },
 	})
 	if seen != nil && !seen["messages"] && !seen["bytes"] {
 		r.fault(key, "%s: neither messages nor bytes is limited", what)
@@ -299,6 +293,7 @@ func (r *docReader) binding(i int, n ast.Node) {
 		},
 		"contentType": func(n ast.Node) { b.ContentType = parsed(&r.reader, n, "contentType", checkMediaType) },
 		"onFailure":   func(n ast.Node) { b.OnFailure = r.onFailure(n) },
+		"mode":        func(n ast.Node) { b.Mode = r.mode(n) },
 		"maxPayload":  func(n ast.Node) { b.MaxPayload = r.size(n, "maxPayload", 1) },
 		"encrypted": func(n ast.Node) {
 			b.Encrypted = r.bool(n, "encrypted")

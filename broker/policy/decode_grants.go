@@ -15,8 +15,8 @@ func (r *docReader) grantFields(owner string, g *grantDecl) fields {
 		return func(n ast.Node) {
 			r.list(n, owner+"/"+key, func(i int, n ast.Node) {
 				rule := fmt.Sprintf("%s/%s[%d]", owner, key, i)
-				if s := parsed(&r.reader, n, rule, check); s != "" {
-					g.grants[verb] = append(g.grants[verb], Grant{Verb: verb, Pattern: s, Rule: rule, Position: r.at(n)})
+				if s, until := r.limited(n, "grant", rule, check); s != "" {
+					g.grants[verb] = append(g.grants[verb], Grant{Verb: verb, Pattern: s, Rule: rule, Until: until, Position: r.at(n)})
 				}
 			})
 		}
@@ -30,15 +30,15 @@ func (r *docReader) grantFields(owner string, g *grantDecl) fields {
 		}
 	}
 	return fields{
-		"publish":   list("publish", VerbPublish, checkEventFilter),
-		"subscribe": list("subscribe", VerbSubscribe, checkEventFilter),
-		"call":      list("call", VerbCall, checkCall),
-		"serve":     list("serve", VerbServe, checkServe),
+		"publish":   list("publish", VerbPublish, templated(checkEventFilter)),
+		"subscribe": list("subscribe", VerbSubscribe, templated(checkEventFilter)),
+		"call":      list("call", VerbCall, templated(checkCall)),
+		"serve":     list("serve", VerbServe, templated(checkServe)),
 		"headers":   list("headers", VerbHeader, checkHeader),
-		"sources":   list("sources", VerbSource, checkPrefixPattern),
-		"types":     list("types", VerbType, checkPrefixPattern),
+		"sources":   list("sources", VerbSource, templated(checkPrefixPattern)),
+		"types":     list("types", VerbType, templated(checkPrefixPattern)),
 		"admin":     list("admin", VerbAdmin, checkArea),
-		"consumers": list("consumers", VerbConsumer, checkConsumer),
+		"consumers": list("consumers", VerbConsumer, templated(checkConsumer)),
 		"kv":        buckets("kv", VerbKVRead, VerbKVWrite),
 		"objects":   buckets("objects", VerbObjectRead, VerbObjectWrite),
 		"discover": func(n ast.Node) {
@@ -65,7 +65,7 @@ func (r *docReader) role(name string, key, n ast.Node) {
 }
 
 func (r *docReader) principal(_ int, n ast.Node) {
-	p := principalDecl{at: r.at(n)}
+	p := principalDecl{at: r.at(n), mode: modeUnset}
 	// The name is needed for the rule names of the grants, wherever it stands.
 	what := "principal"
 	peek := reader{file: r.file, faults: &faults{}}
@@ -84,35 +84,22 @@ func (r *docReader) principal(_ int, n ast.Node) {
 			p.at = r.at(n)
 			p.name = parsed(&r.reader, n, "principal name", checkName(principalName, "principal"))
 		},
-		"disabled":   func(n ast.Node) { p.disabled = r.bool(n, "disabled") },
-		"roles":      func(n ast.Node) { p.roles = r.words(n, "roles", checkName(plainName, "role")) },
+		"disabled": func(n ast.Node) { p.disabled = r.bool(n, "disabled") },
+		"until":    func(n ast.Node) { p.until = parsed(&r.reader, n, "until", parseTime) },
+		"mode":     func(n ast.Node) { p.mode = r.mode(n) },
+		"roles": func(n ast.Node) {
+			r.list(n, "roles", func(i int, n ast.Node) {
+				name, until := r.limited(n, "role", fmt.Sprintf("roles[%d]", i), checkName(plainName, "role"))
+				if name != "" {
+					p.roles = append(p.roles, roleUse{word: word{name, r.at(n)}, until: until})
+				}
+			})
+		},
 		"identities": func(n ast.Node) { r.list(n, "identities", func(_ int, n ast.Node) { r.identity(n, &p) }) },
 	})
 	seen := r.object(n, what, fs)
 	r.need(n, what, seen, "name")
 	if p.name != "" {
 		r.doc.principals = append(r.doc.principals, p)
-	}
-}
-
-func (r *docReader) identity(n ast.Node, p *principalDecl) {
-	later := func(what string) func(ast.Node) {
-		return func(n ast.Node) {
-			r.fault(n, "identity: %s identities are not in this release, only nkey is", what)
-		}
-	}
-	seen := r.object(n, "identity", fields{
-		"nkey": func(n ast.Node) {
-			if s := parsed(&r.reader, n, "identity", checkNkey); s != "" {
-				p.nkeys = append(p.nkeys, word{s, r.at(n)})
-			}
-		},
-		"spiffe":         later("spiffe"),
-		"dns":            later("dns"),
-		"oidc":           later("oidc"),
-		"serviceAccount": later("serviceAccount"),
-	})
-	if seen != nil && len(seen) != 1 {
-		r.fault(n, "identity: one kind per list entry is wanted")
 	}
 }

@@ -7,8 +7,9 @@
 // nothing declares are faults, and every fault is reported with file, line and
 // column. Nothing is granted by default.
 //
-// Load or Parse makes a Bundle, Compile makes a Set. A Set is immutable and safe
-// for concurrent use; its lookups do not allocate. Callers must not modify the
+// Load or Parse makes a Bundle, Compile makes a Set, as it holds at one moment: grants
+// may end, and templates are filled in for each principal. A Set is immutable, but for
+// the counts of its rules, and safe for concurrent use; its lookups do not allocate. Callers must not modify the
 // slices that it hands out. Only Load touches the disk; the package starts no goroutine.
 //
 // Format: docs/spec/policy.md.

@@ -270,3 +270,23 @@ func (g *NameGrants) Match(name string) *Grant {
 	}
 	return nil
 }
+
+// All returns every grant, verb by verb, in the order of the policy.
+func (g *Grants) All() []*Grant {
+	var out []*Grant
+	add := func(list []Grant) {
+		for i := range list {
+			out = append(out, &list[i])
+		}
+	}
+	for _, s := range []*SubjectGrants{&g.Publish, &g.Subscribe, &g.Call, &g.Serve, &g.Consumers} {
+		add(s.list)
+	}
+	for _, n := range []*NameGrants{&g.Headers, &g.Sources, &g.Types, &g.KVRead, &g.KVWrite, &g.ObjectRead, &g.ObjectWrite, &g.Admin} {
+		add(n.list)
+	}
+	if g.Discover != nil {
+		out = append(out, g.Discover)
+	}
+	return out
+}

@@ -17,6 +17,16 @@ import (
 // Schema files are found relative to the policy file that names them and may not
 // lie outside its directory. The error joins every *Fault.
 func Load(paths []string) (*Bundle, error) {
+	l := loader{cache: make(map[string][]byte)}
+	sources, err := l.sources(paths)
+	if err != nil {
+		return nil, err
+	}
+	return parseAll(sources, l.schema)
+}
+
+// sources reads the policy files of paths.
+func (l *loader) sources(paths []string) ([]Source, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("policy: no policy file given")
 	}
@@ -33,7 +43,6 @@ func Load(paths []string) (*Bundle, error) {
 	if len(files) > MaxFiles {
 		return nil, fmt.Errorf("policy: %d files, at most %d", len(files), MaxFiles)
 	}
-	l := loader{cache: make(map[string][]byte)}
 	var f faults
 	var sources []Source
 	for _, name := range files {
@@ -44,10 +53,7 @@ func Load(paths []string) (*Bundle, error) {
 		}
 		sources = append(sources, Source{Name: name, Data: data})
 	}
-	if err := f.err(); err != nil {
-		return nil, err
-	}
-	return parseAll(sources, l.schema)
+	return sources, f.err()
 }
 
 // expand lists the policy files that one path means.

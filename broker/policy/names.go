@@ -139,9 +139,14 @@ func checkConsumer(s string) (string, error) {
 // natsHeaders are the Nats- headers that can be granted. The others write
 // elsewhere, skip storage or are the server's own; Nats-Msg-Id needs no grant.
 var natsHeaders = []string{
-	"Nats-Expected-Last-Msg-Id", "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence",
-	"Nats-Expected-Last-Subject-Sequence-Subject", "Nats-Expected-Stream", "Nats-Rollup", "Nats-TTL",
+	"Nats-Batch-Commit", "Nats-Batch-Id", "Nats-Batch-Sequence", FastBatch, "Nats-Expected-Last-Msg-Id", "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence",
+	"Nats-Expected-Last-Subject-Sequence-Subject", "Nats-Expected-Stream", "Nats-Rollup",
+	"Nats-Schedule", "Nats-Schedule-TTL", "Nats-Schedule-Target", "Nats-TTL",
 }
+
+// FastBatch is the right to publish in fast batches. It is no header: the batch is named
+// in the reply subject.
+const FastBatch = "Nats-Fast-Batch"
 
 func checkHeader(s string) (string, error) {
 	lower := strings.ToLower(s)

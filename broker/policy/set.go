@@ -10,10 +10,13 @@ import (
 
 // Set is a compiled policy: immutable, safe for concurrent use.
 type Set struct {
-	digest  string
-	tenants []*Tenant
-	byName  map[string]*Tenant
-	byNkey  map[string]*Principal
+	digest     string
+	tenants    []*Tenant
+	byName     map[string]*Tenant
+	byNkey     map[string]*Principal
+	byIdentity map[identityKey]*Principal
+	clock      clock
+	counts     *Counts
 }
 
 // Digest returns the policy version: the lower-case hex SHA-256 over the contents
@@ -61,6 +64,7 @@ type Tenant struct {
 	Limits     []Limit
 	DeadLetter DeadLetter
 	Audit      Audit
+	Quota      Quota
 
 	principals    map[string]*Principal
 	principalList []*Principal
@@ -148,7 +152,17 @@ type Stream struct {
 	// Log keeps a transparency log of the stream (docs/spec/log.md). Default: none; it
 	// costs work and storage for every event.
 	Log bool
-	At  Position
+	// What the server takes on the stream beside plain events, of whoever has the right by
+	// the name of the header. None by default.
+	MessageTTL    bool // Nats-TTL: an event may go before its time
+	AtomicBatches bool // Nats-Batch-*: all of a batch or nothing
+	FastBatches   bool // FastBatch
+	// UnsafeRollup lets Nats-Rollup replace what is stored; the stream can be purged.
+	UnsafeRollup bool
+	// UnsafeSchedules lets Nats-Schedule publish later. The server makes of it that the
+	// oldest events go when the stream is full, and that it can be purged.
+	UnsafeSchedules bool
+	At              Position
 }
 
 // Bucket is one declared key-value or object bucket.
@@ -207,6 +221,8 @@ type Binding struct {
 	OnFailure   Failure
 	MaxPayload  ByteSize // 0: the stream's or the gate's limit
 	AuditFull   bool     // every delivery is put on record
+	Mode        Mode     // of the schema, content type, size and signature that the rule demands
+	Spare       *Count   // of what ModeAudit has let through
 	Encrypted   bool     // payloads are encrypted end to end, and nothing else is let in
 	Rule        string   // "subject orders.*.created"
 	At          Position
@@ -221,13 +237,15 @@ type Limit struct {
 	Burst    time.Duration // default 1 s
 	Wait     bool          // exceed: wait
 	Match    string        // only subjects that match; empty is every subject
+	Mode     Mode
 	At       Position
 }
 
 // LimitUse is a limit that applies to a principal.
 type LimitUse struct {
 	Limit
-	Rule string // "limit writer"
+	Rule  string // "limit writer"
+	Spare *Count // of what ModeAudit has let through
 }
 
 // Applies reports whether the limit counts a publish on the literal subject.
@@ -238,14 +256,22 @@ func (l *LimitUse) Applies(subject string) bool {
 // Principal is a named workload of a tenant, with the grants of its roles and its
 // own merged.
 type Principal struct {
-	Tenant   *Tenant
-	Name     string
-	Disabled bool
-	Nkeys    []string // public user keys
-	Roles    []string
-	Grants   Grants
-	Limits   []LimitUse // sorted by name, each once
-	At       Position
+	Tenant     *Tenant
+	Name       string
+	Disabled   bool
+	Nkeys      []string // public user keys
+	Identities Identities
+	Roles      []string
+	Grants     Grants
+	Limits     []LimitUse // sorted by name, each once
+	// Until is when the principal is disabled by itself; zero: never.
+	Until time.Time
+	// Mode says what comes of the events of the tenant that no grant is for: ModeEnforce
+	// refuses them.
+	Mode   Mode
+	Spare  *Count  // of what ModeAudit has let through
+	Lapsed []Grant // that it would have, had their time not ended
+	At     Position
 
 	full          string
 	defaultSource string
@@ -290,7 +316,13 @@ type Grants struct {
 type Grant struct {
 	Verb    string // "publish", "subscribe", "call", ...
 	Pattern string
+	Written string // the pattern as it stands in the policy, with its templates
 	Rule    string // "role order-writer/publish[1]" or "principal checkout/publish[0]"
+	// Until is when the grant lapses; zero: never. A Set has none that had lapsed when it
+	// was compiled, but in Principal.Lapsed.
+	Until time.Time
+	// Used counts the decisions that rest on this line of the policy, for whomever.
+	Used *Count
 	Position
 }
 

@@ -30,17 +30,18 @@ zzzzzzzzzz: 1
 streams: [{zzzzzzzzzz: 1}]
 kv: [{zzzzzzzzzz: 1}]
 objects: [{zzzzzzzzzz: 1}]
-roles: {r: {zzzzzzzzzz: 1, kv: {zzzzzzzzzz: 1}}}
-principals: [{zzzzzzzzzz: 1, identities: [{zzzzzzzzzz: 1}]}]
+roles: {r: {zzzzzzzzzz: 1, kv: {zzzzzzzzzz: 1}, publish: [{zzzzzzzzzz: 1}]}}
+principals: [{zzzzzzzzzz: 1, identities: [{zzzzzzzzzz: 1}, {oidc: {zzzzzzzzzz: 1}}], roles: [{zzzzzzzzzz: 1}]}]
 limits: {l: {zzzzzzzzzz: 1}}
 schemas: [{zzzzzzzzzz: 1}]
 subjects: [{zzzzzzzzzz: 1}]
 deadLetter: {zzzzzzzzzz: 1}
 audit: {zzzzzzzzzz: 1}
+quota: {zzzzzzzzzz: 1}
 `))
 	lists := regexp.MustCompile(`known keys: (.*)`).FindAllStringSubmatch(err.Error(), -1)
-	if len(lists) != 13 {
-		t.Fatalf("got %d lists of keys, want 13:\n%v", len(lists), err)
+	if len(lists) != 17 {
+		t.Fatalf("got %d lists of keys, want 17:\n%v", len(lists), err)
 	}
 	for _, list := range lists {
 		for _, key := range strings.Split(list[1], ", ") {

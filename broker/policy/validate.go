@@ -22,6 +22,9 @@ type merged struct {
 	bindings   []*bindingDecl
 	deadLetter *DeadLetter
 	audit      *Audit
+	quota      *Quota
+	mode       Mode
+	modeAt     Position
 
 	declared  index // subjects of streams and ephemeral subjects
 	nDeclared int
@@ -112,6 +115,7 @@ func (m *merged) add(d *document, o *tenantOnce, f *faults) {
 	} else if d.deadLetter != nil {
 		m.deadLetter = d.deadLetter
 	}
+	m.addTenant(d, f)
 	if d.audit != nil && m.audit != nil {
 		f.add(d.audit.At, "audit is declared twice, first at %s", m.audit.At)
 	} else if d.audit != nil {
@@ -132,7 +136,7 @@ func appendOnce[T any](list []*T, more []T, o *once, key func(*T) (string, Posit
 // validate reports what takes the whole bundle to see.
 func (b *Bundle) validate(f *faults) {
 	tenants := b.merge(f)
-	nkeys := newOnce(f, "nkey")
+	nkeys, names := newOnce(f, "nkey"), newTakenNames(f)
 	compiled := 0
 	for _, m := range tenants {
 		m.checkSubjects(f)
@@ -146,6 +150,8 @@ func (b *Bundle) validate(f *faults) {
 		for _, p := range m.principals {
 			m.checkGrants(&p.grantDecl, f)
 			m.checkPrincipal(p, nkeys, f)
+			m.checkFilled(p, f)
+			names.add(m.name, p)
 			if compiled <= maxCompiled {
 				if compiled += m.compiledGrants(p); compiled > maxCompiled {
 					f.add(p.at, "roles x principals make more than %d grants", maxCompiled)
@@ -306,6 +312,7 @@ func (m *merged) checkStorage(f *faults) {
 	if m.audit != nil {
 		add(m.audit.MaxBytes, m.audit.At)
 	}
+	m.checkQuota(sum, f)
 }
 
 // checkGrants faults references to what the tenant does not declare.
@@ -330,7 +337,12 @@ func (m *merged) checkGrants(g *grantDecl, f *faults) {
 	for _, s := range m.streams {
 		streams = append(streams, s.Name)
 	}
-	known(VerbConsumer, "stream", streams, func(g Grant) string { return firstToken(g.Pattern) })
+	known(VerbConsumer, "stream", streams, func(g Grant) string {
+		if s := firstToken(g.Pattern); !isTemplate(s) || len(streams) == 0 {
+			return s
+		}
+		return streams[0] // which one it is shows when it is filled in; Covers finds none else
+	})
 	m.checkReach(g, VerbPublish, f)
 	m.checkReach(g, VerbSubscribe, f)
 }
@@ -339,7 +351,7 @@ func (m *merged) checkGrants(g *grantDecl, f *faults) {
 // subject would otherwise be found only by the refusal.
 func (m *merged) checkReach(g *grantDecl, verb string, f *faults) {
 	for _, grant := range g.grants[verb] {
-		if !overlaps(&m.declared, grant.Pattern) {
+		if !overlaps(&m.declared, widened(grant.Pattern)) {
 			f.add(grant.Position, "%s %s: no stream or ephemeral subject of tenant %s matches it", verb, grant.Pattern, m.name)
 		}
 	}

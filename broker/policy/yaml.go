@@ -60,7 +60,7 @@ func parseYAML(name string, src []byte, f *faults) (docs []*ast.DocumentNode) {
 				at = position(name, syntax.Token)
 			}
 		}
-		f.add(at, "not YAML: %s", msg)
+		f.add(at, "not YAML: %s%s", msg, quoteTemplates(src, at.Line))
 		return nil
 	}
 	return file.Docs

@@ -325,8 +325,8 @@ func (d *difference) check(info *jetstream.StreamInfo, now time.Time) error {
 			return lose("older revisions are stored")
 		}
 		return nil
-	case "deny_delete", "deny_purge":
-		if d.want == true {
+	case "deny_delete", "deny_purge", "allow_msg_ttl", "allow_msg_schedules":
+		if d.want == true { // the server never takes it back
 			return nil
 		}
 	default:

@@ -135,6 +135,13 @@ func eventStream(s *policy.Stream) jetstream.StreamConfig {
 		cfg.Replicas = 1
 	}
 	cfg.DenyPurge, cfg.AllowDirect = true, true
+	cfg.AllowMsgTTL, cfg.AllowAtomicPublish, cfg.AllowBatchPublish = s.MessageTTL, s.AtomicBatches, s.FastBatches
+	if s.UnsafeRollup || s.UnsafeSchedules {
+		cfg.AllowRollup, cfg.DenyPurge = true, false
+	}
+	if s.UnsafeSchedules { // nats-server 2.15.2 schedules on no stream that discards new
+		cfg.AllowMsgSchedules, cfg.Discard = true, jetstream.DiscardOld
+	}
 	if s.MaxMsgSize > 0 {
 		cfg.MaxMsgSize = int32(min(s.MaxMsgSize+headerBudget, math.MaxInt32))
 	}

@@ -27,7 +27,14 @@ const (
 	// as a stream of a tenant with log: true.
 	StreamHeads   = wire.StreamHeads
 	SubjectsHeads = wire.PrefixHeads + ">"
+	// StreamPolicy has the versions of the policy that were applied, the last
+	// PolicyHistory of them.
+	StreamPolicy   = "POLICY"
+	SubjectsPolicy = "policy.>"
 )
+
+// PolicyHistory is how many versions of the policy are kept.
+const PolicyHistory = 16
 
 // Sizes of the broker's own streams in bytes. Those that grow with the policy only ever
 // grow: nodes that have different policies for a while would else undo each other's work.
@@ -46,6 +53,7 @@ const (
 	headsBase      = 8 << 20
 	headsPerTenant = 4 << 20
 	headsLogBase   = 4 << 20 // of its log in LOG, beside a share as that of other logs
+	policyBytes = 8 << 20 // of PolicyHistory versions as large as they may be
 )
 
 // HeadsAge is how long StreamHeads keeps a head. A later head covers all records before
@@ -87,7 +95,10 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 	said := safe(StreamHeads, headsBytes(set), SubjectsHeads)
 	said.Duplicates = bucketWindow
 	said.MaxAge, said.DenyPurge = HeadsAge, true
-	return replicated([]jetstream.StreamConfig{records, tiles, rings, said}, nodes)
+	versions := safe(StreamPolicy, policyBytes, SubjectsPolicy)
+	versions.Duplicates = bucketWindow
+	versions.MaxMsgsPerSubject = PolicyHistory
+	return replicated([]jetstream.StreamConfig{records, tiles, rings, said, versions}, nodes)
 }
 
 // LogRoom is what the log of a stream of so many bytes may take in StreamLog.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +97,7 @@ func contextAddCommand(a *app) *cobra.Command {
 	var c client.Context
 	var choose bool
 	cmd := &cobra.Command{
-		Use: "add NAME --server tls://HOST:PORT --nkey FILE --root O... [flags]", Short: "save a context, or replace it",
+		Use: "add NAME --server tls://HOST:PORT --root O... [flags]", Short: "save a context, or replace it",
 		Args: exactly("NAME"), DisableFlagsInUseLine: true,
 		Example: `  signet context add prod --server tls://bus.example.org:4222 --nkey checkout.nk \
     --ca ca.pem --root OBQ7... --select`,
@@ -108,11 +109,14 @@ func contextAddCommand(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&c.URL, "server", "", "tls://host:port of the broker; several with commas")
 	f.StringVar(&c.NkeySeedFile, "nkey", "", "file with the nkey seed (SU...), mode 0600")
+	f.StringVar(&c.CertificateFile, "cert", "", "PEM file with a client certificate")
+	f.StringVar(&c.KeyFile, "key", "", "PEM file with its key, mode 0600")
+	f.StringVar(&c.TokenFile, "token-file", "", "file with a token (JWT), in place of an nkey")
 	f.StringVar(&c.CAFile, "ca", "", "PEM roots that the broker's certificate is checked against (default: those of the system)")
 	f.StringVar(&c.RootKey, "root", "", "public root key (O...) that events are verified against, or a file with it")
 	f.StringVar(&c.KeyringFile, "keyring", "", "signed keyring file (default: fetched from the broker)")
 	f.BoolVar(&choose, "select", false, "select it (the first context is selected by itself)")
-	for _, name := range []string{"server", "nkey", "root"} {
+	for _, name := range []string{"server", "root"} {
 		_ = cmd.MarkFlagRequired(name) // fails only for an unknown flag
 	}
 	return cmd
@@ -126,10 +130,20 @@ func addContext(a *app, c client.Context, choose bool) error {
 	if err := checkServers(c.URL); err != nil {
 		return err
 	}
-	if _, err := publicOfSeed(c.NkeySeedFile, nkeys.PrefixByteUser); err != nil {
-		return err
+	switch {
+	case c.NkeySeedFile == "" && c.CertificateFile == "" && c.TokenFile == "":
+		return &usageError{msg: "no credential", fix: "give --nkey FILE, --cert FILE with --key FILE, or --token-file FILE"}
+	case (c.CertificateFile == "") != (c.KeyFile == ""):
+		return &usageError{msg: "--cert and --key belong together"}
+	case c.NkeySeedFile != "" && c.TokenFile != "":
+		return &usageError{msg: "--nkey and --token-file: the broker takes one of them"}
 	}
-	for _, file := range []*string{&c.NkeySeedFile, &c.CAFile, &c.KeyringFile} {
+	if c.NkeySeedFile != "" {
+		if _, err := publicOfSeed(c.NkeySeedFile, nkeys.PrefixByteUser); err != nil {
+			return err
+		}
+	}
+	for _, file := range []*string{&c.NkeySeedFile, &c.CertificateFile, &c.KeyFile, &c.TokenFile, &c.CAFile, &c.KeyringFile} {
 		if *file == "" {
 			continue
 		}
@@ -219,7 +233,7 @@ func contextLsCommand(a *app) *cobra.Command {
 					mark = "*"
 				}
 				if r.Context != nil {
-					server, credential = r.URL, r.NkeySeedFile
+					server, credential = r.URL, cmp.Or(r.NkeySeedFile, r.TokenFile, r.CertificateFile)
 				}
 				g.row(mark, r.Name, server, credential)
 			}
@@ -263,9 +277,11 @@ func contextShowCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			public, err := publicOfSeed(c.NkeySeedFile, nkeys.PrefixByteUser)
-			if err != nil {
-				a.note("warning: %s", clean(err.Error()))
+			public := ""
+			if c.NkeySeedFile != "" {
+				if public, err = publicOfSeed(c.NkeySeedFile, nkeys.PrefixByteUser); err != nil {
+					a.note("warning: %s", clean(err.Error()))
+				}
 			}
 			if a.jsonOut() {
 				return a.printJSON(struct {
@@ -274,6 +290,7 @@ func contextShowCommand(a *app) *cobra.Command {
 				}{contextRow{Name: c.Name, Context: c}, public})
 			}
 			facts(a.stdout, "", "name", c.Name, "server", c.URL, "nkey", c.NkeySeedFile, "public key", public,
+				"certificate", c.CertificateFile, "key", c.KeyFile, "token", c.TokenFile,
 				"ca", c.CAFile, "root", c.RootKey, "keyring", c.KeyringFile)
 			return nil
 		}),

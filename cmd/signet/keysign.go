@@ -18,6 +18,7 @@ const (
 	roleNode      = "node"
 	roleProducer  = "producer"
 	roleRecipient = "recipient"
+	rolePolicy    = "policy"
 )
 
 // ringRole is a role as the command line names it.
@@ -32,6 +33,7 @@ var ringRoles = map[string]ringRole{
 	// An account's seed: no client takes it for a credential to connect with.
 	roleProducer:  {keyring.RoleProducer, nkeys.CreateAccount, 0},
 	roleRecipient: {keyring.RoleRecipient, nkeys.CreateCurveKeys, nkeys.PrefixByteCurve},
+	rolePolicy:    {keyring.RolePolicy, nkeys.CreateAccount, nkeys.PrefixByteAccount},
 }
 
 func roleOf(k *keyring.Key) ringRole { return ringRoles[roleWord(k.Role)] }
@@ -108,7 +110,8 @@ elsewhere, and only its public key is known here. A keyring that is not there is
 
 A node attests what it has seen; its principal is its name (name in signet.yaml). A
 producer signs its own events; its principal is TENANT/NAME. A recipient reads the
-payloads that are encrypted on its subjects, which must be named.`,
+payloads that are encrypted on its subjects, which must be named. With a
+key of the role policy its principal, TENANT/NAME, applies policies for the whole broker.`,
 		Example: "  signet keys issue --principal n4 --out n4.seed --keyring keyring.json --root-seed root.seed\n" +
 			"  signet keys issue --role producer --principal shop/checkout --key ADK2... --for 90d --keyring keyring.json --root-seed root.seed\n" +
 			"  signet keys issue --role recipient --principal shop/billing --subject 'orders.>' --out billing.recipient.seed --keyring keyring.json --root-seed root.seed",
@@ -118,24 +121,24 @@ payloads that are encrypted on its subjects, which must be named.`,
 	f := cmd.Flags()
 	f.StringVar(&p.out, "out", "", "make the seed in this file, which must not exist")
 	f.StringVar(&p.key, "key", "", "public key whose seed is elsewhere")
-	f.StringVar(&p.role, "role", roleNode, "node, producer or recipient")
+	f.StringVar(&p.role, "role", roleNode, "node, producer, recipient or policy")
 	f.StringVar(&p.principal, "principal", "", "who holds it: the name of the node, or TENANT/NAME of the others")
 	f.StringArrayVar(&p.sources, "source", nil, "ce-source that a producer may sign, exact or ending in * (repeat it; default: all that its policy grants)")
 	f.StringArrayVar(&p.subjects, "subject", nil, "subject that a producer may sign on (default: as --source) or a recipient read, NATS wildcards (repeat it)")
 	f.StringVar(&p.from, "from", "", "valid from, RFC 3339 (default: an hour ago, as clocks differ)")
 	f.Var(newSpan(&p.life, defaultKeyLife), "for", "valid for, from then on")
-	_ = cmd.MarkFlagRequired("principal")                                                                                        // fails only for an unknown flag
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer, roleRecipient}, noFiles)) // as above
+	_ = cmd.MarkFlagRequired("principal")                                                                                                    // fails only for an unknown flag
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleNode, roleProducer, roleRecipient, rolePolicy}, noFiles)) // as above
 	return cmd
 }
 
 func issueKey(a *app, p *issueFlags, now time.Time) error {
 	role, ok := ringRoles[p.role]
 	if !ok {
-		return &usageError{msg: fmt.Sprintf("--role %q: want node, producer or recipient", p.role)}
+		return &usageError{msg: fmt.Sprintf("--role %q: want node, producer, recipient or policy", p.role)}
 	}
 	if isNode := p.role == roleNode; isNode == strings.Contains(p.principal, "/") {
-		return &usageError{msg: fmt.Sprintf("--principal %q: want TENANT/NAME for a producer or recipient, and the name of a node without a slash", p.principal)}
+		return &usageError{msg: fmt.Sprintf("--principal %q: want TENANT/NAME for a producer, recipient or applier of policies, and the name of a node without a slash", p.principal)}
 	}
 	if p.role == roleRecipient && (len(p.subjects) == 0 || len(p.sources) > 0) {
 		return &usageError{msg: "a recipient needs --subject, the subjects whose payloads it may read, and has no --source", fix: "--subject 'orders.>'"}

@@ -4,21 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/schema"
 	"github.com/signetbus/signet/schema/jsonschema"
 )
 
 func policyCommand(a *app) *cobra.Command {
-	return parent("policy", "check a policy, ask what it allows", "  signet policy check policy.yaml\n  signet policy can-i publish orders.created --as checkout",
-		policyCheckCommand(a), policyCanICommand(a))
+	return parent("policy", "check, plan and apply a policy, ask what it allows", "  signet policy check policy.yaml\n  signet policy can-i publish orders.created --as checkout",
+		policyCheckCommand(a), policyCanICommand(a), policyPlanCommand(a), policyApplyCommand(a), policyDiffCommand(a), policyHistoryCommand(a),
+		policyReleaseCommand(a), policyRollbackCommand(a), policyShowCommand(a), policyUnusedCommand(a))
 }
 
 func policyCheckCommand(a *app) *cobra.Command {
@@ -44,25 +50,34 @@ func policyCheckCommand(a *app) *cobra.Command {
 
 // loadPolicy reads and compiles a policy with its schemas.
 func loadPolicy(ctx context.Context, paths []string) (*policy.Set, error) {
+	set, _, err := loadPolicySchemas(ctx, paths)
+	return set, err
+}
+
+// loadPolicySchemas is loadPolicy that also returns the compiled schemas.
+func loadPolicySchemas(ctx context.Context, paths []string) (*policy.Set, map[*policy.SchemaDoc]schema.Validator, error) {
 	bundle, err := policy.Load(paths)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	set, err := policy.Compile(bundle)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	validators := map[*policy.SchemaDoc]schema.Validator{}
 	engine := jsonschema.New(schema.DefaultLimits())
 	var faults []error
 	for _, t := range set.Tenants() {
 		for i := range t.Schemas {
 			d := &t.Schemas[i]
-			if _, err := engine.Compile(ctx, schema.Document{Name: d.Name, Version: d.Version, Format: d.Format, Text: d.Text, Ref: d.Ref}); err != nil {
+			v, err := engine.Compile(ctx, schema.Document{Name: d.Name, Version: d.Version, Format: d.Format, Text: d.Text, Ref: d.Ref})
+			if err != nil {
 				faults = append(faults, &policy.Fault{At: d.At, Msg: fmt.Sprintf("schema %s: %s", d.Name, oneLine(err))})
 			}
+			validators[d] = v
 		}
 	}
-	return set, errors.Join(faults...)
+	return set, validators, errors.Join(faults...)
 }
 
 // oneLine joins the lines of the schema engine's error.
@@ -114,19 +129,21 @@ func printFaults(a *app, list []admin.PolicyFault) error {
 }
 
 func policyCanICommand(a *app) *cobra.Command {
-	var as string
+	var as, event string
 	var files []string
 	cmd := &cobra.Command{
-		Use: "can-i VERB [SUBJECT] [--as PRINCIPAL]", Short: "ask whether a principal may do something, and why",
+		Use: "can-i VERB [SUBJECT] [--as PRINCIPAL] [--event FILE]", Short: "ask whether a principal may do something, and why",
 		Args: cobra.RangeArgs(1, 2), DisableFlagsInUseLine: true,
 		Long: `Answers with the rule that decides, where it stands, and if the answer is no the
 nearest grant and the fix. Exit code 0 for yes, 3 for no.
 
 The broker of the context is asked (grant: admin policy); with --policy the files
-are, with no broker. Verbs: ` + strings.Join(acl.Verbs[:5], ", ") + `,
+are, with no broker. --event asks about one event, too: its source, type, size and
+schema, and whether it must be signed. Verbs: ` + strings.Join(acl.Verbs[:5], ", ") + `,
 ` + strings.Join(acl.Verbs[5:], ", ") + `.`,
 		Example: `  signet policy can-i publish orders.created --as app --context dev-operator
   signet policy can-i subscribe 'orders.>' --as billing --policy policy.yaml
+  signet policy can-i publish orders.created --as app --event order.json
   signet policy can-i admin dlq --as operator --policy policy.yaml`,
 		ValidArgs: acl.Verbs,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
@@ -140,10 +157,17 @@ are, with no broker. Verbs: ` + strings.Join(acl.Verbs[:5], ", ") + `,
 			if q.Subject == "" && q.Verb != policy.VerbDiscover && q.Verb != "connect" {
 				return &usageError{msg: fmt.Sprintf("%s what? SUBJECT is missing", q.Verb)}
 			}
+			if event != "" {
+				var err error
+				if q.Event, err = readEvent(a, event, q.Verb); err != nil {
+					return err
+				}
+			}
 			return answerCanI(ctx, a, q, files)
 		}),
 	}
 	cmd.Flags().StringVar(&as, "as", "", "principal to ask for: NAME, or TENANT/NAME with --policy (default: the context's own)")
+	cmd.Flags().StringVar(&event, "event", "", "with publish: a CloudEvent in JSON, or the bare payload (- for stdin)")
 	cmd.Flags().StringSliceVar(&files, "policy", nil, "ask these files instead of the broker")
 	return cmd
 }
@@ -166,6 +190,9 @@ func answerCanI(ctx context.Context, a *app, q admin.CanIRequest, files []string
 		err = a.printJSON(answer)
 	} else {
 		fmt.Fprintln(a.stdout, strings.ReplaceAll(indentLines(answer.Text), "\n    ", "\n  "))
+		for _, v := range answer.Violations {
+			facts(a.stdout, "  ", "violation", violationText(v))
+		}
 	}
 	if err == nil && !answer.Allowed {
 		return &exitError{code: exitRefused}
@@ -174,7 +201,7 @@ func answerCanI(ctx context.Context, a *app, q admin.CanIRequest, files []string
 }
 
 func canILocal(ctx context.Context, a *app, q admin.CanIRequest, files []string) (*admin.CanI, error) {
-	set, err := loadPolicy(ctx, files)
+	set, validators, err := loadPolicySchemas(ctx, files)
 	if err != nil {
 		if list := policyFaults(err); len(list) > 0 {
 			return nil, printFaults(a, list)
@@ -185,11 +212,42 @@ func canILocal(ctx context.Context, a *app, q admin.CanIRequest, files []string)
 	if err != nil {
 		return nil, err
 	}
-	e := acl.Explain(p, q.Verb, q.Subject)
+	e, violations := acl.Explanation{}, []wire.Violation(nil)
+	if len(q.Event) == 0 {
+		e = acl.Explain(p, q.Verb, q.Subject)
+	} else {
+		j := admission.NewJudge(func(d *policy.SchemaDoc) schema.Validator { return validators[d] }, 0)
+		e, violations = j.CanPublish(p, q.Subject, q.Event, time.Now())
+	}
 	return &admin.CanI{
-		Allowed: e.Allowed, Principal: e.Principal, Verb: e.Verb, Subject: e.Subject, Rule: e.Rule,
+		Violations: violations,
+		Allowed:    e.Allowed, Principal: e.Principal, Verb: e.Verb, Subject: e.Subject, Rule: e.Rule,
 		File: e.At.File, Line: e.At.Line, Nearest: e.Nearest, Fix: e.Fix, Text: e.String(),
 	}, nil
+}
+
+// readEvent reads the file of --event.
+func readEvent(a *app, file, verb string) ([]byte, error) {
+	if verb != policy.VerbPublish {
+		return nil, &usageError{msg: "--event is for the verb publish"}
+	}
+	in := a.stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, &usageError{msg: err.Error()}
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, admin.MaxBundleBytes+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) == 0 || len(data) > admin.MaxBundleBytes:
+		return nil, &usageError{msg: fmt.Sprintf("--event %s: %d bytes, 1 to %d are wanted", file, len(data), admin.MaxBundleBytes)}
+	}
+	return data, nil
 }
 
 // findPrincipal takes tenant/name, or a name that one tenant has.

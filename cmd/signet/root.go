@@ -47,7 +47,7 @@ var groups = []struct {
 }{
 	{"Start", []string{"dev", "init", "serve"}},
 	{"Use", []string{"pub|sub"}},
-	{"Govern", []string{"policy", "keys"}},
+	{"Govern", []string{"policy", "keys|ca"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
 	{"Prove", []string{"verify", "audit", "prove|log"}},
 	{"Operate", []string{"status", "doctor", "cluster", "support-bundle", "context", "completion", "version"}},
@@ -92,7 +92,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		devCommand(a), initCommand(a), serveCommand(a),
 		pubCommand(a), subCommand(a),
-		policyCommand(a), keysCommand(a),
+		policyCommand(a), keysCommand(a), caCommand(a),
 		dlqCommand(a), refusalsCommand(a), explainCommand(a),
 		verifyCommand(a), auditCommand(a), proveCommand(a), logCommand(a),
 		statusCommand(a), doctorCommand(a), clusterCommand(a), supportBundleCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),

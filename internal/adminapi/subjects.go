@@ -24,6 +24,7 @@ const (
 	SubjectKeysRing        = wire.PrefixAdmin + AreaKeys + ".ring"
 	SubjectKeysLs          = wire.PrefixAdmin + AreaKeys + ".ls"
 	SubjectKeysPut         = wire.PrefixAdmin + AreaKeys + ".put"
+	SubjectKeysCertify     = wire.PrefixAdmin + AreaKeys + ".certify"
 	SubjectStatusGet       = wire.PrefixAdmin + AreaStatus + ".get"
 	SubjectStatusConsumers = wire.PrefixAdmin + AreaStatus + ".consumers"
 	SubjectPolicyCheck     = wire.PrefixAdmin + AreaPolicy + ".check"
@@ -69,10 +70,11 @@ func Subjects() []string {
 		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
 		SubjectClusterStatus, SubjectClusterStepDown,
 		SubjectDLQLs, SubjectDLQShow,
-		SubjectKeysLs, SubjectKeysPut, SubjectKeysRing,
+		SubjectKeysCertify, SubjectKeysLs, SubjectKeysPut, SubjectKeysRing,
 		SubjectLogCheckpoint, SubjectLogConsistency, SubjectLogFind, SubjectLogLs,
 		SubjectLogPart, SubjectLogProve, SubjectLogRestart, SubjectLogVerify,
-		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain,
+		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain, SubjectPolicyGet, SubjectPolicyHistory,
+		SubjectPolicyPlan, SubjectPolicyPut, SubjectPolicyShow, SubjectPolicyUsage,
 		SubjectRefusalsLs,
 		SubjectStatusConsumers, SubjectStatusGet,
 	}
@@ -97,5 +99,5 @@ func Split(subject string) (area, verb string, ok bool) {
 // verb added later is closed until it is granted.
 func Grant(subject string) (area string, open, ok bool) {
 	area, _, ok = Split(subject)
-	return area, subject == SubjectKeysRing, ok
+	return area, subject == SubjectKeysRing || subject == SubjectKeysCertify, ok
 }

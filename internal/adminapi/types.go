@@ -56,6 +56,17 @@ type KeyRing struct {
 	Caller   string    `json:"caller"` // who asked, tenant/name: a reader accepts its own tenant's events only
 }
 
+// CertifyRequest asks for a certificate for names of the caller.
+type CertifyRequest struct {
+	Request string `json:"request"` // PEM, CERTIFICATE REQUEST
+}
+
+// Certified is a certificate that was issued.
+type Certified struct {
+	Chain    string    `json:"chain"` // PEM, the leaf first
+	NotAfter time.Time `json:"notAfter"`
+}
+
 // Key is one key of the keyring.
 type Key struct {
 	ID        string    `json:"id"`   // nkeys public key
@@ -104,7 +115,9 @@ type ServerStatus struct {
 
 // PolicyStatus says what is enforced.
 type PolicyStatus struct {
-	Digest     string    `json:"digest"` // SHA-256 of the sources
+	Digest string `json:"digest"` // SHA-256 of the sources
+	// Version is that of the applied policy that is in force; 0: the policy files of the node are.
+	Version    uint64    `json:"version,omitempty"`
 	Loaded     time.Time `json:"loaded"`
 	Tenants    int       `json:"tenants"`    // that the caller may see: 1
 	Principals int       `json:"principals"` // of the caller's tenant
@@ -223,6 +236,9 @@ type CanIRequest struct {
 	Verb      string `json:"verb"`                // publish, subscribe, call, serve, admin, discover, header, source, type, kv-read ...
 	Subject   string `json:"subject,omitempty"`   // subject, filter, bucket, area or name, by verb
 	Principal string `json:"principal,omitempty"` // name in the caller's tenant; empty: the caller
+	// Event, for publish, asks about this event too: its source, type, size and schema. A
+	// CloudEvent in JSON, or, without specversion, the payload.
+	Event []byte `json:"event,omitempty"`
 }
 
 // CanI is the result of policy.cani.
@@ -237,6 +253,8 @@ type CanI struct {
 	Nearest   string `json:"nearest,omitempty"` // the closest grant that does not reach
 	Fix       string `json:"fix,omitempty"`
 	Text      string `json:"text,omitempty"` // the same, for people
+	// Violations are those of the schema of the subject.
+	Violations []wire.Violation `json:"violations,omitempty"`
 }
 
 // ExplainRequest asks for the audit record of one refusal.

@@ -70,7 +70,8 @@ var allowed = map[string][]string{
 	"dlq":                          {"internal/wire", "internal/cloudevent"},
 	"broker/policy":                {"internal/wire", "ratelimit", "github.com/goccy/go-yaml"},
 	"broker/acl":                   {"internal/wire", "broker/policy"},
-	"broker/identity":              {"internal/wire", "broker/policy", "github.com/nats-io/nkeys"},
+	"broker/identity":              {"internal/wire", "broker/policy", "github.com/nats-io/nkeys", "github.com/go-jose/go-jose/v4"},
+	"broker/jwks":                  {"internal/durablefile", "broker/identity"},
 	"broker/ca":                    {"internal/durablefile", "internal/wire"},
 	"broker/admission": {
 		"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "signing/payload", "schema", "ratelimit", "dlq",
@@ -102,7 +103,7 @@ var allowed = map[string][]string{
 	"broker/ops":       {"internal/wire", "github.com/prometheus/client_golang"},
 	"broker": {
 		"internal/wire", "internal/durablefile", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
-		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/ca", "broker/admission", "broker/jsapi",
+		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/jwks", "broker/ca", "broker/admission", "broker/jsapi",
 		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
 		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang",
@@ -112,6 +113,7 @@ var allowed = map[string][]string{
 	"internal/doctor":         {"broker", "broker/policy", "client", "client/admin", "signing/keyring", "github.com/nats-io/nkeys", "github.com/rs/zerolog", "golang.org/x/sys"},
 	"internal/support":        {"github.com/nats-io/nkeys"},
 	"internal/freeport":       {},
+	"internal/testca":         {},
 	"broker/brokertest":       {"*"},
 	"broker/clustertest":      {"*"},
 	"bench":                   {"*"},
@@ -127,6 +129,7 @@ var onlyImporter = map[string][]string{
 	"github.com/nats-io/nats-server/v2": {"broker/internal/embed", "bench"},
 	"github.com/cloudevents/sdk-go/v2":  {"internal/cloudevent/sdkevent", "client"},
 	"github.com/segmentio/kafka-go":     {},
+	"github.com/go-jose/go-jose/v4":     {"broker/identity"},
 }
 
 // clientNever may not be anywhere in the dependency closure of the SDK.

@@ -22,6 +22,10 @@ func (f online) compare(nodes []nodeState, folder *Folder) {
 		if folder == nil || folder.PolicyDigest == "" {
 			continue
 		}
+		if v := n.status.Policy.Version; v > 0 {
+			f.add(idPolicyInForce, n.address, OK, "", "%.12s, applied as version %d: the files are not read", n.status.Policy.Digest, v)
+			continue
+		}
 		if have := n.status.Policy.Digest; have != folder.PolicyDigest {
 			f.add(idPolicyInForce, n.address, Warning, "signet policy check FILE, then kill -HUP of the broker; its log says why it did not take it",
 				"%.12s is in force, the files are %.12s", have, folder.PolicyDigest)
@@ -41,7 +45,7 @@ func (f online) compare(nodes []nodeState, folder *Folder) {
 	}
 	f.add(idNodes, "", s, "CONN_001 says which do not; where it is well, ask again: another node answered for it", "%d of %d answer for themselves", answered, len(nodes)).
 		measure(float64(len(nodes)-answered), "", Pair{Warning: 1, Critical: float64((len(nodes) + 1) / 2)})
-	f.same(idNodesPolicy, policies, Critical, "copy the policy to every node and reload them (SIGHUP)", "policy")
+	f.same(idNodesPolicy, policies, Critical, "copy the policy to every node and reload them (SIGHUP), or, if it is applied (signet policy show), wait some seconds and look at their logs", "policy")
 	f.same(idNodesRing, rings, Critical, "copy keys/keyring.json to every node", "keyring version")
 	f.same(idNodesVersion, versions, Warning, "finish the upgrade", "version")
 }

@@ -10,6 +10,10 @@ const (
 	CodeAuthFailed Code = 40011
 	// CodePrincipalRevoked: the principal is no longer in the policy.
 	CodePrincipalRevoked Code = 40012
+	// CodeCredentialExpired: the certificate or token of the connection has ended.
+	CodeCredentialExpired Code = 40013
+	// CodeLoginBarred: this credential has failed too often from this address.
+	CodeLoginBarred Code = 40014
 	// CodeSubjectUnknown: no stream, ephemeral or service subject of the policy covers this subject.
 	CodeSubjectUnknown Code = 40100
 	// CodePublishDenied: no publish grant covers this subject.
@@ -42,6 +46,8 @@ const (
 	CodeDiscoverDenied Code = 40114
 	// CodeBucketDenied: the key-value or object bucket is not granted.
 	CodeBucketDenied Code = 40115
+	// CodeNameDenied: the certificate request asks for a name that is not the principal's.
+	CodeNameDenied Code = 40116
 	// CodeSubjectMalformed: the subject breaks the subject grammar.
 	CodeSubjectMalformed Code = 40200
 	// CodeHeaderMalformed: the header block is malformed.
@@ -122,6 +128,8 @@ var registry = []Entry{
 	{Code: CodeAuthRequired, Name: "AuthRequired", Class: ClassUnauthenticated, Status: 401, Title: "authentication is required", Fix: "connect with an nkey credential: signet context add NAME --nkey FILE"},
 	{Code: CodeAuthFailed, Name: "AuthFailed", Class: ClassUnauthenticated, Status: 401, Title: "authentication failed", Fix: "check the credential of the context: signet context ls"},
 	{Code: CodePrincipalRevoked, Name: "PrincipalRevoked", Class: ClassUnauthenticated, Status: 401, Title: "the principal is no longer in the policy", Fix: "ask the policy owner: signet policy can-i connect --as PRINCIPAL"},
+	{Code: CodeCredentialExpired, Name: "CredentialExpired", Class: ClassUnauthenticated, Status: 401, Title: "the certificate or token of the connection has ended", Fix: "reconnect with a renewed one: give the client library a callback, not a copy, so that it does so by itself"},
+	{Code: CodeLoginBarred, Name: "LoginBarred", Class: ClassUnauthenticated, Status: 401, Title: "this credential has failed too often from this address", Fix: "check the credential, then wait for retryAfterMs: each failure doubles the wait, up to 5 minutes"},
 	{Code: CodeSubjectUnknown, Name: "SubjectUnknown", Class: ClassPermissionDenied, Status: 403, Title: "no stream, ephemeral or service subject of the policy covers this subject", Fix: "declare the subject under streams or ephemeral in the policy, then: signet policy check FILE"},
 	{Code: CodePublishDenied, Name: "PublishDenied", Class: ClassPermissionDenied, Status: 403, Title: "no publish grant covers this subject", Fix: "signet policy can-i publish SUBJECT --as PRINCIPAL"},
 	{Code: CodeSubscribeDenied, Name: "SubscribeDenied", Class: ClassPermissionDenied, Status: 403, Title: "no subscribe grant covers this subject", Fix: "signet policy can-i subscribe SUBJECT --as PRINCIPAL"},
@@ -138,6 +146,7 @@ var registry = []Entry{
 	{Code: CodeServeDenied, Name: "ServeDenied", Class: ClassPermissionDenied, Status: 403, Title: "no serve grant covers this service", Fix: "signet policy can-i serve SERVICE.ENDPOINT --as PRINCIPAL"},
 	{Code: CodeDiscoverDenied, Name: "DiscoverDenied", Class: ClassPermissionDenied, Status: 403, Title: "service discovery is not granted", Fix: "grant discover in the policy"},
 	{Code: CodeBucketDenied, Name: "BucketDenied", Class: ClassPermissionDenied, Status: 403, Title: "the key-value or object bucket is not granted", Fix: "grant it under kv or objects in the policy"},
+	{Code: CodeNameDenied, Name: "NameDenied", Class: ClassPermissionDenied, Status: 403, Title: "the certificate request asks for a name that is not the principal's", Fix: "ask for a SPIFFE ID or DNS names that stand under identities of the principal and that the authority may say in its tenant"},
 	{Code: CodeSubjectMalformed, Name: "SubjectMalformed", Class: ClassMalformed, Status: 400, Title: "the subject breaks the subject grammar", Fix: "use 1 to 16 tokens of A-Z a-z 0-9 _ - joined by dots, at most 255 bytes"},
 	{Code: CodeHeaderMalformed, Name: "HeaderMalformed", Class: ClassMalformed, Status: 400, Title: "the header block is malformed", Fix: "send NATS/1.0 headers, name: value, CRLF ends, no control characters"},
 	{Code: CodeEventMalformed, Name: "EventMalformed", Class: ClassMalformed, Status: 400, Title: "the CloudEvent is malformed", Fix: "see docs/spec/envelope.md for the attribute rules"},

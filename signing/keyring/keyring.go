@@ -18,6 +18,7 @@ const (
 	// RoleRecipient is whom payloads are encrypted to (package payload); nkeys type X. It
 	// signs nothing. Readers that do not know the role refuse a ring that has it.
 	RoleRecipient = "recipient"
+	RolePolicy    = "policy" // signs versions of the policy; nkeys type A; its Principal is tenant/name
 )
 
 // AlgEd25519 is the algorithm of every key that signs. A key of it verifies bare
@@ -56,7 +57,7 @@ var (
 type Key struct {
 	ID        string    // nkeys public key, its prefix fits the role
 	Alg       string    // AlgEd25519, of a recipient AlgX25519
-	Role      string    // RoleBroker, RoleProducer or RoleRecipient
+	Role      string    // RoleBroker, RoleProducer, RoleRecipient or RolePolicy
 	Principal string    // who holds it: a node name, or tenant/name; 1 to 256 bytes of A-Z a-z 0-9 . _ / : @ -
 	NotBefore time.Time // first instant it may have signed at; required
 	NotAfter  time.Time // first instant it may no longer have signed at; required, after NotBefore
@@ -178,6 +179,8 @@ func prefixesOf(role string) []nkeys.PrefixByte {
 		return []nkeys.PrefixByte{nkeys.PrefixByteAccount, nkeys.PrefixByteUser}
 	case RoleRecipient:
 		return []nkeys.PrefixByte{nkeys.PrefixByteCurve}
+	case RolePolicy:
+		return []nkeys.PrefixByte{nkeys.PrefixByteAccount}
 	}
 	return nil
 }
