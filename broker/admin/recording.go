@@ -55,7 +55,12 @@ func (rec *Recording) begun(ctx context.Context, c *call) error {
 	if err == nil || rec.Unaudited {
 		return nil
 	}
-	return wire.Refuse(wire.CodeUnavailable, "audit", "a change must be on record before it is tried: "+err.Error())
+	why := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) {
+		// The first record of a tenant on this node waits for what the stream has of it.
+		why = fmt.Sprintf("not within %s: the stream AUDIT has no leader now, or the disk is slow; try again", keepWithin)
+	}
+	return wire.Refuse(wire.CodeUnavailable, "audit", "a change must be on record before it is tried: "+why)
 }
 
 // ended puts the outcome of a call on record.

@@ -220,7 +220,7 @@ func refusal(err error) error {
 		code = wire.CodeRequestMalformed
 	case is(err, store.ErrNotEmpty, store.ErrNotDeclared, store.ErrNotRestored):
 		code = wire.CodeConflict
-	case is(err, store.ErrSnapshot, store.ErrClosed, context.Canceled, context.DeadlineExceeded):
+	case is(err, store.ErrSnapshot, store.ErrServer, store.ErrClosed, context.Canceled, context.DeadlineExceeded):
 		code = wire.CodeUnavailable
 	default:
 		return err

@@ -50,11 +50,9 @@ func TestClusterAnswersAtEveryNode(t *testing.T) {
 	r.await("healthy", healthy)
 
 	clerk := admin.New(r.Client("clerk"))
-	_, err := clerk.ClusterStatus(ctx)
-	r.refused("status without the grant", err, client.ErrDenied)
-	r.refused("evacuation without the grant", clerk.ClusterEvacuate(ctx, "n3"), client.ErrDenied)
-	_, err = clerk.ClusterRescue(ctx, "n3")
-	r.refused("rescue without the grant", err, client.ErrDenied)
+	r.refused("status without the grant", func() error { _, err := clerk.ClusterStatus(ctx); return err }, client.ErrDenied)
+	r.refused("evacuation without the grant", func() error { return clerk.ClusterEvacuate(ctx, "n3") }, client.ErrDenied)
+	r.refused("rescue without the grant", func() error { _, err := clerk.ClusterRescue(ctx, "n3"); return err }, client.ErrDenied)
 
 	t.Run("refusals", func(t *testing.T) { r.refusals(t, at) })
 	t.Run("rebalance", func(t *testing.T) { r.rebalance(t) })
@@ -95,8 +93,7 @@ func (r *rig) refusals(t *testing.T, at func(int) *admin.API) {
 			}
 		}
 	}
-	_, err := at(0).Explain(r.ctx, "NOSUCHREF")
-	r.refused("a ref that is nobody's", err, client.ErrNotFound)
+	r.refused("a ref that is nobody's", func() error { _, err := at(0).Explain(r.ctx, "NOSUCHREF"); return err }, client.ErrNotFound)
 }
 
 func (r *rig) rebalance(t *testing.T) {

@@ -242,7 +242,7 @@ func (a *account) fence(ctx context.Context, cfg *jetstream.StreamConfig) error 
 	defer cancel()
 	m := nats.NewMsg(cfg.Subjects[0])
 	m.Header.Set(nats.ExpectedLastSeqHdr, strconv.FormatUint(1<<62, 10))
-	answer, err := a.nc.RequestMsgWithContext(ctx, m)
+	answer, err := a.askAgain(ctx, m, askFirst)
 	if err != nil {
 		return fmt.Errorf("store: %s: %w", cfg.Name, err)
 	}
@@ -325,7 +325,9 @@ func (a *account) send(ctx context.Context, subject string, r *Restoring) error 
 func (a *account) chunk(ctx context.Context, subject string, data []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
-	answer, err := a.nc.RequestWithContext(ctx, subject, data)
+	m := nats.NewMsg(subject)
+	m.Data = data
+	answer, err := a.askAgain(ctx, m, 2*restoreTimeout) // a part is sent once
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotRestored, err)
 	}

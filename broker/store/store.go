@@ -209,16 +209,24 @@ func (a *account) request(ctx context.Context, api string, in, out any) error {
 	return nil
 }
 
-// ask sends one request to the JetStream API. In a cluster requests get lost where a
-// leader changes or a node joins, so it asks again until ctx ends; everything that
-// the store asks for may be asked twice.
+// ask sends one request to the JetStream API.
 func (a *account) ask(ctx context.Context, api string, body []byte) (*nats.Msg, error) {
+	m := nats.NewMsg(wire.PrefixJSAPI + api)
+	m.Data = body
+	return a.askAgain(ctx, m, askFirst)
+}
+
+// askAgain sends a request. In a cluster requests get lost where a leader changes, a
+// node joins, or another node does not know yet who listens, so it asks again until ctx
+// ends: after first, then after longer, if no answer comes. What may not be asked twice
+// is given a first as long as ctx: it is asked again only where nobody has got it.
+func (a *account) askAgain(ctx context.Context, q *nats.Msg, first time.Duration) (*nats.Msg, error) {
 	if !a.clustered {
-		return a.nc.RequestWithContext(ctx, wire.PrefixJSAPI+api, body)
+		return a.nc.RequestMsgWithContext(ctx, q)
 	}
-	for wait := askFirst; ; wait = min(2*wait, askLast) {
+	for wait := first; ; wait = min(2*wait, max(first, askLast)) {
 		once, cancel := context.WithTimeout(ctx, wait)
-		m, err := a.nc.RequestWithContext(once, wire.PrefixJSAPI+api, body)
+		m, err := a.nc.RequestMsgWithContext(once, q)
 		cancel()
 		switch {
 		case err == nil || ctx.Err() != nil:

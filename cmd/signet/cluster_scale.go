@@ -69,6 +69,29 @@ func (s *steps) until(ctx context.Context, what string, done func(*admin.Cluster
 	}
 }
 
+// ask makes a request, again while nobody can serve it: just after a node was stopped
+// the streams that it led have no leader, nor can a change be put on record.
+func (s *steps) ask(ctx context.Context, request func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	defer cancel()
+	poll := time.NewTicker(clusterPoll)
+	defer poll.Stop()
+	for again := false; ; again = true {
+		err := request(ctx)
+		switch {
+		case again && errors.Is(err, client.ErrNotFound):
+			return nil // an attempt without an answer had done it; the status tells
+		case !errors.Is(err, client.ErrUnavailable):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-poll.C:
+		}
+	}
+}
+
 func clusterScaleDownCommand(a *app) *cobra.Command {
 	var to int
 	var names []string
@@ -219,7 +242,7 @@ func (s *steps) takeOut(ctx context.Context, name string) error {
 	n := nodeOf(status, name)
 	if n.Copies+n.Consumers > 0 {
 		s.say(name, "evacuate", "moving %s and %s to the other nodes", plural(n.Copies, "stream"), plural(n.Consumers, "consumer"))
-		if err := s.api.ClusterEvacuate(ctx, name); err != nil {
+		if err := s.ask(ctx, func(ctx context.Context) error { return s.api.ClusterEvacuate(ctx, name) }); err != nil {
 			return err
 		}
 	}
@@ -239,7 +262,7 @@ func (s *steps) takeOut(ctx context.Context, name string) error {
 		}
 	}
 	s.say(name, "remove", "removing it from the cluster")
-	if err := s.api.ClusterRemove(ctx, name); err != nil {
+	if err := s.ask(ctx, func(ctx context.Context) error { return s.api.ClusterRemove(ctx, name) }); err != nil {
 		return err
 	}
 	if _, err := s.until(ctx, name+" is removed", func(st *admin.ClusterStatus) bool {

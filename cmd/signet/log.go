@@ -157,7 +157,11 @@ func consistent(ctx context.Context, api *admin.API, older, newer *tlog.Note) er
 			proof = append(proof, tlog.Hash(h))
 		}
 	}
-	if err := tlog.CheckConsistency(&older.Checkpoint, &newer.Checkpoint, proof); err != nil {
+	err := tlog.CheckConsistency(&older.Checkpoint, &newer.Checkpoint, proof)
+	if errors.Is(err, tlog.ErrOtherLog) {
+		err = fmt.Errorf("%w; a log that an operator began anew (signet log restart) is another one: its record in the audit trail says why", err)
+	}
+	if err != nil {
 		return &exitError{code: exitRefused, err: fmt.Errorf("NOT CONSISTENT: %w", err)}
 	}
 	return nil

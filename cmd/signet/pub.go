@@ -166,10 +166,6 @@ func setAttribute(e *client.Event, name, value string) error {
 }
 
 func (p *pubVerb) run(ctx context.Context, subject string) (err error) {
-	if p.receipts, err = openReceipts(p.signedAck); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.receipts.close()) }()
 	in, closeIn, err := p.input()
 	if err != nil {
 		return err
@@ -200,6 +196,10 @@ func (p *pubVerb) run(ctx context.Context, subject string) (err error) {
 		return err
 	}
 	defer c.Close()
+	if p.receipts, err = openReceipts(p.signedAck); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.receipts.close()) }()
 	var opts []client.PubOpt
 	for i := 0; i+1 < len(p.headers); i += 2 {
 		opts = append(opts, client.WithHeader(p.headers[i], p.headers[i+1]))

@@ -188,7 +188,7 @@ func TestForkIsSeen(t *testing.T) {
 	}
 	b = testCheckpoint()
 	b.Origin.Start = b.Origin.Start.Add(time.Second)
-	if err := CheckConsistency(&a, &b, nil); !errors.Is(err, ErrMalformed) {
+	if err := CheckConsistency(&a, &b, nil); !errors.Is(err, ErrOtherLog) {
 		t.Errorf("another log: %v", err)
 	}
 }

@@ -158,14 +158,17 @@ func ProveConsistency(oldSize, size int64, r tlog.HashReader) ([]Hash, error) {
 // ErrForked: two checkpoints that no one log has both had.
 var ErrForked = errors.New("tlog: the checkpoints contradict each other")
 
+// ErrOtherLog: two checkpoints of two logs, which say nothing about each other.
+var ErrOtherLog = errors.New("tlog: the checkpoints are of two logs")
+
 // CheckConsistency checks that a log with the checkpoint newer only appended to what it
 // was at older. The signatures are the caller's to check.
 //
-// Errors: ErrForked, ErrProof, or ErrMalformed for checkpoints of two logs.
+// Errors: ErrForked, ErrProof, ErrOtherLog.
 func CheckConsistency(older, newer *Checkpoint, proof []Hash) error {
 	switch {
 	case older.Origin.String() != newer.Origin.String():
-		return fmt.Errorf("%w: checkpoints of two logs: %s and %s", ErrMalformed, older.Origin, newer.Origin)
+		return fmt.Errorf("%w: %s and %s", ErrOtherLog, older.Origin, newer.Origin)
 	case older.First != newer.First:
 		return fmt.Errorf("%w: the first sequence is %d in one, %d in the other", ErrForked, older.First, newer.First)
 	case older.Size > newer.Size:

@@ -134,7 +134,7 @@ func (v Verdict) Err() error {
 	}
 	b.WriteString("\nTwo ways on: restore a backup of the store; or")
 	if len(flags) > 0 {
-		b.WriteString(" start with " + strings.Join(flags, " ") + ": then what cannot be read is lost for good, and health says so")
+		b.WriteString(" start signet serve with " + strings.Join(flags, " ") + ": then what cannot be read is lost for good, and health says so")
 	} else {
 		b.WriteString(" replace this node")
 	}
