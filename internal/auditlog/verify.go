@@ -106,6 +106,7 @@ type Verifier struct {
 	pruned pruned
 	follow []follow
 	heads  int
+	log    string // the checkpoint of the log of the heads that was held against those from outside; empty: none was
 	open   []Open
 	out    Report
 }
