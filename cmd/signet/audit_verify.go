@@ -233,6 +233,9 @@ func printAuditReport(a *app, r *auditlog.Report, extra string) error {
 		for i := range r.Accepted {
 			fmt.Fprintf(a.stdout, "note: node %s is taken as gone: the end of its chain is as the trail has it\n", clean(r.Accepted[i].Node))
 		}
+		for i := range r.Gone {
+			fmt.Fprintln(a.stdout, "note: "+clean(r.Gone[i].String()))
+		}
 		for i := range r.Open {
 			fmt.Fprintln(a.stdout, clean(r.Open[i].String()))
 		}
