@@ -24,6 +24,9 @@ const (
 	headsAgain = time.Minute
 	// headsWithin bounds one audit.heads: the caller waits.
 	headsWithin = 30 * time.Second
+	// headsLate is how long a head may be stored and in no checkpoint before the trail is not
+	// proved by the log: a checkpoint is made every second, and a change of leader is over.
+	headsLate = 2 * time.Minute
 	// headsBegun bounds the wait for a log that has just begun, which looks each headsPoll.
 	headsBegun, headsPoll = 2 * time.Second, 50 * time.Millisecond
 )
@@ -47,9 +50,9 @@ type headsWalk struct {
 // loggedHeads is admin.Recording.Heads: the newest head of each chain of a tenant with its
 // proof, after a look whether the stream is as its log has it. Where there are no proofs it
 // says why, and is no error: the trail can be verified without.
-func loggedHeads(b *Broker) func(context.Context, string) (adminapi.AuditHeads, error) {
+func loggedHeads(b *Broker) func(ctx context.Context, tenant, since string) (adminapi.AuditHeads, error) {
 	w := &headsWalk{b: b}
-	return func(ctx context.Context, tenant string) (adminapi.AuditHeads, error) {
+	return func(ctx context.Context, tenant, since string) (adminapi.AuditHeads, error) {
 		ctx, cancel := context.WithTimeout(ctx, headsWithin)
 		defer cancel()
 		out := adminapi.AuditHeads{Tenant: tenant}
@@ -59,6 +62,12 @@ func loggedHeads(b *Broker) func(context.Context, string) (adminapi.AuditHeads, 
 		}
 		if err == nil {
 			out.Finding, err = w.compare(ctx, note)
+		}
+		if err == nil {
+			err = w.since(ctx, &out, note, since)
+		}
+		if err == nil {
+			err = lateHeads(note, held, time.Now())
 		}
 		switch {
 		case errors.Is(err, translog.ErrDisagrees):
@@ -93,8 +102,29 @@ func (w *headsWalk) newest(ctx context.Context, tenant string) (*tlog.Note, []tr
 	}
 }
 
+// since adds the proof that the log begins with a checkpoint, if one is given. Whether it is
+// signed, and of this log, is the caller's to check: without a proof it finds out.
+func (w *headsWalk) since(ctx context.Context, out *adminapi.AuditHeads, note *tlog.Note, text string) error {
+	if text == "" {
+		return nil
+	}
+	older, err := tlog.ParseNote([]byte(text))
+	if err != nil {
+		return fmt.Errorf("the checkpoint to begin with: %w", err)
+	}
+	if older.Origin.String() != note.Origin.String() || older.Size == 0 || older.Size >= note.Size {
+		return nil
+	}
+	hashes, err := w.b.logs.Load().Consistency(ctx, wire.BrokerAccount, store.StreamHeads, &older.Checkpoint, &note.Checkpoint)
+	for i := range hashes {
+		out.Consistency = append(out.Consistency, hashes[i][:])
+	}
+	return err
+}
+
 // lines puts what is in the stream into the answer.
 func (w *headsWalk) lines(out *adminapi.AuditHeads, note *tlog.Note, held []translog.Held) error {
+	out.Checkpoint = string(note.Bytes())
 	for i := range held {
 		h := &held[i]
 		if !h.Covered {
@@ -110,6 +140,17 @@ func (w *headsWalk) lines(out *adminapi.AuditHeads, note *tlog.Note, held []tran
 			return err
 		}
 		out.Logged = append(out.Logged, string(line))
+	}
+	return nil
+}
+
+// lateHeads says that the log does not go on: heads wait for a checkpoint for too long. It
+// goes by what is stored, as this node need not be the one that writes the log.
+func lateHeads(note *tlog.Note, held []translog.Held, now time.Time) error {
+	for i := range held {
+		if since := time.Unix(0, held[i].Since); !held[i].Covered && now.Sub(since) > headsLate {
+			return fmt.Errorf("it does not go on: what %s has since %s is in no checkpoint, and the last one is of %s: signet status says why", store.StreamHeads, since.UTC().Format(time.RFC3339), note.Time.Format(time.RFC3339))
+		}
 	}
 	return nil
 }
@@ -135,6 +176,10 @@ func (w *headsWalk) compare(ctx context.Context, note *tlog.Note) (string, error
 		if r.Finding != nil {
 			w.log = ""
 			return fmt.Sprintf("sequence %d of %s was %s: %s", r.Finding.Sequence, store.StreamHeads, r.Finding.What, r.Finding.Detail), nil
+		}
+		if r.Unproven > 0 { // they may have been cut off
+			w.log = ""
+			return "", fmt.Errorf("%d heads before sequence %d of %s are gone: %s", r.Unproven, r.Next, store.StreamHeads, r.Doubt)
 		}
 		from = r.Next
 	}

@@ -20,8 +20,9 @@ type Recording struct {
 	Journal *audit.Journal
 	Minute  *audit.Minute
 	Records *audit.Records
-	// Heads returns the heads of a tenant's trail that a log covers; nil: there is no log.
-	Heads func(ctx context.Context, tenant string) (adminapi.AuditHeads, error)
+	// Heads returns the heads of a tenant's trail that a log covers, and the proof that the
+	// log begins with a checkpoint, if one is given; nil: there is no log.
+	Heads func(ctx context.Context, tenant, since string) (adminapi.AuditHeads, error)
 	// Unaudited lets changes through that cannot be put on record.
 	Unaudited bool
 }
@@ -265,7 +266,7 @@ func (s auditVerbs) heads(ctx context.Context, r *request) (any, error) {
 	if s.cfg.Recording.Heads == nil {
 		return adminapi.AuditHeads{Tenant: tenant, Unlogged: "this broker keeps no log of the heads"}, nil
 	}
-	out, err := s.cfg.Recording.Heads(ctx, tenant)
+	out, err := s.cfg.Recording.Heads(ctx, tenant, req.Since)
 	return out, unavailable(err)
 }
 

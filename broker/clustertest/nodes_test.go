@@ -2,6 +2,7 @@ package clustertest_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -233,6 +234,8 @@ func (r *rig) scaleUntilStop() {
 func (r *rig) scaleDown() {
 	r.Helper()
 	cmd := r.command("cluster", "scale-down", "--to", "3", "-o", "json")
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	lines, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -252,7 +255,7 @@ func (r *rig) scaleDown() {
 		}
 	}
 	if err := cmd.Wait(); err != nil {
-		r.Error(err)
+		r.Fatalf("%v\n%s", err, &said)
 	}
 	if got := strings.Join(steps, ", "); !strings.HasSuffix(got, "n5 stop, n5 remove, n5 delete, n4 evacuate, n4 stop, n4 remove, n4 delete") {
 		r.Errorf("steps: %s", got)

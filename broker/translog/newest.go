@@ -17,6 +17,9 @@ type Held struct {
 	Stored      int64 // nanoseconds since 1970
 	Subject     string
 	Block, Data []byte
+	// Since is when the first one behind the checkpoint was stored that has the same key; 0
+	// where Covered.
+	Since int64
 	// Covered: the checkpoint covers it, and Hashes lead from its leaf to the root.
 	Covered bool
 	Hashes  []tlog.Hash
@@ -91,8 +94,12 @@ func (l *log) newest(ctx context.Context, note *tlog.Note, filter string, keyOf 
 		if key.key == "" {
 			continue
 		}
+		since := newest[key].Since
+		if key.behind && since == 0 {
+			since = m.stored
+		}
 		newest[key] = Held{
-			Sequence: m.seq, Stored: m.stored, Subject: m.subject, Block: bytes.Clone(m.block), Data: bytes.Clone(m.data), Covered: !key.behind,
+			Sequence: m.seq, Stored: m.stored, Subject: m.subject, Block: bytes.Clone(m.block), Data: bytes.Clone(m.data), Since: since, Covered: !key.behind,
 		}
 	}
 	return slices.SortedFunc(maps.Values(newest), func(a, b Held) int { return cmp.Compare(a.Sequence, b.Sequence) }), nil

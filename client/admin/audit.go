@@ -20,7 +20,8 @@ type (
 	AuditBatch = adminapi.AuditBatch
 	// AuditSeals are signed heads: Tenant, Seal, Nodes, Silent.
 	AuditSeals = adminapi.AuditSeals
-	// AuditHeads are heads that a log covers: Tenant, Logged, Recent, Finding, Unlogged.
+	// AuditHeads are heads that a log covers: Tenant, Logged, Recent,
+	// Checkpoint, Consistency, Finding, Unlogged.
 	AuditHeads = adminapi.AuditHeads
 )
 
@@ -50,5 +51,11 @@ func (a *API) AuditSeals(ctx context.Context, system bool) (*AuditSeals, error) 
 // published, with the proof that the log of the heads has it. It needs the grant of the area
 // audit, with system also of the area cluster.
 func LoggedHeads(ctx context.Context, a *API, system bool) (*AuditHeads, error) {
-	return call[AuditHeads](ctx, a, adminapi.SubjectAuditHeads, adminapi.AuditHeadsRequest{System: system})
+	return LoggedHeadsSince(ctx, a, system, "")
+}
+
+// LoggedHeadsSince is LoggedHeads with the proof that the log of the heads begins with a
+// signed checkpoint that was kept elsewhere. An empty one asks for no proof.
+func LoggedHeadsSince(ctx context.Context, a *API, system bool, checkpoint string) (*AuditHeads, error) {
+	return call[AuditHeads](ctx, a, adminapi.SubjectAuditHeads, adminapi.AuditHeadsRequest{System: system, Since: checkpoint})
 }

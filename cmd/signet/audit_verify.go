@@ -53,11 +53,11 @@ func warnSilent(a *app, seals *admin.AuditSeals) {
 }
 
 func auditVerifyCommand(a *app) *cobra.Command {
-	var heads, gone []string
+	var heads, checkpoints, gone []string
 	var system bool
 	var root string
 	cmd := &cobra.Command{
-		Use: "verify [FILE] [--head FILE] [--gone NODE] [--root O...]", Short: "prove that the trail is whole, or name the first record that is not", DisableFlagsInUseLine: true,
+		Use: "verify [FILE] [--head FILE] [--checkpoint FILE] [--gone NODE] [--root O...]", Short: "prove that the trail is whole, or name the first record that is not", DisableFlagsInUseLine: true,
 		Args: cobra.MaximumNArgs(1),
 		Long: `Walks the trail: every record must hold the hash of the one before it, and every batch
 be signed by its node. It names the first record that was edited, deleted, inserted,
@@ -68,9 +68,11 @@ it says so and ends with exit code 5: the trail is not proved.
 Without FILE it reads the trail of the caller's tenant from the broker, and asks every
 node how far its chain is. With FILE, an export, it needs no network: only the root key.
 --head takes what signet audit head printed earlier, or a file that a sink wrote; lines
-that are no heads are passed over.`,
+that are no heads are passed over. --checkpoint takes a file that checkpoints.sink wrote:
+the log of the heads must begin with its checkpoints of that log.`,
 		Example: `  signet audit verify
   signet audit verify --head /mnt/elsewhere/shop.heads
+  signet audit verify --checkpoint /mnt/elsewhere/checkpoints
   signet audit verify shop.audit --root OBQ7...`,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			kept, err := readHeads(heads)
@@ -83,14 +85,18 @@ that are no heads are passed over.`,
 				}
 				return printAuditReport(a, r, extra)
 			}
+			if len(args) == 1 && len(checkpoints) > 0 {
+				return &usageError{msg: "--checkpoint is of a trail that the broker is asked for: only it can prove what its log begins with", fix: "leave out the file, or --checkpoint"}
+			}
 			if len(args) == 1 {
 				return verifyExport(ctx, a, args[0], root, kept, done)
 			}
-			return verifyLive(ctx, a, root, system, kept, done)
+			return verifyLive(ctx, a, root, system, kept, checkpoints, done)
 		}),
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&heads, "head", nil, "file with signed heads that was kept elsewhere; may be given several times")
+	f.StringArrayVar(&checkpoints, "checkpoint", nil, "file with checkpoints of the log of the heads that was kept elsewhere; may be given several times")
 	f.StringArrayVar(&gone, "gone", nil, "node that left the cluster for good: take the end of its chain as the trail has it; may be given several times")
 	f.BoolVar(&system, "system", false, "the broker's own trail (needs admin cluster too)")
 	f.StringVar(&root, "root", "", "public root key (O...) of the cluster, or a file with it (default: of the context)")
@@ -120,8 +126,12 @@ func readHeads(files []string) (kept []auditlog.Kept, err error) {
 	return kept, nil
 }
 
-func verifyLive(ctx context.Context, a *app, root string, system bool, kept []auditlog.Kept, done func(*auditlog.Report, string) error) error {
+func verifyLive(ctx context.Context, a *app, root string, system bool, kept []auditlog.Kept, checkpoints []string, done func(*auditlog.Report, string) error) error {
 	ring, err := loadRing(ctx, a, "", root)
+	if err != nil {
+		return err
+	}
+	keptLog, err := readKeptLog(a, checkpoints, ring)
 	if err != nil {
 		return err
 	}
@@ -148,11 +158,11 @@ func verifyLive(ctx context.Context, a *app, root string, system bool, kept []au
 		if err := v.ExpectKept(kept); err != nil {
 			return &exitError{code: exitRefused, err: err}
 		}
-		said, err := loggedHeads(ctx, a, api, system)
+		said, err := keptLog.ask(ctx, a, api, system)
 		if err != nil {
 			return err
 		}
-		if err := expectLogged(v, said); err != nil {
+		if err := errors.Join(keptLog.expect(v, said), expectLogged(v, said)); err != nil {
 			return &exitError{code: exitRefused, err: err}
 		}
 		if err := eachBatch(ctx, api, system, func(b *admin.AuditBatch) error { v.Batch(b.Seq, b.Data); return nil }); err != nil {
@@ -222,6 +232,9 @@ func printAuditReport(a *app, r *auditlog.Report, extra string) error {
 		}
 		for i := range r.Accepted {
 			fmt.Fprintf(a.stdout, "note: node %s is taken as gone: the end of its chain is as the trail has it\n", clean(r.Accepted[i].Node))
+		}
+		for i := range r.Gone {
+			fmt.Fprintln(a.stdout, "note: "+clean(r.Gone[i].String()))
 		}
 		for i := range r.Open {
 			fmt.Fprintln(a.stdout, clean(r.Open[i].String()))
@@ -309,7 +322,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		}
 		warnSilent(a, nodes)
 		silent = nodes.Silent
-		if said, err = loggedHeads(ctx, a, api, system); err != nil {
+		if said, err = loggedHeads(ctx, a, api, system, ""); err != nil {
 			return err
 		}
 		// Asked again, after the others have answered: it must know all that they speak of.

@@ -17,10 +17,12 @@ import (
 )
 
 const (
-	leastNodes   = 3
-	clusterPoll  = 500 * time.Millisecond
-	clusterWait  = 10 * time.Minute // default of --wait
-	clusterTells = 10 * time.Second // between two lines that say what is waited for
+	leastNodes  = 3
+	clusterPoll = 500 * time.Millisecond
+	// clusterSettles is how long a conflict is taken for one of the moment.
+	clusterSettles = 20 * time.Second
+	clusterWait    = 10 * time.Minute // default of --wait
+	clusterTells   = 10 * time.Second // between two lines that say what is waited for
 )
 
 // steps walks a change of the cluster that takes several requests and the hands of an
@@ -70,18 +72,22 @@ func (s *steps) until(ctx context.Context, what string, done func(*admin.Cluster
 }
 
 // ask makes a request, again while nobody can serve it: just after a node was stopped
-// the streams that it led have no leader, nor can a change be put on record.
+// the streams that it led have no leader, nor can a change be put on record. A conflict
+// may be of the same moment, when a node has not answered the one that judges.
 func (s *steps) ask(ctx context.Context, request func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	poll := time.NewTicker(clusterPoll)
 	defer poll.Stop()
+	begin := time.Now()
 	for again := false; ; again = true {
 		err := request(ctx)
 		switch {
 		case again && errors.Is(err, client.ErrNotFound):
 			return nil // an attempt without an answer had done it; the status tells
-		case !errors.Is(err, client.ErrUnavailable):
+		case errors.Is(err, client.ErrUnavailable):
+		case errors.Is(err, client.ErrConflict) && time.Since(begin) < clusterSettles:
+		default:
 			return err
 		}
 		select {

@@ -60,6 +60,9 @@ type AuditSeals struct {
 // AuditHeadsRequest is the request of audit.heads.
 type AuditHeadsRequest struct {
 	System bool `json:"system,omitempty"`
+	// Since is a checkpoint of the log of the heads that was kept elsewhere:
+	// AuditHeads.Consistency proves that the log begins with it.
+	Since string `json:"since,omitempty"`
 }
 
 // MaxAuditHeads bounds the heads in one AuditHeads, of each of the two kinds.
@@ -71,10 +74,16 @@ type AuditHeads struct {
 	Tenant string   `json:"tenant"`
 	Logged []string `json:"logged,omitempty"` // lines as in an export
 	Recent []string `json:"recent,omitempty"` // newer heads, which the log does not cover yet
+	// Checkpoint is the last of the log: all of Logged are under it. Empty: there is none.
+	Checkpoint string `json:"checkpoint,omitempty"`
+	// Consistency are the hashes from AuditHeadsRequest.Since to Checkpoint; none where
+	// they are of two logs, or Since is no smaller.
+	Consistency [][]byte `json:"consistency,omitempty"`
 	// Finding is the first place where the stream is not as its log has it: heads may be
 	// gone. Empty: it is.
 	Finding string `json:"finding,omitempty"`
-	// Unlogged is why there are no proofs, such as a log that has not begun. Empty: there
-	// are.
+	// Unlogged is why the proofs do not prove the trail, or are not there: a log that has
+	// not begun, does not go on, or of which heads are gone that nobody vouches for the age
+	// of. Empty: they do.
 	Unlogged string `json:"unlogged,omitempty"`
 }

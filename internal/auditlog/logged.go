@@ -90,7 +90,8 @@ func isLogged(line []byte) bool { return bytes.HasPrefix(line, []byte(loggedMark
 // clock of the reader.
 //
 // Errors: ErrLogged; also ErrKeyTime or tlog.ErrKeyNotValid if all that is wrong is that
-// the key of the head or of the checkpoint was not valid then.
+// the key of the head or of the checkpoint was not valid then, and tlog.ErrFuture if the
+// time of the checkpoint has not come.
 func (l *Logged) Verify(tenant string, ring *keyring.Ring, now time.Time) (*Head, *tlog.Checkpoint, error) {
 	note, err := l.inLog(ring, now)
 	if err != nil {
@@ -151,8 +152,8 @@ type LoggedUpTo struct {
 
 // ExpectLogged is Expect for a head that the log of the heads has. It does not speak for
 // the end of its chain, as what a node says when it is asked does: nodes publish heads now
-// and then. A head or a checkpoint of a time at which its key was not valid proves nothing;
-// the trail is not proved then.
+// and then. A head or a checkpoint of a time at which its key was not valid, and a checkpoint
+// of a time that has not come, prove nothing; the trail is not proved then.
 //
 // Errors: ErrLogged.
 func (v *Verifier) ExpectLogged(line []byte) error {
@@ -160,8 +161,11 @@ func (v *Verifier) ExpectLogged(line []byte) error {
 	if err != nil {
 		return err
 	}
+	if v.log != "" && l.Checkpoint != v.log {
+		return fmt.Errorf("%w: sequence %d of %s: it is under another checkpoint than the one that was held against those from outside", ErrLogged, l.Sequence, wire.StreamHeads)
+	}
 	h, cp, err := l.Verify(v.tenant, v.ring, time.Now())
-	if errors.Is(err, ErrKeyTime) || errors.Is(err, tlog.ErrKeyNotValid) {
+	if errors.Is(err, ErrKeyTime) || provesNothing(err) {
 		v.Open("", "a head in the log of the heads proves nothing: "+err.Error())
 		return nil
 	}

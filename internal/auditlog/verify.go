@@ -91,6 +91,9 @@ type Report struct {
 	// Covered are the parts whose own heads prove nothing, and later ones do.
 	Covered     []Cover `json:"covered,omitempty"`
 	MoreCovered int     `json:"moreCovered,omitempty"`
+	// Gone are chains of which nothing is left, and which heads from outside name: their
+	// node says that it pruned them.
+	Gone []Gone `json:"gone,omitempty"`
 	// Open is what nothing that was verified speaks of: see Proved.
 	Open     []Open `json:"open,omitempty"`
 	Accepted []Open `json:"accepted,omitempty"` // of Open, what the caller takes as it is: see Accept
@@ -106,6 +109,7 @@ type Verifier struct {
 	pruned pruned
 	follow []follow
 	heads  int
+	log    string // the checkpoint of the log of the heads that was held against those from outside; empty: none was
 	open   []Open
 	out    Report
 }
@@ -345,9 +349,8 @@ func (v *Verifier) Finish() *Report {
 			v.gap(c, g)
 		}
 		v.unlinked(c)
-		if c.most > c.Seq && !v.coversOutside(c) {
-			v.fault(Fault{What: FaultTruncated, Node: id.Node, Chain: id.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d%s", c.most, inLogToo(c, c.most))})
-		}
+		claimed(v, c)
+		endOutside(v, c)
 		if c.seen {
 			out.Chains = append(out.Chains, c.ChainReport)
 		}
