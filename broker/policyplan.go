@@ -50,6 +50,9 @@ func (p policyAdmin) Plan(ctx context.Context, q *adminapi.PolicyPlanRequest, te
 		out.Faults = planFaults(err)
 		return out, nil
 	}
+	if out.Faults, out.Ungiven, out.Unasked = ungivenAnywhere(ctx, b, next.policy, m.policy); len(out.Faults) > 0 {
+		return out, nil
+	}
 	out.Digest = next.policy.Digest()
 	for _, c := range policy.Compare(m.policy, next.policy) {
 		if tenant != "" && c.Tenant != tenant {
@@ -80,7 +83,7 @@ func (p policyAdmin) Plan(ctx context.Context, q *adminapi.PolicyPlanRequest, te
 func planFaults(err error) []adminapi.PolicyFault {
 	var out []adminapi.PolicyFault
 	for _, f := range policy.Faults(err) {
-		out = append(out, adminapi.PolicyFault{File: f.At.File, Line: f.At.Line, Column: f.At.Column, Message: f.Msg})
+		out = append(out, faultOf(f))
 	}
 	if len(out) == 0 {
 		out = append(out, adminapi.PolicyFault{Message: err.Error()})
