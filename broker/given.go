@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,6 +76,19 @@ func otherWords(ctx context.Context, n *nodes) (words map[string]*identity.Word,
 		}
 	}
 	return words, silent
+}
+
+// bringsNames reports whether next has names that somebody must vouch for and that now does
+// not have: whom nobody is given at all, it would be a fault for each name.
+func bringsNames(next, now *policy.Set) bool {
+	nobody := identity.Word{}
+	known := map[string]bool{}
+	if now != nil {
+		for _, f := range policy.Faults(nobody.Check(now)) {
+			known[f.Msg] = true
+		}
+	}
+	return slices.ContainsFunc(policy.Faults(nobody.Check(next)), func(f *policy.Fault) bool { return !known[f.Msg] })
 }
 
 // ungivenAnywhere returns the names in next that a node does not give: those that now, the

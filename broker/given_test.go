@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // identityOf adds a principal that comes in by a token of the issuer.
@@ -200,5 +203,91 @@ func TestClusterPolicyNamesNotGiven(t *testing.T) {
 	last := root(2)
 	if put := last.apply(t, text); len(put.InForce) != 3 {
 		t.Errorf("got %+v", put)
+	}
+	// A token's subject is revoked at all nodes that let it in.
+	var closed []<-chan nats.Status
+	for _, n := range c.Nodes[:2] {
+		closed = append(closed, withToken(t, n, token, nats.IgnoreDiscoveredServers()).StatusChanged(nats.CLOSED))
+	}
+	began := time.Now()
+	last.apply(t, renderMade(t, c.Nodes[0], clusterPolicyApplied))
+	for n, ch := range closed {
+		select {
+		case <-ch:
+		case <-within(t).Done():
+			t.Fatalf("%s: the subject of a token is revoked, and its connection goes on", nodeName(n))
+		}
+	}
+	took := time.Since(began)
+	t.Logf("the subject of a token: cut at all nodes after %s", took.Round(time.Millisecond))
+	if took > revokedWithin {
+		t.Errorf("took %s", took)
+	}
+}
+
+// TestFilesThatOthersMayWrite: whoever can write the configuration, the keys of an issuer or
+// an authority's file is whoever he likes. Such files are refused, at the start and at a reload.
+func TestFilesThatOthersMayWrite(t *testing.T) {
+	i := newIssuer(t, "a")
+	keys := filepath.Join(t.TempDir(), "jwks.json")
+	i.mu.Lock()
+	doc := must(json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.keys["a"].Public(), KeyID: "a", Use: "sig"}}}))(t)
+	i.mu.Unlock()
+	check(t, os.WriteFile(keys, doc, 0o600))
+	b := newBroker(t, func(o *brokertest.Options) {
+		o.Policy = givenPolicy + identityOf(i, "deployer")
+		o.Change = func(c *broker.Config) {
+			quickDrain(c)
+			trustsIssuer(c, i)
+			c.Authentication.Issuers[0].Keys = broker.IssuerKeys{File: keys}
+		}
+	})
+	withToken(t, b, i.token(t, "a", "deployer", time.Hour))
+	for _, mode := range []os.FileMode{0o620, 0o602} {
+		check(t, os.Chmod(keys, mode))
+		if err := b.Reload(within(t)); err == nil || !strings.Contains(err.Error(), keys+": the group or others may write it") {
+			t.Errorf("keys of mode %o: %v", mode, err)
+		}
+		check(t, os.Chmod(b.State.Config, mode))
+		if _, err := broker.LoadConfig(b.State.Config, nil); err == nil || !strings.Contains(err.Error(), "signet.yaml: the group or others may write it") {
+			t.Errorf("configuration of mode %o: %v", mode, err)
+		}
+	}
+	check(t, errors.Join(os.Chmod(keys, 0o644), os.Chmod(b.State.Config, 0o644)))
+	check(t, b.Reload(within(t)))
+	must(broker.LoadConfig(b.State.Config, nil))(t)
+}
+
+// TestPlanReplaysControlHeaders: a stored event whose header needed a right is one that a
+// policy without the right would refuse, and so is a schedule whose target is not granted.
+func TestPlanReplaysControlHeaders(t *testing.T) {
+	text := strings.NewReplacer("maxBytes: 16MiB}", "maxBytes: 16MiB, messageTTL: true, unsafeSchedules: true}",
+		"publish: [orders.>]}", "publish: [orders.plan, orders.due, orders.ttl], headers: [Nats-TTL, Nats-Schedule, Nats-Schedule-Target]}").Replace(givenPolicy)
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy = text })
+	a := newApplier(t, b)
+	w := connect(t, b, "writer")
+	if got := w.send(t, "orders.ttl", "x", "Nats-TTL", "1h"); got.code() != 0 {
+		t.Fatalf("%+v", got.Error)
+	}
+	if got := w.send(t, "orders.plan", "x", "Nats-Schedule", "@at 2100-01-01T00:00:00Z", "Nats-Schedule-Target", "orders.due"); got.code() != 0 {
+		t.Fatalf("%+v", got.Error)
+	}
+	replay := func(from, to string) []admin.PolicyRefusals {
+		t.Helper()
+		_, files := packed(t, render(t, b, edit(t, text, from, to)))
+		plan := must(a.Plan(within(t), admin.PolicyPlanRequest{Files: files, Hours: 1}))(t)
+		if len(plan.Faults) > 0 || plan.Replay.Events != 2 {
+			t.Fatalf("got %+v %+v", plan, plan.Replay)
+		}
+		return plan.Replay.Refusals
+	}
+	if r := replay("name: writer,", "name: writer, discover: true,"); len(r) != 0 {
+		t.Errorf("a policy with the rights refuses %+v", r)
+	}
+	if r := replay("headers: [Nats-TTL, ", "headers: ["); len(r) != 1 || r[0].Code != wire.CodeHeaderDenied || r[0].Subject != "orders.ttl" {
+		t.Errorf("without the right to a TTL: %+v", r)
+	}
+	if r := replay("orders.plan, orders.due,", "orders.plan,"); len(r) != 1 || r[0].Code != wire.CodePublishDenied || r[0].Subject != "orders.plan" {
+		t.Errorf("without a grant for the target: %+v", r)
 	}
 }
