@@ -73,7 +73,14 @@ func TestGuideFirstService(t *testing.T) {
 	rest := n.serve(t, block(t, firstService, "run: five commands"))
 	shows(t, n.run(t, rest), block(t, firstService, "run: output"))
 	n.run(t, block(t, firstService, "run: refused"))
+	policy := filepath.Join(n.dir, "bus", "policy.yaml")
+	if err := os.Chmod(policy, 0o640); err != nil { // for a broker of another user
+		t.Fatal(err)
+	}
 	shows(t, n.run(t, block(t, firstService, "run: reader")), "main/checkout\n{\"order\":1}")
+	if info, err := os.Stat(policy); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("signet policy add has changed the mode of the policy: %v %v", info, err)
+	}
 	shows(t, n.run(t, "signet ca renew checkout/cert.pem --ca bus/ca"), "checkout/cert.pem")
 	// What was handed over is enough by itself, wherever it is, and the rest is not there.
 	elsewhere := t.TempDir()

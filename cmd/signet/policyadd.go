@@ -75,7 +75,7 @@ func (v *policyAdd) run(ctx context.Context) error {
 	if err := v.editable(&cfg); err != nil {
 		return err
 	}
-	file, text, err := v.edit(&cfg)
+	file, more, err := v.edit(&cfg)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (v *policyAdd) run(ctx context.Context) error {
 	}
 	saved, err := v.handOver(&cfg, authority)
 	if err == nil {
-		err = durablefile.Replace(file, text, 0o600)
+		err = appendTo(file, more)
 	}
 	if err != nil {
 		return err
@@ -105,20 +105,31 @@ func (v *policyAdd) editable(cfg *broker.Config) error {
 	return err
 }
 
-// edit returns the policy file that the principal stands in, as it shall be. All that
-// a broker would refuse is refused here.
-func (v *policyAdd) edit(cfg *broker.Config) (file string, text []byte, err error) {
+// appendTo leaves the owner and the mode of a file as they are: a broker of another user
+// reads it. A new one belongs to its owner alone.
+func appendTo(file, text string) error {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// edit returns the policy file that the principal shall stand in, and what is to be added to
+// it. All that a broker would refuse is refused here.
+func (v *policyAdd) edit(cfg *broker.Config) (file, more string, err error) {
 	now, files, err := policy.LoadFiles(cfg.Policy)
 	if err != nil {
-		return "", nil, v.faults(err)
+		return "", "", v.faults(err)
 	}
 	set, err := policy.Compile(now)
 	if err != nil {
-		return "", nil, v.faults(err)
+		return "", "", v.faults(err)
 	}
 	if v.tenant == "" {
 		if len(set.Tenants()) != 1 {
-			return "", nil, &usageError{msg: "the policy has several tenants", fix: "--tenant NAME"}
+			return "", "", &usageError{msg: "the policy has several tenants", fix: "--tenant NAME"}
 		}
 		v.tenant = set.Tenants()[0].Name
 	}
@@ -135,16 +146,17 @@ func (v *policyAdd) edit(cfg *broker.Config) (file string, text []byte, err erro
 		}
 	}
 	if at < 0 {
-		return "", nil, fmt.Errorf("%s is not among the policy files", file)
+		return "", "", fmt.Errorf("%s is not among the policy files", file)
 	}
-	files[at].Text = append(bytes.Clone(files[at].Text), v.document(len(files[at].Text) > 0)...)
+	more = v.document(len(files[at].Text) > 0)
+	files[at].Text = append(bytes.Clone(files[at].Text), more...)
 	next, err := policy.ParseFiles(files)
 	if err == nil {
 		if set, err = policy.Compile(next); err == nil {
 			err = broker.CheckNames(cfg, set)
 		}
 	}
-	return file, files[at].Text, v.faults(err)
+	return file, more, v.faults(err)
 }
 
 func (v *policyAdd) faults(err error) error {
@@ -164,7 +176,7 @@ func (v *policyAdd) document(behind bool) string {
 	if behind {
 		b.WriteString("\n--- # signet policy add\n")
 	}
-	fmt.Fprintf(&b, "tenant: %s\nprincipals:\n  - name: %s\n    identities: [{spiffe: %s}]\n", v.tenant, strconv.Quote(v.name), strconv.Quote(v.spiffe))
+	fmt.Fprintf(&b, "tenant: %s\nprincipals:\n  - name: %s\n    identities: [{spiffe: %s}]\n", strconv.Quote(v.tenant), strconv.Quote(v.name), strconv.Quote(v.spiffe))
 	for _, grant := range []struct {
 		key  string
 		list []string
