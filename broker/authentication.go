@@ -183,16 +183,22 @@ func loadTrust(cfg *Config, sources issuerKeys) (*trust, error) {
 }
 
 // loadTrust is loadTrust, and the check that the policy, if it was read, uses no names
-// but those that were given to its tenants.
+// but those that were given to its tenants. In an applied policy they are no fault: see
+// material.ungiven.
 func (m *material) loadTrust(cfg *Config, sources issuerKeys) (err error) {
 	if m.trust, err = loadTrust(cfg, sources); err != nil || m.policy == nil {
 		return err
 	}
-	return m.trust.check(m.policy)
+	err = m.trust.check(m.policy)
+	if m.applied.holds() {
+		m.ungiven = policy.Faults(err)
+		return nil
+	}
+	return err
 }
 
-// check reports the names in a policy that were not given to its tenants. Whoever judges
-// a policy before it comes into force asks it, too; the error joins *policy.Fault.
+// check reports the names in a policy that were not given to its tenants. The error
+// joins *policy.Fault.
 func (t *trust) check(set *policy.Set) error { return t.given.Check(set) }
 
 func (m *material) sameTrust(old *material) bool { return bytes.Equal(m.trust.sum, old.trust.sum) }

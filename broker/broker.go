@@ -149,6 +149,7 @@ func (b *Broker) Check(ctx context.Context) error {
 	if m.ringNote != nil { // a start goes on with the newer one
 		b.log.Warn().Err(m.ringNote).Msg("the keyring's file is not what counts")
 	}
+	warnUngiven(b, m)
 	_, certErr := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key)
 	_, routeErr := clusterOptions(startup{b})
 	return errors.Join(err, certErr, routeErr, checkEncryption(&b.cfg))

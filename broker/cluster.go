@@ -117,6 +117,7 @@ func (b *Broker) joinNodes(server *embed.Server) (*nodes, error) {
 	for subject, answer := range map[string]nats.MsgHandler{
 		nodeSubject: n.answer, viewSubject: n.answerView, forwardSubject: n.answerForward, ringSubject: func(m *nats.Msg) { answerRing(n, m) },
 		policySubject: func(m *nats.Msg) { go answerPolicy(n, m) },
+		wordSubject:   func(m *nats.Msg) { answerWord(n, m) },
 		renewSubject:  func(m *nats.Msg) { answerRenewal(n, m) },
 	} {
 		if _, err := nc.Subscribe(subject+b.cfg.Name, answer); err != nil {

@@ -223,7 +223,7 @@ func DefaultConfig() Config {
 // faults, those in the file with line and column.
 func LoadConfig(file string, getenv func(string) string) (Config, error) {
 	cfg := DefaultConfig()
-	src, err := os.ReadFile(file)
+	src, err := readTrusted(file)
 	if err != nil {
 		return cfg, fmt.Errorf("broker: read configuration: %w", err)
 	}

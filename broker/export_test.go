@@ -185,3 +185,6 @@ func AskAs(b, by *Broker, as, certFile, keyFile string) error {
 	_, err = grantRenewal(b, body, time.Now())
 	return err
 }
+
+// Ungiven is how many names of the policy in force the configuration gives to nobody.
+func Ungiven(b *Broker) int { return len(b.material.Load().ungiven) }

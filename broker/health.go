@@ -118,7 +118,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 	if b.Durability() == DurabilityUnsafeLazy {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "durability", Detail: "unsafe-lazy-sync: a power cut loses acknowledged events"})
 	}
-	out.Health = append(out.Health, ringFileHealth(b.Broker))
+	out.Health = append(out.Health, ringFileHealth(b.Broker), givenHealth(b.Broker))
 	slices.SortFunc(out.Health, func(x, y adminapi.HealthPart) int { return cmpText(x.Part, y.Part) })
 	return out, nil
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -157,7 +156,7 @@ func (c *IssuerConfig) load(sources issuerKeys) (identity.Issuer, []byte, error)
 	if c.Keys.File == "" {
 		return out, nil, nil
 	}
-	text, err := os.ReadFile(c.Keys.File)
+	text, err := readTrusted(c.Keys.File)
 	if err != nil {
 		return out, nil, fmt.Errorf("broker: authentication.issuers: keys of %s: %w", c.Issuer, err)
 	}

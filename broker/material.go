@@ -34,6 +34,7 @@ type material struct {
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
 	trust      *trust
+	ungiven    []*policy.Fault // names in the applied policy that trust does not give: nobody comes in by them (given.go)
 }
 
 // loadMaterial reads and checks policy, schemas, keyring and node key. The error

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -513,6 +514,67 @@ func TestExplainNamesTheGrant(t *testing.T) {
 		if x := r.Explain; x == nil || !strings.HasSuffix(x.File, "policy.yaml") || x.Line == 0 || x.Nearest != tt.nearest || !strings.Contains(x.Fix, tt.fixes) {
 			t.Errorf("%s: %+v of %+v", tt.name, r.Explain, r)
 		}
+	}
+}
+
+// TestExplainNamesTheRule: what is refused by a rule for the subject, a limit or the read
+// guard is explained with its place, too, and a reader is told which subject to ask for.
+func TestExplainNamesTheRule(t *testing.T) {
+	b := newBroker(t, func(o *brokertest.Options) {
+		o.Policy = givenPolicy + `  - {name: narrow, identities: [{nkey: '{{nkey "narrow"}}'}], publish: [orders.>], subscribe: [orders.eu.>], limit: slow}
+limits: {slow: {messages: 2/m, burst: 1m}}
+schemas: [{name: order, version: 1, text: '{"type":"object"}'}]
+subjects:
+  - {match: orders.checked, schema: order}
+  - {match: orders.small, maxPayload: 1KiB}
+  - {match: orders.signed, require: producer}
+`
+	})
+	c := b.Client("root")
+	defer c.Close()
+	api, narrow, writer := admin.New(c), connect(t, b, "narrow"), connect(t, b, "writer")
+	line := func(part string) int {
+		for i, l := range strings.Split(string(must(os.ReadFile(b.State.Policy))(t)), "\n") {
+			if strings.Contains(l, part) {
+				return i + 1
+			}
+		}
+		t.Fatalf("the policy has no line with %s", part)
+		return 0
+	}
+	explained := func(what, ref string, want int, fix string) {
+		t.Helper()
+		r := must(api.Explain(within(t), ref))(t)
+		if x := r.Explain; x == nil || !strings.HasSuffix(x.File, "policy.yaml") || x.Line != want || r.Rule == "" || r.Fix == "" || !strings.Contains(x.Fix, fix) {
+			t.Errorf("%s: %+v of %+v, want line %d", what, x, r, want)
+		}
+	}
+	problem := func(p *peer, subject, data string) string {
+		t.Helper()
+		var answer struct {
+			Problem wire.Problem `json:"problem"`
+		}
+		check(t, json.Unmarshal(must(p.Request(subject, []byte(data), patience))(t).Data, &answer))
+		return answer.Problem.Ref
+	}
+	explained("schema", problem(writer, "orders.checked", "[]"), line("match: orders.checked"), "")
+	explained("size", problem(writer, "orders.small", strings.Repeat("x", 2048)), line("match: orders.small"), "")
+	explained("signature", problem(writer, "orders.signed", "x"), line("match: orders.signed"), "")
+	narrow.publish(t, "orders.eu.x", "1")
+	narrow.publish(t, "orders.eu.x", "2")
+	explained("limit", problem(narrow, "orders.eu.x", "3"), line("limits: {slow"), "")
+	for what, ask := range map[string][2]string{
+		"names":    {"$JS.API.STREAM.NAMES", `{"subject":"payroll.x"}`},
+		"consumer": {"$JS.API.CONSUMER.CREATE.ORDERS.c.orders.us.>", `{"stream_name":"ORDERS","config":{"name":"c","filter_subject":"orders.us.>","ack_policy":"explicit"}}`},
+		"get":      {"$JS.API.DIRECT.GET.ORDERS.orders.us.a", ``},
+		"sequence": {"$JS.API.DIRECT.GET.ORDERS", `{"seq":1}`},
+	} {
+		m := must(narrow.Request(ask[0], []byte(ask[1]), patience))(t)
+		ref := regexp.MustCompile(`[a-z0-9]{8}-[0-9]+`).FindString(string(m.Data) + fmt.Sprint(m.Header))
+		if strings.Contains(string(m.Data)+fmt.Sprint(m.Header), "policy.yaml") {
+			t.Errorf("%s: the answer shows the policy: %s %v", what, m.Data, m.Header)
+		}
+		explained(what, ref, line("name: narrow"), map[string]string{"names": `add "payroll.x" to subscribe`, "consumer": `add "orders.us.>" to subscribe`, "get": `add "orders.us.a" to subscribe`, "sequence": `add "orders.>" to subscribe`}[what])
 	}
 }
 

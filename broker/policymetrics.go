@@ -13,6 +13,9 @@ func policyMetrics(b *Broker) []ops.Source {
 	return []ops.Source{
 		gauge("signet_policy_version", "Version of the policy that was applied last; 0 for none.", func() float64 { return float64(b.material.Load().applied.version()) }),
 		gauge("signet_policy_lapsed", "Grants and principals of the policy whose time is over.", func() float64 { return float64(b.Policy().Lapsed()) }),
+		gauge("signet_policy_names_not_given", "Names under identities of the applied policy that the configuration of this node gives to nobody who vouches for them: nobody comes in by them here.", func() float64 {
+			return float64(len(b.material.Load().ungiven))
+		}),
 		{
 			Name: "signet_policy_spared", Help: "What rules in mode audit would have refused, of those in force, by tenant.", Kind: ops.Gauge, Labels: []string{"tenant"},
 			Read: func(emit func(float64, ...string)) {

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/adminapi"
@@ -50,6 +51,9 @@ func (p policyAdmin) Plan(ctx context.Context, q *adminapi.PolicyPlanRequest, te
 		out.Faults = planFaults(err)
 		return out, nil
 	}
+	if out.Faults, out.Ungiven, out.Unasked = ungivenAnywhere(ctx, b, next.policy, m.policy); len(out.Faults) > 0 {
+		return out, nil
+	}
 	out.Digest = next.policy.Digest()
 	for _, c := range policy.Compare(m.policy, next.policy) {
 		if tenant != "" && c.Tenant != tenant {
@@ -80,7 +84,7 @@ func (p policyAdmin) Plan(ctx context.Context, q *adminapi.PolicyPlanRequest, te
 func planFaults(err error) []adminapi.PolicyFault {
 	var out []adminapi.PolicyFault
 	for _, f := range policy.Faults(err) {
-		out = append(out, adminapi.PolicyFault{File: f.At.File, Line: f.At.Line, Column: f.At.Column, Message: f.Msg})
+		out = append(out, faultOf(f))
 	}
 	if len(out) == 0 {
 		out = append(out, adminapi.PolicyFault{Message: err.Error()})
@@ -213,6 +217,9 @@ func (r *replay) event(tenant, stream string, m jetstream.Msg, seq uint64) {
 	} else {
 		_, what, refusal := r.judge.Event(p, m.Subject(), blockOf(header), m.Data(), r.next.loaded)
 		if refusal == nil {
+			refusal = withoutRight(p, header)
+		}
+		if refusal == nil {
 			return
 		}
 		found.Code, found.Rule, found.Detail = refusal.Code, refusal.Rule, refusal.Detail
@@ -228,6 +235,24 @@ func (r *replay) event(tenant, stream string, m jetstream.Msg, seq uint64) {
 		r.group[key] = len(r.out.Refusals)
 		r.out.Refusals = append(r.out.Refusals, found)
 	}
+}
+
+// withoutRight judges the headers of a stored event that p needed a right for.
+func withoutRight(p *policy.Principal, header nats.Header) *wire.Refusal {
+	for name := range header {
+		if name == "Nats-Rollup" && header.Get("Nats-Schedule") != "" {
+			continue // the server's own: it keeps one schedule on a subject
+		}
+		if policy.IsHeaderRight(name) && !acl.Header(p, name).Allowed {
+			return wire.Refuse(wire.CodeHeaderDenied, "headers", "header "+name)
+		}
+	}
+	if target := header.Get("Nats-Schedule-Target"); target != "" {
+		if d := acl.Publish(p, target); !d.Allowed {
+			return wire.Refuse(wire.CodePublishDenied, d.Rule, "the target of its schedule, "+target)
+		}
+	}
+	return nil
 }
 
 // blockOf writes headers as they came.

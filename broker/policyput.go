@@ -133,6 +133,15 @@ func judgePolicy(ctx context.Context, b *Broker, m *material, a *appliedPolicy, 
 	if err := b.guards.roomForStreams(next.policy, m.policy); err != nil {
 		return err
 	}
+	before := m.policy
+	if !a.holds() {
+		before = nil // files with such a fault keep a node from starting
+	}
+	if bringsNames(next.policy, before) { // else nobody is asked: a node that hangs must not delay a revocation
+		if fresh, _, _ := ungivenAnywhere(ctx, b, next.policy, before); len(fresh) > 0 {
+			return errUngiven(fresh)
+		}
+	}
 	if lockOut {
 		return nil
 	}

@@ -293,6 +293,7 @@ func startPolicy(ctx context.Context, b startup) error {
 	}
 	lapse(ctx, b.Broker, time.Now()) // the start may have waited for other nodes for hours
 	warnModes(b.Broker, b.Policy())
+	warnUngiven(b.Broker, b.material.Load())
 	if a := b.material.Load().applied; a.holds() {
 		b.log.Info().Uint64("version", a.Version).Str("by", a.By).Msg("the policy is the applied one: the policy files are not read (signet policy release gives it back to them)")
 	}

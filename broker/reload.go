@@ -196,6 +196,7 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 		if m.policy != old.policy {
 			m.counts.Forget()
 			warnModes(b, m.policy)
+			warnUngiven(b, m)
 		}
 		b.logs.Load().Set(loggedStreams(m.policy))
 		if m.ring.Version() != old.ring.Version() && b.admin != nil {

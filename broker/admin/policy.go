@@ -105,17 +105,46 @@ func (s *Service) policyExplain(ctx context.Context, r *request) (any, error) {
 	out := s.refusal(&e)
 	out.Policy = r.set.Digest()
 	out.Explain = e.Explain
-	if verb, what := grantOf(&e); out.Explain == nil && verb != "" {
-		if p := r.set.PrincipalByFullName(e.Principal); p != nil {
-			out.Explain = acl.Explain(p, verb, what).Wire()
-		}
+	p := r.set.PrincipalByFullName(e.Principal)
+	if p == nil || out.Explain != nil {
+		return out, nil
+	}
+	if verb, what := grantOf(&e); verb != "" {
+		out.Explain = acl.Explain(p, verb, what).Wire()
+	} else if at := placeOf(p, &e); at.Line > 0 {
+		out.Explain = acl.Explanation{At: at}.Wire()
 	}
 	return out, nil
 }
 
+// placeOf is where the rule stands that has refused: a limit, the quota, the stream, or what
+// holds for the subject. The zero value for what no rule of the policy says.
+func placeOf(p *policy.Principal, e *audit.Entry) policy.Position {
+	for i := range p.Limits {
+		if p.Limits[i].Rule == e.Rule {
+			return p.Limits[i].At
+		}
+	}
+	if q := p.Tenant.Quota.Rate; q != nil && q.Rule == e.Rule {
+		return q.At
+	}
+	if name, ok := strings.CutPrefix(e.Rule, "stream "); ok {
+		if st := p.Tenant.Stream(name); st != nil {
+			return st.At
+		}
+	}
+	b := p.Tenant.Binding(e.Subject)
+	switch {
+	case b == nil:
+	case e.Rule == b.Rule, strings.HasPrefix(e.Rule, "schema "), e.Code.Entry().Class == wire.ClassSchemaViolation, e.Code == wire.CodeSignatureRequired:
+		return b.At
+	}
+	return policy.Position{}
+}
+
 // grantOf is the grant that a refusal was about, empty where the record does not say it.
 func grantOf(e *audit.Entry) (verb, what string) {
-	if verb = verbOf(e.Code); verb != "" {
+	if verb = verbOf(e.Code); verb != "" && (e.Code != wire.CodeFilterDenied || !strings.HasPrefix(e.Subject, "$")) {
 		return verb, e.Subject
 	}
 	// The detail of these is the word and the name, as admission writes it.

@@ -79,6 +79,7 @@ func planFor(s *Session, rt *route, p *Publish) (*route, *Publish, *wire.Refusal
 	if r := s.take(as, len(p.Header)+len(p.Payload)); r != nil {
 		return nil, nil, r
 	}
+	as.spared.Add()
 	planned := *p
 	planned.Subject = s.plans.target
 	return as, &planned, nil

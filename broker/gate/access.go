@@ -12,12 +12,16 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
+// inForce is what one Reload has put in force. It is another value each time, also where
+// the policy is the same: the keys of an issuer, or whom the operator trusts, may have changed.
+type inForce struct{ set *policy.Set }
+
 // access is who a connection belongs to and its permission at the server. The
 // handshake fills it and Reload changes it; mu orders the two. creds does not change
 // after CONNECT was read.
 type access struct {
 	deps   *Deps
-	policy *atomic.Pointer[policy.Set] // in force; the Gate's
+	policy *atomic.Pointer[inForce] // the Gate's
 	box    *inbox
 	creds  *identity.Credentials
 
@@ -32,12 +36,12 @@ type access struct {
 	revoke func()
 }
 
-// authenticate stores the principal of the credentials, by the policy that is in
-// force when it returns: a Reload either finds the principal or is seen here.
+// authenticate stores the principal of the credentials, by what is in force when it
+// returns: a Reload either finds the principal or is seen here.
 func (a *access) authenticate(ctx context.Context) *wire.Refusal {
 	for {
-		set := a.policy.Load()
-		login, refusal := a.deps.Authenticate(ctx, set, a.creds)
+		now := a.policy.Load()
+		login, refusal := a.deps.Authenticate(ctx, now.set, a.creds)
 		if refusal == nil && login.Principal == nil {
 			refusal = wire.Refuse(wire.CodeInternal, "authenticate", "")
 		}
@@ -46,7 +50,7 @@ func (a *access) authenticate(ctx context.Context) *wire.Refusal {
 		}
 		a.login.Store(&login)
 		a.principal.Store(login.Principal)
-		if a.policy.Load() == set {
+		if a.policy.Load() == now {
 			return nil
 		}
 	}

@@ -15,6 +15,7 @@ import (
 const (
 	knownShare  = 20               // how much more an address may fail that somebody has logged in from lately
 	knownFor    = 10 * time.Minute // lately
+	knockShare  = 0.1              // of a failure that an attempt of a name is which has to wait
 	freeStrikes = 5                // failures of one name at one address before it has to wait
 	firstBar    = 2 * time.Second  // then; it doubles with each failure
 	longestBar  = 5 * time.Minute
@@ -123,15 +124,7 @@ func (a *attempts) failed(addr netip.Addr, name [16]byte, named bool, now time.T
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sweepLocked(now)
-	o, known := a.origins[addr]
-	if !known {
-		o = origin{left: a.burst, at: now}
-	}
-	if known || len(a.origins) < maxAddresses {
-		o = a.refilled(o, now)
-		o.left = max(0, o.left-1)
-		a.origins[addr] = o
-	}
+	a.chargeLocked(addr, 1, now)
 	key := nameAt{addr, name}
 	s, known := a.names[key]
 	if !named || !known && len(a.names) >= maxAddresses {
@@ -145,6 +138,32 @@ func (a *attempts) failed(addr netip.Addr, name [16]byte, named bool, now time.T
 		s.until = now.Add(min(longestBar, firstBar<<min(over, 16)))
 	}
 	a.names[key] = s
+}
+
+// knocked counts an attempt of a name that has to wait. Its proof was not looked at: it
+// is a small part of a failure, so that many workloads with one credential that ended do not shut
+// their address, and not nothing, so that nobody knocks without end.
+func (a *attempts) knocked(addr netip.Addr, now time.Time) {
+	if a.perSecond < 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sweepLocked(now)
+	a.chargeLocked(addr, knockShare, now)
+}
+
+func (a *attempts) chargeLocked(addr netip.Addr, failures float64, now time.Time) {
+	o, known := a.origins[addr]
+	if !known {
+		if len(a.origins) >= maxAddresses {
+			return
+		}
+		o = origin{left: a.burst, at: now}
+	}
+	o = a.refilled(o, now)
+	o.left = max(0, o.left-failures)
+	a.origins[addr] = o
 }
 
 // succeeded notes a login.

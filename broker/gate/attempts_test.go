@@ -118,6 +118,27 @@ func TestNameWaitsWhereItFailed(t *testing.T) {
 	}
 }
 
+// TestKnockingIsBounded: a name that has to wait cannot be stated without end either; it
+// costs its address a tenth of a failure.
+func TestKnockingIsBounded(t *testing.T) {
+	a := newAttempts(60)
+	for range 500 {
+		a.knocked(attacker, zero)
+	}
+	if a.shut(attacker, zero) {
+		t.Error("500 attempts shut the address")
+	}
+	for range 100 {
+		a.knocked(attacker, zero)
+	}
+	if !a.shut(attacker, zero) || a.shut(victim, zero) {
+		t.Errorf("after 600 attempts: attacker %v, victim %v", a.shut(attacker, zero), a.shut(victim, zero))
+	}
+	if a.shut(attacker, zero.Add(2*time.Second)) {
+		t.Error("it stays shut")
+	}
+}
+
 // The memory is bounded, whatever names and addresses there are, and is given back.
 func TestAttemptsAreBounded(t *testing.T) {
 	a := newAttempts(60)

@@ -26,7 +26,7 @@ type Gate struct {
 	cfg    Config
 	deps   Deps
 	sink   Sink
-	policy atomic.Pointer[policy.Set]
+	policy atomic.Pointer[inForce]
 	owners ownerCache
 	rates  ratelimit.Table // API requests, by principal
 	door   *doorman
@@ -57,7 +57,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 	if g.sink == nil {
 		g.sink = nobody{}
 	}
-	g.policy.Store(deps.Policy)
+	g.policy.Store(&inForce{deps.Policy})
 	g.owners.source, g.owners.timeout, g.owners.ttl = deps.Owners, g.cfg.Timeouts.Owner, g.cfg.Timeouts.OwnerTTL
 	g.door = newDoorman(g.cfg.Limits.PerIPRate, g.cfg.Limits.PerIPBurst)
 	g.door.tries = newAttempts(g.cfg.Limits.FailedLogins)

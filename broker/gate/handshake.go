@@ -275,7 +275,11 @@ func (h *handshake) count(err error) {
 		return
 	}
 	var f *fatal
-	if errors.As(err, &f) && (f.refusal == nil || f.refusal.Code == wire.CodeLoginBarred || f.refusal.Code.Entry().Class != wire.ClassUnauthenticated && f.refusal.Code.Entry().Class != wire.ClassMalformed) {
+	if errors.As(err, &f) && (f.refusal == nil || f.refusal.Code.Entry().Class != wire.ClassUnauthenticated && f.refusal.Code.Entry().Class != wire.ClassMalformed) {
+		return
+	}
+	if f != nil && f.refusal.Code == wire.CodeLoginBarred {
+		c.gate.door.tries.knocked(c.addr, time.Now())
 		return
 	}
 	name, named := statedName(c.access.creds)

@@ -16,7 +16,7 @@ import (
 // caller makes the server apply them (its own reload). Reload does not wait for
 // clients.
 func (g *Gate) Reload(set *policy.Set) {
-	g.policy.Store(set)
+	g.policy.Store(&inForce{set})
 	g.rates.Sweep(time.Now().UnixNano()) // principals that are gone
 	for _, c := range g.snapshot() {
 		c.reauthorise(set)

@@ -81,6 +81,45 @@ func (t *Trust) given(tenant, name string, kind func(*Given) []string) bool {
 	return slices.ContainsFunc(t.authorities, func(a Authority) bool { return a.gives(tenant, name, kind) })
 }
 
+// Word is what an operator has given to whom, without the roots and keys that it is proven
+// by: enough to judge a policy by, and not to let anybody in. Nodes tell it each other.
+type Word struct {
+	Authorities [][]Given    `json:"authorities,omitempty"`
+	Issuers     []IssuerWord `json:"issuers,omitempty"`
+	NodePrefix  string       `json:"nodePrefix,omitempty"`
+}
+
+// IssuerWord is what an issuer may say.
+type IssuerWord struct {
+	URL        string          `json:"url"`
+	Kubernetes bool            `json:"kubernetes,omitempty"`
+	Tenants    []GivenSubjects `json:"tenants,omitempty"`
+}
+
+// Word returns what was given.
+func (t *Trust) Word() Word {
+	w := Word{NodePrefix: t.nodePrefix}
+	for i := range t.authorities {
+		w.Authorities = append(w.Authorities, t.authorities[i].Tenants)
+	}
+	for i := range t.issuers {
+		w.Issuers = append(w.Issuers, IssuerWord{t.issuers[i].URL, t.issuers[i].Kubernetes, t.issuers[i].Tenants})
+	}
+	return w
+}
+
+// Check is Trust.Check for what another node has told.
+func (w *Word) Check(set *policy.Set) error {
+	c := Config{NodePrefix: w.NodePrefix}
+	for _, tenants := range w.Authorities {
+		c.Authorities = append(c.Authorities, Authority{Tenants: tenants})
+	}
+	for _, i := range w.Issuers {
+		c.Issuers = append(c.Issuers, Issuer{URL: i.URL, Kubernetes: i.Kubernetes, Tenants: i.Tenants})
+	}
+	return New(c).Check(set)
+}
+
 // faults collects what is wrong with a policy.
 type faults struct{ list []error }
 

@@ -82,6 +82,9 @@ func (t *Trust) token(ctx context.Context, set *policy.Set, c *Credentials) (Log
 	}
 	// Only now is the policy asked: whoever has no token of an issuer learns nothing.
 	p, name, refusal := issuer.principal(set, claims)
+	if refusal == nil {
+		refusal = t.oneCluster(p, issuer, claims)
+	}
 	if refusal != nil {
 		return Login{}, refusal
 	}
@@ -213,6 +216,24 @@ func (i *Issuer) principal(set *policy.Set, c *tokenClaims) (*policy.Principal, 
 	}
 	p, refusal := admissible(found[0], "subject", c.Subject)
 	return p, c.Subject, refusal
+}
+
+// oneCluster refuses a service account that several clusters speak for, where no identity of
+// p says which of them is meant: Check refuses such a policy, and one that was applied
+// before the second cluster was configured is in force all the same.
+func (t *Trust) oneCluster(p *policy.Principal, issuer *Issuer, c *tokenClaims) *wire.Refusal {
+	if !issuer.Kubernetes || slices.ContainsFunc(p.Identities.OIDC, func(d policy.OIDCIdentity) bool {
+		return d.Issuer == issuer.URL && d.Subject == c.Subject
+	}) {
+		return nil
+	}
+	for k := range t.issuers {
+		if o := &t.issuers[k]; o.URL != issuer.URL && o.Kubernetes && o.gives(p.Tenant.Name, c.Subject) {
+			return failed(fmt.Sprintf("the issuers %s and %s both speak for the account %q in tenant %s: write oidc with the one that is meant under identities of %s",
+				issuer.URL, o.URL, c.Subject, p.Tenant.Name, p.FullName()))
+		}
+	}
+	return nil
 }
 
 // lacking returns a claim that the token does not have, of the identities of p that name

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -417,4 +418,30 @@ func FuzzParseKeySet(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTokenTwoClusters: a policy that was applied before a second cluster was configured
+// does not say of which cluster its account is: neither of them proves it, but for an identity that
+// names its issuer.
+func TestTokenTwoClusters(t *testing.T) {
+	w := newTokenWorld(t)
+	second := w.trust.issuers[1]
+	second.URL = "https://second.example"
+	c := Config{Issuers: append(slices.Clone(w.trust.issuers), second)}
+	token := func(issuer string) string {
+		return sign(t, jose.RS256, w.rsa, "rsa", nil, kubeClaims(map[string]any{"iss": issuer}))
+	}
+	if _, refusal := New(c).Authenticate(t.Context(), w.set, &Credentials{AuthToken: token(kubeIssuer)}); refusal == nil || !strings.Contains(refusal.Explain.Fix, "both speak for the account") {
+		t.Errorf("the first cluster: %+v", refusal)
+	}
+	if _, refusal := New(c).Authenticate(t.Context(), w.set, &Credentials{AuthToken: token(second.URL)}); refusal == nil || !strings.Contains(refusal.Explain.Fix, "both speak for the account") {
+		t.Errorf("the second cluster: %+v", refusal)
+	}
+	c.Issuers[2].Tenants = []GivenSubjects{{"mill", []string{"system:serviceaccount:mill:*"}}}
+	if login, refusal := New(c).Authenticate(t.Context(), w.set, &Credentials{AuthToken: token(kubeIssuer)}); refusal != nil || login.Principal.FullName() != "shop/checkout" {
+		t.Errorf("the second speaks for another tenant: %+v %+v", login, refusal)
+	}
+	if _, refusal := New(c).Authenticate(t.Context(), w.set, &Credentials{AuthToken: token(second.URL)}); refusal == nil {
+		t.Error("the second proves an account of a tenant that it was not given")
+	}
 }

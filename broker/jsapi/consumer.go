@@ -107,7 +107,7 @@ func (c *call) checkFilters(cfg *consumerConfig) (Verdict, bool) {
 		filters = []string{cfg.FilterSubject}
 	}
 	if len(filters) == 0 && !canReadAll(c.Principal, &c.stream) {
-		return c.refuse(wire.CodeFilterDenied, "a consumer without a filter needs grants for every subject of the stream"), false
+		return c.refuseFilter("", "a consumer without a filter needs grants for every subject of the stream"), false
 	}
 	for _, f := range filters {
 		if !canReadFilter(c.Principal, &c.stream, f) {
@@ -170,7 +170,7 @@ func judgeNext(c *call) Verdict {
 	// lost every grant on the stream since is stopped here; narrower losses are
 	// settled by ReadsWithin when the policy is applied.
 	if !canReadSome(c.Principal, &c.stream) && !shared(c.Principal, c.stream.name, c.name) {
-		return c.refuse(wire.CodeFilterDenied, "no subscribe grant reaches the stream any more")
+		return c.refuseFilter("", "no subscribe grant reaches the stream any more")
 	}
 	return c.forward(body)
 }

@@ -147,19 +147,27 @@ func (c *call) needOwner() Verdict {
 	}
 }
 
-// refuseFilter is refuse with CodeFilterDenied; the nearest grant goes to the audit
-// record.
+// refuseFilter is refuse with CodeFilterDenied, about what was asked for: the subject of the
+// request does not say it. An empty filter is all of the stream.
 func (c *call) refuseFilter(filter, detail string) Verdict {
 	v := c.refuse(wire.CodeFilterDenied, detail)
-	v.Refusal.Explain = explain(acl.Subscribe(c.Principal, filter).Nearest)
-	return v
-}
-
-func explain(near *policy.Grant) *wire.Explanation {
-	if near == nil {
-		return nil
+	if filter == "" {
+		for _, filter = range c.stream.subjects {
+			if !canReadFilter(c.Principal, &c.stream, filter) {
+				break
+			}
+		}
 	}
-	return &wire.Explanation{File: near.File, Line: near.Line, Nearest: near.Pattern + " (" + near.Rule + ")"}
+	if bucket := c.stream.bucket; bucket != "" {
+		verb := policy.VerbKVRead
+		if c.stream.kind == streamObjects {
+			verb = policy.VerbObjectRead
+		}
+		v.Refusal.Explain = acl.Explain(c.Principal, verb, bucket).Wire()
+	} else if filter != "" {
+		v.Refusal.Explain = acl.Explain(c.Principal, policy.VerbSubscribe, filter).Wire()
+	}
+	return v
 }
 
 // forward is the only way to Forward: reply and headers are checked here.

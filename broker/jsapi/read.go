@@ -29,7 +29,7 @@ func judgeStreamNames(c *call) Verdict {
 	case req.Subject == "":
 		return c.refuse(wire.CodeAdminDenied, "listing all streams needs an admin grant for streams; ask with a granted subject")
 	case !canName(c.Principal, req.Subject):
-		return c.refuse(wire.CodeFilterDenied, "no publish or subscribe grant covers the subject")
+		return c.refuseFilter(req.Subject, "no publish or subscribe grant covers the subject")
 	}
 	return c.forward(encode(&req))
 }
@@ -131,7 +131,7 @@ func (c *call) get(req *msgGet) Verdict {
 		filters = req.MultiLastFor
 	}
 	if len(filters) == 0 && !canReadAll(c.Principal, &c.stream) {
-		return c.refuse(wire.CodeFilterDenied, "reading by sequence or time needs grants for every subject of the stream")
+		return c.refuseFilter("", "reading by sequence or time needs grants for every subject of the stream")
 	}
 	for _, f := range filters {
 		if !canReadFilter(c.Principal, &c.stream, f) {

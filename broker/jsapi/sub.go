@@ -52,7 +52,7 @@ func JudgeSub(p *policy.Principal, filter, queue, _ string) (upstream string, _ 
 	d.Spared.Add()
 	if !d.Allowed {
 		_, r := refuse(wire.CodeSubscribeDenied, d.Rule, "no subscribe grant covers the filter")
-		r.Explain = explain(d.Nearest)
+		r.Explain = acl.Explain(p, policy.VerbSubscribe, filter).Wire()
 		return "", r
 	}
 	return filter, nil

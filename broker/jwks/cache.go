@@ -30,6 +30,9 @@ func readCache(file, issuer string) (*identity.KeySet, time.Time, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, time.Time{}, nil
 	}
+	if info, e := os.Stat(file); err == nil && (e != nil || info.Mode().Perm()&0o022 != 0) {
+		err = errors.New("the group or others may write it: chmod go-w")
+	}
 	var c cached
 	if err == nil {
 		dec := json.NewDecoder(bytes.NewReader(text))

@@ -155,6 +155,16 @@ func TestKeysAreKept(t *testing.T) {
 	if st := again.Status(); st.Keys != 2 || st.Failures == 0 || st.Fetched.IsZero() {
 		t.Errorf("status %+v", st)
 	}
+	if err := os.Chmod(s.cfg.Cache, 0o602); err != nil {
+		t.Fatal(err)
+	}
+	theirs, _, failed := i.source(t, func(c *Config) { c.Cache = s.cfg.Cache })
+	if err := next(t, "a cache that others may write", failed); !errors.Is(err, ErrCache) || theirs.Keys() != nil {
+		t.Errorf("a cache that others may write: %v, %d keys", err, theirs.Keys().Len())
+	}
+	if err := os.Chmod(s.cfg.Cache, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	old, _, _ := i.source(t, func(c *Config) { c.Cache, c.MaxAge = s.cfg.Cache, time.Nanosecond })
 	if old.Keys() != nil {
 		t.Error("keys that nobody has confirmed for too long are used")

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // Words of Change.What.
@@ -223,6 +225,9 @@ func comparePrincipal(tenant string, was, is *Principal) []Change {
 			change(Gains, "identity", k, "")
 		}
 	}
+	if b, a := untilText(before), untilText(after); b != a && before != &nobody && after != &nobody {
+		change(Changes, "until", "", b+" -> "+a)
+	}
 	if before.Mode != after.Mode {
 		change(Changes, "mode", "", before.Mode.String()+" -> "+after.Mode.String())
 	}
@@ -235,13 +240,26 @@ func comparePrincipal(tenant string, was, is *Principal) []Change {
 // identityTexts names everything that p can connect with.
 func identityTexts(p *Principal) []string {
 	list := names(p.Nkeys, func(k string) string { return "nkey " + k })
-	p.Identities.each("", func(k identityKey, _ Position) { list = append(list, k.kind+" "+k.name) })
-	for _, o := range p.Identities.OIDC {
-		if len(o.Claims) > 0 { // what a token must bear beside its subject
-			list = append(list, fmt.Sprintf("oidc claims of %s %s: %s", o.Issuer, o.Subject, claimTexts(o.Claims)))
+	p.Identities.each("", func(k identityKey, _ Position) {
+		if k.kind != kindOIDC {
+			list = append(list, k.kind+" "+k.name)
 		}
+	})
+	for _, o := range p.Identities.OIDC {
+		text := kindOIDC + " " + o.Issuer + " " + o.Subject
+		if len(o.Claims) > 0 { // what a token must bear beside its subject: with fewer of them more tokens do
+			text += " with " + claimTexts(o.Claims)
+		}
+		list = append(list, text)
 	}
 	return list
+}
+
+func untilText(p *Principal) string {
+	if p.Until.IsZero() {
+		return "none"
+	}
+	return p.Until.Format(time.RFC3339)
 }
 
 func claimTexts(claims []Claim) string {
@@ -259,11 +277,12 @@ func limitNames(p *Principal) []string {
 
 func compareGrants(tenant, full string, was, is *Grants) []Change {
 	var list []Change
-	missing := func(what string, from []Grant, covered func(pattern string) bool) {
+	// missing tells what of from the other list does not have, or has for a shorter time.
+	missing := func(what string, from, other []Grant, covers func(wider, pattern string) bool, covered func(pattern string) bool) {
 		seen := map[string]bool{}
 		for i := range from {
 			g := &from[i]
-			if seen[g.Pattern] || covered(g.Pattern) {
+			if seen[g.Pattern] {
 				continue
 			}
 			seen[g.Pattern] = true
@@ -271,16 +290,24 @@ func compareGrants(tenant, full string, was, is *Grants) []Change {
 			if !g.Until.IsZero() {
 				detail = "until " + g.Until.Format(time.RFC3339)
 			}
+			if covered(g.Pattern) {
+				here, there := lasts(from, g.Pattern, covers), lasts(other, g.Pattern, covers)
+				if !here.After(there) {
+					continue
+				}
+				detail = "from " + there.Format(time.RFC3339) + " on"
+			}
 			list = append(list, Change{Tenant: tenant, Principal: full, What: what, Of: g.Verb, Name: g.Pattern, Detail: detail, Rule: g.Rule, At: g.Position})
 		}
 	}
 	subjects := func(was, is *SubjectGrants) {
-		missing(Loses, was.list, func(p string) bool { return is.Covers(p) != nil })
-		missing(Gains, is.list, func(p string) bool { return was.Covers(p) != nil })
+		covers := func(wider, pattern string) bool { return wire.Subset(pattern, wider) }
+		missing(Loses, was.list, is.list, covers, func(p string) bool { return is.Covers(p) != nil })
+		missing(Gains, is.list, was.list, covers, func(p string) bool { return was.Covers(p) != nil })
 	}
 	byName := func(was, is *NameGrants) {
-		missing(Loses, was.list, func(p string) bool { return is.Match(p) != nil })
-		missing(Gains, is.list, func(p string) bool { return was.Match(p) != nil })
+		missing(Loses, was.list, is.list, sameOrPrefix, func(p string) bool { return is.Match(p) != nil })
+		missing(Gains, is.list, was.list, sameOrPrefix, func(p string) bool { return was.Match(p) != nil })
 	}
 	subjects(&was.Publish, &is.Publish)
 	subjects(&was.Subscribe, &is.Subscribe)
@@ -305,9 +332,32 @@ func compareGrants(tenant, full string, was, is *Grants) []Change {
 		}
 		return []Grant{*g}
 	}
-	missing(Loses, one(was.Discover), func(string) bool { return is.Discover != nil })
-	missing(Gains, one(is.Discover), func(string) bool { return was.Discover != nil })
+	missing(Loses, one(was.Discover), one(is.Discover), sameOrPrefix, func(string) bool { return is.Discover != nil })
+	missing(Gains, one(is.Discover), one(was.Discover), sameOrPrefix, func(string) bool { return was.Discover != nil })
 	return list
+}
+
+func sameOrPrefix(wider, pattern string) bool {
+	prefix, open := strings.CutSuffix(wider, "*")
+	return wider == pattern || open && strings.HasPrefix(pattern, prefix)
+}
+
+// endless is later than any until of a policy.
+var endless = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// lasts returns when the last grant ends that covers the pattern.
+func lasts(list []Grant, pattern string, covers func(wider, pattern string) bool) time.Time {
+	var last time.Time
+	for i := range list {
+		switch until := list[i].Until; {
+		case !covers(list[i].Pattern, pattern):
+		case until.IsZero():
+			return endless
+		case until.After(last):
+			last = until
+		}
+	}
+	return last
 }
 
 // everyType makes of the absence of a types grant what it means.

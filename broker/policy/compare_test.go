@@ -64,6 +64,14 @@ func TestCompare(t *testing.T) {
 		{"stream", "maxBytes: 1MiB", "maxBytes: 2MiB", []string{
 			"tenant shop changes stream O: subjects [orders.>], maxBytes 1MiB, maxAge 720h0m0s, duplicateWindow 4m0s -> subjects [orders.>], maxBytes 2MiB, maxAge 720h0m0s, duplicateWindow 4m0s",
 		}},
+		{"a grant gets an end", "publish: [orders.b]", "publish: [{grant: orders.b, until: 2100-01-01T00:00:00Z}]", []string{
+			"shop/b loses publish orders.b: from 2100-01-01T00:00:00Z on (principal b/publish[0] p.yaml:8:25)",
+		}},
+		{"a grant with an end and a wider one without", "subscribe: [orders.eu.>]", "subscribe: [{grant: orders.eu.>, until: 2100-01-01T00:00:00Z}, orders.eu.>]", nil},
+		{"a principal gets an end", "name: b,", "name: b, until: 2100-01-01T00:00:00Z,", []string{"shop/b changes until: none -> 2100-01-01T00:00:00Z"}},
+		{"a token needs a claim", "name: b,", "name: b, identities: [{oidc: {issuer: 'https://ci.example', subject: x, claims: {env: production}}}],", []string{
+			"shop/b gains identity oidc https://ci.example x with env=production",
+		}},
 		{"quota", "limits:", "quota: {connections: 3}\nlimits:", []string{"tenant shop changes quota: as by default -> connections 3"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -98,6 +106,31 @@ func TestCompare(t *testing.T) {
 				t.Errorf("same stores: %v", same)
 			}
 		})
+	}
+}
+
+// TestCompareClaims: a second identity of the same subject that asks for fewer claims lets
+// in more tokens, though every name was there before; so does a claim that goes.
+func TestCompareClaims(t *testing.T) {
+	with := func(identities string) *Set {
+		return compileAt(t, strings.Replace(base, "name: b,", "name: b, identities: ["+identities+"],", 1), time.Now(), nil)
+	}
+	const strict, open = "{oidc: {issuer: 'https://ci.example', subject: x, claims: {env: production}}}", "{oidc: {issuer: 'https://ci.example', subject: x}}"
+	for _, tt := range []struct {
+		name, from, to string
+		want           []string
+	}{
+		{"another one without claims", strict, strict + ", " + open, []string{"shop/b gains identity oidc https://ci.example x"}},
+		{"the claim goes", strict, open, []string{"shop/b loses identity oidc https://ci.example x with env=production: connections with it are cut", "shop/b gains identity oidc https://ci.example x"}},
+		{"the same", strict + ", " + open, open + ", " + strict, nil},
+	} {
+		var got []string
+		for _, c := range Compare(with(tt.from), with(tt.to)) {
+			got = append(got, c.String())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got\n  %s\nwant\n  %s", tt.name, strings.Join(got, "\n  "), strings.Join(tt.want, "\n  "))
+		}
 	}
 }
 

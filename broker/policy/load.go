@@ -13,7 +13,8 @@ import (
 
 // Load reads a policy from files and directories (all *.yaml and *.yml directly in
 // them, except names that start with a dot). Files that the group or others may write
-// are refused, schema files included: whoever can write the policy owns the bus.
+// are refused, schema files included: whoever can write the policy owns the bus. So is a
+// directory that they may write, unless its file system is read-only.
 // Schema files are found relative to the policy file that names them and may not
 // lie outside its directory. The error joins every *Fault.
 func Load(paths []string) (*Bundle, error) {
@@ -65,6 +66,9 @@ func expand(path string) ([]string, error) {
 	}
 	if !info.IsDir() {
 		return []string{path}, nil
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 && !readOnly(path) {
+		return nil, fmt.Errorf("%s: the group or others may put files into it (mode %04o): chmod go-w", path, mode)
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {

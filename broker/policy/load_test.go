@@ -182,6 +182,12 @@ func TestLoadRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "p.yaml: the group or others may write it (mode 0620): chmod go-w"},
+		{"folder that others may put files into", func(t *testing.T, dir string) {
+			writeFile(t, dir+"/p.yaml", head)
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}, "the group or others may put files into it (mode 0777): chmod go-w"},
 		{"world writable schema", func(t *testing.T, dir string) {
 			writeFile(t, dir+"/p.yaml", schema("s.json"))
 			writeFile(t, dir+"/s.json", "{}")

@@ -144,6 +144,9 @@ var natsHeaders = []string{
 	"Nats-Schedule", "Nats-Schedule-TTL", "Nats-Schedule-Target", "Nats-TTL",
 }
 
+// IsHeaderRight reports whether the name is that of a header which is a right.
+func IsHeaderRight(name string) bool { return slices.Contains(natsHeaders, name) }
+
 // FastBatch is the right to publish in fast batches. It is no header: the batch is named
 // in the reply subject.
 const FastBatch = "Nats-Fast-Batch"

@@ -53,7 +53,7 @@ const (
 	headsBase      = 8 << 20
 	headsPerTenant = 4 << 20
 	headsLogBase   = 4 << 20 // of its log in LOG, beside a share as that of other logs
-	policyBytes = 8 << 20 // of PolicyHistory versions as large as they may be
+	policyBytes    = 8 << 20 // of PolicyHistory versions as large as they may be
 )
 
 // HeadsAge is how long StreamHeads keeps a head. A later head covers all records before

@@ -23,7 +23,7 @@ import (
 
 func policyCommand(a *app) *cobra.Command {
 	return parent("policy", "check, plan and apply a policy, ask what it allows", "  signet policy check policy.yaml\n  signet policy can-i publish orders.created --as checkout",
-		policyCheckCommand(a), policyCanICommand(a), policyPlanCommand(a), policyApplyCommand(a), policyDiffCommand(a), policyHistoryCommand(a),
+		policyAddCommand(a), policyCheckCommand(a), policyCanICommand(a), policyPlanCommand(a), policyApplyCommand(a), policyDiffCommand(a), policyHistoryCommand(a),
 		policyReleaseCommand(a), policyRollbackCommand(a), policyShowCommand(a), policyUnusedCommand(a))
 }
 

@@ -102,6 +102,12 @@ func printChanges(a *app, p *admin.PolicyPlan) {
 	if p.More > 0 {
 		fmt.Fprintf(a.stdout, "  ... and %s more\n", plural(p.More, "change"))
 	}
+	for _, f := range p.Ungiven {
+		a.note("as in the policy in force: %s: %s", place(f.File, f.Line), f.Message)
+	}
+	if len(p.Unasked) > 0 {
+		a.note("not asked whether they know whoever vouches for its identities: %s", strings.Join(p.Unasked, ", "))
+	}
 	if p.Partial {
 		a.note("only the changes of your tenant are shown: all of them need the grant admin cluster")
 	}

@@ -21,15 +21,21 @@ const readmeFile = "../../README.md"
 // quickstart returns the code block of the README that follows the marker.
 func quickstart(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(readmeFile)
+	return block(t, readmeFile, "quickstart: "+name)
+}
+
+// block returns the code block of a document that follows the marker.
+func block(t *testing.T, file, marker string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(text), "<!-- quickstart: "+name+" -->\n```")
+	_, rest, ok := strings.Cut(string(text), "<!-- "+marker+" -->\n```")
 	_, rest, ok2 := strings.Cut(rest, "\n")
 	block, _, ok3 := strings.Cut(rest, "\n```")
 	if !ok || !ok2 || !ok3 {
-		t.Fatalf("README.md has no block %q", name)
+		t.Fatalf("%s has no block %q", file, marker)
 	}
 	return block
 }
@@ -65,6 +71,12 @@ func (n *newcomer) dev(t *testing.T, lines string) {
 	if script == lines {
 		t.Fatalf("the first terminal does not start with signet dev: %q", lines)
 	}
+	n.broker(t, script, "signet dev: ready on ")
+}
+
+// broker runs a script that ends in a broker, and returns when a line with ready is shown.
+func (n *newcomer) broker(t *testing.T, script, ready string) {
+	t.Helper()
 	cmd := n.command(context.Background(), script)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -75,13 +87,13 @@ func (n *newcomer) dev(t *testing.T, lines string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ready, drained := make(chan struct{}), make(chan struct{})
+	isReady, drained := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(drained)
 		for s, told := bufio.NewScanner(out), false; s.Scan(); {
-			if !told && strings.HasPrefix(s.Text(), "signet dev: ready on ") {
+			if !told && strings.Contains(s.Text(), ready) {
 				told = true
-				close(ready)
+				close(isReady)
 			}
 		}
 	}()
@@ -91,15 +103,15 @@ func (n *newcomer) dev(t *testing.T, lines string) {
 		}
 		<-drained
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("signet dev ended with %v\n%s", err, stderr.String())
+			t.Errorf("the broker ended with %v\n%s", err, stderr.String())
 		}
 	})
 	select {
-	case <-ready:
+	case <-isReady:
 	case <-drained:
-		t.Fatalf("signet dev ended early\n%s", stderr.String())
+		t.Fatalf("the broker ended early\n%s", stderr.String())
 	case <-time.After(time.Minute):
-		t.Fatalf("signet dev is not ready\n%s", stderr.String())
+		t.Fatalf("the broker is not ready\n%s", stderr.String())
 	}
 }
 
@@ -155,18 +167,18 @@ func TestReadme(t *testing.T) {
 			rest = after
 		}
 	}
-	n.goProgram(t, quickstart(t, "go"))
+	n.goProgram(t, "program", "", quickstart(t, "go"), "stored as ORDERS/", "orders.paid by demo/app: order 1")
 }
 
-// goProgram builds the program in a module of its own, as a user of the SDK would,
+// goProgram, behind env in a shell, builds the program in a module of its own, as a user of the SDK would,
 // and runs it against the broker.
-func (n *newcomer) goProgram(t *testing.T, source string) {
+func (n *newcomer) goProgram(t *testing.T, name, env, source string, wants ...string) {
 	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(n.dir, "program")
+	dir := filepath.Join(n.dir, name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -186,13 +198,13 @@ func (n *newcomer) goProgram(t *testing.T, source string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	out, err := n.command(ctx, "cd program && GOFLAGS=-mod=mod GOPROXY=off go vet . && GOFLAGS=-mod=mod GOPROXY=off go run .").CombinedOutput()
+	out, err := n.command(ctx, env+"cd "+name+" && GOFLAGS=-mod=mod GOPROXY=off go vet . && GOFLAGS=-mod=mod GOPROXY=off go run .").CombinedOutput()
 	if err != nil {
-		t.Fatalf("the Go program of the README: %v\n%s", err, out)
+		t.Fatalf("the Go program %s: %v\n%s", name, err, out)
 	}
-	for _, want := range []string{"stored as ORDERS/", "orders.paid by demo/app: order 1"} {
+	for _, want := range wants {
 		if !strings.Contains(string(out), want) {
-			t.Errorf("the Go program showed %q, want %q in it", out, want)
+			t.Errorf("the Go program "+name+" showed %q, want %q in it", out, want)
 		}
 	}
 }

@@ -67,6 +67,11 @@ type PolicyPlan struct {
 	More    int             `json:"more,omitempty"` // changes that are not in the list
 	Partial bool            `json:"partial,omitempty"`
 	Replay  *PolicyReplayed `json:"replay,omitempty"`
+	// Ungiven are names under its identities that the policy in force has, too, and that a
+	// node gives to nobody who could vouch for them: nobody comes in by them there.
+	Ungiven []PolicyFault `json:"ungiven,omitempty"`
+	// Unasked are nodes that did not say which names they give.
+	Unasked []string `json:"unasked,omitempty"`
 }
 
 // PolicyChange is one difference.

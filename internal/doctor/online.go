@@ -173,6 +173,8 @@ func healthFix(part string) string {
 		return "put keys/root.seed back, then: signet init DIR"
 	case "keyring-file":
 		return "signet keys ring --out keyring.json, then signet keys push keyring.json; and find out who put the older file there"
+	case "identities":
+		return "give the names under authentication in its signet.yaml and restart it; or signet policy show --out DIR, take them out, signet policy apply DIR/policy.yaml --key SEED"
 	case "storage", "server":
 		return "df on its state folder; free space, then restart the broker"
 	case "log":

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package policy
+
+func readOnly(string) bool { return false }
