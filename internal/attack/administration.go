@@ -51,7 +51,7 @@ var administration = []Attack{
 				return err
 			}),
 	},
-	{Number: 77, Name: "certificate for another's name", Control: "own names only", Row: "2", Does: "asks the broker to issue a certificate for the victim's name", run: certifyAsVictim},
+	{Number: 77, Name: "certificate issued for another's name", Control: "own names only", Row: "2", Does: "asks the broker to issue a certificate for the victim's name", run: certifyAsVictim},
 	{
 		Number: 78, Name: "delete and purge", Control: "streams deny both; admin grants", Row: "5",
 		Does: "purges an own throw-away subject, and deletes the first event of the throw-away stream",

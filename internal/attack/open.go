@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -50,6 +51,9 @@ var plainStreams = []map[string]any{
 	{"name": "DLQ", "subjects": []string{"$SIGNET.DLQ.>"}},
 }
 
+// noStream is the server's err_code for a stream that is not there.
+const noStream = 10059
+
 // OpenPlain makes a rig against plain nats-server with JetStream and without any access
 // control: nothing there stops an attack, so those that can exist there succeed. It makes
 // the streams that are attacked, in memory, and deletes them with Close. What plain
@@ -86,6 +90,9 @@ func OpenPlain(ctx context.Context, urls string, conf *tls.Config) (*Rig, error)
 			delete(own, "discard")
 		}
 		name, _ := own["name"].(string)
+		if a, err := c.request(ctx, api+"STREAM.INFO."+name, nil, ""); err != nil || a.api != noStream {
+			return r, errors.Join(fmt.Errorf("attack: there is a stream %s, or no JetStream: this is for a server that has nothing of anybody's", name), err)
+		}
 		body, err := json.Marshal(own)
 		if err != nil {
 			return r, err

@@ -51,6 +51,7 @@ type Stage struct {
 	files bool          // it was the files of the nodes
 	creds map[string]nkeys.KeyPair
 
+	Broker string // name of the cluster, or of the broker
 	Before string // digest of the policy that was in force
 	During string
 	Left   string // told by SetUp: what an earlier run has left and this one takes away
@@ -73,6 +74,7 @@ func (s *Stage) SetUp(ctx context.Context, files []policy.File, lasts time.Durat
 	if err != nil {
 		return err
 	}
+	s.Broker = shown.Broker
 	if err := s.findBase(ctx, shown, files); err != nil {
 		return err
 	}
@@ -107,15 +109,8 @@ func (s *Stage) findBase(ctx context.Context, shown *admin.PolicyShow, files []p
 		}
 		s.base, s.files, s.Before = files, true, want
 	default:
-		doc, err := s.api.Get(ctx, shown.Applied.Version)
-		if err != nil {
-			return err
-		}
-		v, err := signing.PeekPolicy(doc) // its own broker says that it is in force
-		if err != nil {
-			return err
-		}
-		if s.base, err = policy.Unpack(v.Files); err != nil {
+		var err error
+		if s.base, err = s.applied(ctx, shown.Applied.Version); err != nil {
 			return err
 		}
 		s.base = slices.DeleteFunc(s.base, func(f policy.File) bool { return left && f.Name == stageFile })
@@ -139,6 +134,39 @@ func (s *Stage) findBase(ctx context.Context, shown *admin.PolicyShow, files []p
 		return ErrTenantTaken
 	}
 	return nil
+}
+
+// Restore takes away what a run has left that was cut off, and says what that was; empty:
+// nothing.
+func (s *Stage) Restore(ctx context.Context) (string, error) {
+	shown, err := s.api.Show(ctx)
+	if err != nil || shown.Files || !strings.HasPrefix(shown.Applied.Note, noteBegin) {
+		return "", err
+	}
+	left := fmt.Sprintf("version %d, of %s", shown.Applied.Version, shown.Applied.Time.Format(time.RFC3339))
+	if strings.HasSuffix(shown.Applied.Note, overFiles) {
+		_, err := s.apply(ctx, nil, noteEnd)
+		return left, err
+	}
+	files, err := s.applied(ctx, shown.Applied.Version)
+	if err != nil {
+		return left, err
+	}
+	_, err = s.apply(ctx, slices.DeleteFunc(files, func(f policy.File) bool { return f.Name == stageFile }), noteEnd)
+	return left, err
+}
+
+// applied are the files of a version.
+func (s *Stage) applied(ctx context.Context, version uint64) ([]policy.File, error) {
+	doc, err := s.api.Get(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	v, err := signing.PeekPolicy(doc) // its own broker says that it is in force
+	if err != nil {
+		return nil, err
+	}
+	return policy.Unpack(v.Files)
 }
 
 // TearDown puts the policy back in force that was before SetUp, if that has got as far as
