@@ -1,7 +1,9 @@
 package attack_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -99,4 +101,120 @@ func TestBrokerRefuses(t *testing.T) {
 	if _, err := os.Stat(b.State.Policy); err != nil {
 		t.Error(err)
 	}
+}
+
+// newStage is a stage of a new broker, with the operator's connection.
+func newStage(t *testing.T) (*brokertest.Broker, applying, func() *attack.Stage) {
+	t.Helper()
+	b := brokertest.New(t, brokertest.Options{})
+	api := admin.PolicyOf(admin.New(b.Client("operator")))
+	signer := policySigner(t, b)
+	return b, applying{api, signer}, func() *attack.Stage { return attack.NewStage(api, signer, operator) }
+}
+
+// applying is who may apply policies.
+type applying struct {
+	admin.Policy
+	signer *signing.Signer
+}
+
+// TestKilledRun: what a run leaves that was killed is taken away by the next one, and by
+// Restore, over the files of the nodes and over a policy that was applied.
+func TestKilledRun(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b, api, stage := newStage(t)
+	before, files := b.Policy().Digest(), filesOf(t, b)
+	check(t, stage().SetUp(ctx, files, time.Minute)) // and no more: killed
+	if b.Policy().Tenant(attack.Tenant) == nil {
+		t.Fatal("the stage is not in force")
+	}
+	s := stage()
+	if err := s.SetUp(ctx, nil, time.Minute); !errors.Is(err, attack.ErrFilesUnknown) {
+		t.Errorf("without the files of the nodes: %v", err)
+	}
+	s = stage()
+	check(t, s.SetUp(ctx, files, time.Minute))
+	if s.Left == "" || s.Before != before {
+		t.Errorf("left %q, before %s, want %s", s.Left, s.Before, before)
+	}
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, before, true)
+
+	check(t, stage().SetUp(ctx, files, time.Minute))
+	restored(ctx, t, stage(), true)
+	inForce(ctx, t, b, api, before, true)
+	restored(ctx, t, stage(), false)
+
+	apply(ctx, t, api, files)
+	check(t, stage().SetUp(ctx, nil, time.Minute))
+	restored(ctx, t, stage(), true)
+	inForce(ctx, t, b, api, before, false)
+}
+
+func restored(ctx context.Context, t *testing.T, s *attack.Stage, want bool) {
+	t.Helper()
+	left, err := s.Restore(ctx)
+	if err != nil || (left != "") != want {
+		t.Errorf("restored %q, %v", left, err)
+	}
+}
+
+func inForce(ctx context.Context, t *testing.T, b *brokertest.Broker, api applying, digest string, files bool) {
+	t.Helper()
+	shown, err := api.Show(ctx)
+	check(t, err)
+	if b.Policy().Digest() != digest || shown.Digest != digest || shown.Files != files {
+		t.Errorf("in force is %s (%s), files %v, want %s, %v", b.Policy().Digest(), shown.Digest, shown.Files, digest, files)
+	}
+}
+
+// apply puts files in force as a version of their own.
+func apply(ctx context.Context, t *testing.T, api applying, files []policy.File) {
+	t.Helper()
+	bundle, err := policy.ParseFiles(files)
+	check(t, err)
+	packed, err := policy.Pack(files)
+	check(t, err)
+	shown, err := api.Show(ctx)
+	check(t, err)
+	doc, err := api.signer.SignPolicy(signing.PolicyVersion{
+		Version: shown.Next, Broker: shown.Broker, Digest: bundle.Digest(), Before: shown.Digest, By: operator, Time: time.Now(), Files: packed,
+	})
+	check(t, err)
+	_, err = api.Put(ctx, doc, false)
+	check(t, err)
+}
+
+// TestStageRefuses: a stage is not set up over a policy that it does not know, or that has
+// its names; and takes down nothing that is not its own.
+func TestStageRefuses(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b, api, stage := newStage(t)
+	before, files := b.Policy().Digest(), filesOf(t, b)
+	for name, given := range map[string][]policy.File{"none": nil, "others": {{Name: "policy.yaml", Text: []byte("tenant: demo\n")}}} {
+		s := stage()
+		if err := s.SetUp(ctx, given, time.Minute); !errors.Is(err, attack.ErrFilesUnknown) {
+			t.Errorf("%s: %v", name, err)
+		}
+		check(t, s.TearDown(ctx))
+	}
+	inForce(ctx, t, b, api, before, true)
+
+	// Somebody applies a policy while a run is on: it stays.
+	s := stage()
+	check(t, s.SetUp(ctx, files, time.Minute))
+	changed := []policy.File{{Name: "policy.yaml", Text: append(bytes.Clone(files[0].Text), []byte("\n---\ntenant: attack\nstreams:\n  - {name: ATTACK, subjects: [attack.>], maxBytes: 1MiB}\n")...)}}
+	apply(ctx, t, api, changed)
+	during := b.Policy().Digest()
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, during, false)
+
+	s = stage()
+	if err := s.SetUp(ctx, nil, time.Minute); !errors.Is(err, attack.ErrTenantTaken) {
+		t.Errorf("over a tenant of its name: %v", err)
+	}
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, during, false)
 }
