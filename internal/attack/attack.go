@@ -52,8 +52,15 @@ type Result struct {
 	Milliseconds int64 `json:"milliseconds"`
 }
 
-// limit bounds one attack.
+// limit bounds one try of an attack.
 const limit = 30 * time.Second
+
+// An attack that could not be judged is tried again: a stream may be without a leader for a
+// moment. What was judged stays.
+const (
+	tries = 3
+	again = 2 * time.Second // between two
+)
 
 // List returns all attacks by number. The caller owns the slice.
 func List() []Attack {
@@ -91,7 +98,7 @@ func Run(ctx context.Context, r *Rig, attacks []Attack, tell func(Result)) []Res
 		out []Result
 		wg  sync.WaitGroup
 	)
-	do := func(a Attack) {
+	do := func(r *Rig, a Attack) {
 		result := carryOut(ctx, r, a)
 		mu.Lock()
 		defer mu.Unlock()
@@ -102,12 +109,13 @@ func Run(ctx context.Context, r *Rig, attacks []Attack, tell func(Result)) []Res
 	}
 	for _, a := range attacks {
 		if a.long {
-			wg.Go(func() { do(a) })
+			beside := *r
+			wg.Go(func() { do(&beside, a) })
 		}
 	}
 	for _, a := range attacks {
 		if !a.long {
-			do(a)
+			do(r, a)
 		}
 	}
 	wg.Wait()
@@ -117,6 +125,21 @@ func Run(ctx context.Context, r *Rig, attacks []Attack, tell func(Result)) []Res
 
 func carryOut(ctx context.Context, r *Rig, a Attack) Result {
 	begun := time.Now()
+	res := once(ctx, r, a)
+	for n := 1; n < tries && res.Verdict == NotJudged && ctx.Err() == nil; n++ {
+		pause := time.NewTimer(again)
+		select {
+		case <-pause.C:
+			res = once(ctx, r, a)
+		case <-ctx.Done():
+			pause.Stop()
+		}
+	}
+	res.Milliseconds = time.Since(begun).Milliseconds()
+	return res
+}
+
+func once(ctx context.Context, r *Rig, a Attack) Result {
 	own, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	res := Result{Attack: a}
@@ -130,7 +153,6 @@ func carryOut(ctx context.Context, r *Rig, a Attack) Result {
 	if res.Verdict == "" {
 		res.Outcome = Outcome{Verdict: NotJudged, Detail: "the attack came to no end"}
 	}
-	res.Milliseconds = time.Since(begun).Milliseconds()
 	return res
 }
 

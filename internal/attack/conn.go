@@ -202,10 +202,11 @@ func hpub(subject, reply, block, body string) string {
 // answer is what came to the reply subject of a request, or the -ERR in its place.
 type answer struct {
 	frame
-	code     int // of a refusal of Signet's; 0: it is none
-	reason   string
-	api      int  // err_code of the server's own
-	noticed  bool // 503: nobody was there to take it
+	code     int    // of a refusal of Signet's; 0: it is none
+	reason   string // in the words of the registry of errors
+	said     string // in those of the broker
+	api      int    // err_code of the server's own
+	noticed  bool   // 503: nobody was there to take it
 	stream   string
 	sequence uint64
 	double   bool // duplicate
@@ -248,7 +249,7 @@ func parseAnswer(f frame) *answer {
 	}
 	a.stream, a.sequence, a.double = body.Stream, body.Seq, body.Duplicate
 	if e := body.Error; e != nil {
-		a.api, a.reason = e.ErrCode, e.Description
+		a.api, a.reason, a.said = e.ErrCode, e.Description, e.Description
 		if a.api >= 40000 && a.api < 41000 {
 			a.code, a.api = a.api, 0
 			a.reason = wire.Code(a.code).Entry().Title

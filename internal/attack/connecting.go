@@ -280,8 +280,7 @@ func forgedToken(alg string) (opening, error) {
 const lorisFor = 20 * time.Second
 
 func loris(ctx context.Context, r *Rig) (Outcome, error) {
-	own := *r // it runs beside the others
-	c, err := own.as(ctx, attacker)
+	c, err := r.as(ctx, attacker)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -311,7 +310,7 @@ func loris(ctx context.Context, r *Rig) (Outcome, error) {
 			if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 				return Outcome{}, err
 			}
-			again, err := own.as(ctx, attacker) // the broker is well: it was the deadline
+			again, err := r.as(ctx, attacker) // the broker is well: it was the deadline
 			if err != nil {
 				return Outcome{}, err
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -65,7 +66,9 @@ func TestJudges(t *testing.T) {
 
 // TestRunFailsClosed: an attack that fails, that says nothing, or that comes after the end
 // of the run is not judged.
-func TestRunFailsClosed(t *testing.T) {
+func TestRunFailsClosed(t *testing.T) { synctest.Test(t, runFailsClosed) }
+
+func runFailsClosed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	attacks := []Attack{
 		{Number: 1, run: func(context.Context, *Rig) (Outcome, error) { return refused("1", "x") }},
@@ -73,14 +76,20 @@ func TestRunFailsClosed(t *testing.T) {
 		{Number: 3, run: func(context.Context, *Rig) (Outcome, error) { cancel(); return Outcome{}, nil }},
 		{Number: 4, run: func(context.Context, *Rig) (Outcome, error) { return refused("1", "x") }},
 	}
-	told := 0
+	told, tried := 0, 0
+	attacks = append([]Attack{{Number: 0, run: func(context.Context, *Rig) (Outcome, error) {
+		if tried++; tried < tries {
+			return Outcome{}, errors.New("no leader")
+		}
+		return refused("1", "x")
+	}}}, attacks...)
 	results := Run(ctx, &Rig{}, attacks, func(Result) { told++ })
-	for i, want := range []Verdict{Refused, NotJudged, NotJudged, NotJudged} {
+	for i, want := range []Verdict{Refused, Refused, NotJudged, NotJudged, NotJudged} {
 		if results[i].Verdict != want {
-			t.Errorf("attack %d: %s %s, want %s", i+1, results[i].Verdict, results[i].Detail, want)
+			t.Errorf("attack %d: %s %s, want %s", i, results[i].Verdict, results[i].Detail, want)
 		}
 	}
-	if told != 4 || Worst(results) != NotJudged {
+	if told != 5 || tried != tries || Worst(results) != NotJudged {
 		t.Errorf("told %d, worst %s", told, Worst(results))
 	}
 }

@@ -192,7 +192,7 @@ func (r *Rig) by(ctx context.Context, who, subject string, header []string, body
 func granted(ctx context.Context, c *conn, subject string, header []string, body string) (*answer, error) {
 	a, err := c.request(ctx, subject, header, body)
 	if err == nil && !a.acked() {
-		err = fmt.Errorf("a granted publish on %s was answered by %d %s", subject, max(a.code, a.api), short(a.reason))
+		err = fmt.Errorf("a granted publish on %s was answered by %d %s", subject, max(a.code, a.api), short(a.said+a.header))
 	}
 	return a, err
 }
