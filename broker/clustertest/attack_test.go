@@ -2,13 +2,17 @@ package clustertest_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/attack"
 )
 
 // TestClusterRefusesAttacks: signet attack against three nodes: nothing succeeds, everything
@@ -17,7 +21,15 @@ import (
 func TestClusterRefusesAttacks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
+	top := t.TempDir()
 	r := &rig{T: t, ctx: ctx, Cluster: brokertest.NewCluster(t, 3, brokertest.Options{
+		Dir: top,
+		Change: func(c *broker.Config) { // so that certificates are asked for, and issued
+			c.Authentication.Certificates = []broker.AuthorityConfig{{
+				CA: filepath.Join(top, "ca", ca.CACertFile), Tenants: []broker.AuthorityTenant{{Name: "shop", SPIFFE: []string{"spiffe://shop.example/*"}}},
+			}}
+			c.Authentication.Enrolment.CA = filepath.Join(top, "ca")
+		},
 		Policy: strings.Replace(policy, "admin: [cluster, status, policy, refusals]", "admin: [cluster, status, policy, refusals, keys]", 1),
 	})}
 	r.api = admin.New(r.Client("root"))
@@ -25,7 +37,7 @@ func TestClusterRefusesAttacks(t *testing.T) {
 	st := r.Nodes[0].State
 	dir := t.TempDir()
 	seed, report := filepath.Join(dir, "policy.seed"), filepath.Join(dir, "report.json")
-	root := filepath.Join(st.Dir, "..", "..", "keys", "root.seed")
+	root := filepath.Join(top, "keys", "root.seed")
 	for _, args := range [][]string{
 		{"keys", "issue", "--role", "policy", "--principal", "shop/root", "--out", seed, "--keyring", st.Keyring, "--root-seed", root},
 		{"keys", "push", st.Keyring},
@@ -40,6 +52,9 @@ func TestClusterRefusesAttacks(t *testing.T) {
 		t.Errorf("exit code %d", exit(t, err))
 	}
 	t.Log(out)
+	if n := len(attack.List()); !strings.Contains(out, fmt.Sprintf(", %d refused", n)) {
+		t.Errorf("not all of %d were refused", n)
+	}
 	for i, n := range r.Nodes {
 		if got := n.Policy().Digest(); got != before {
 			t.Errorf("node %d: policy %s, was %s", i+1, got, before)

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,32 +28,32 @@ import (
 var connecting = []Attack{
 	{
 		Number: 1, Name: "unknown key", Control: "nkey challenge", Row: "2",
-		Does: "logs in with a key that no policy has", run: enters(func(*Rig) (opening, error) { return strangerKey() }),
+		Does: "logs in with a key that no policy has", run: enters(unauthorised, func(*Rig) (opening, error) { return strangerKey() }),
 	},
 	{
 		Number: 2, Name: "stolen public key", Control: "signature over the nonce", Row: "2",
-		Does: "states the victim's public key, and signs with another", run: enters(func(*Rig) (opening, error) {
+		Does: "states the victim's public key, and signs with another", run: enters(unauthorised, func(*Rig) (opening, error) {
 			key, err := nkeys.CreateUser()
 			return opening{who: victim, key: key}, err
 		}),
 	},
 	{
 		Number: 3, Name: "no credential, user and password", Control: "no anonymous access, no passwords", Row: "2",
-		Does: "logs in without anything, and with a user", run: enters(
+		Does: "logs in without anything, and with a user", run: enters(unauthorised,
 			func(*Rig) (opening, error) { return opening{}, nil },
 			func(*Rig) (opening, error) { return opening{members: `,"user":"victim","pass":"victim"`}, nil },
 		),
 	},
 	{
 		Number: 4, Name: "disabled principal", Control: "disabled, until", Row: "5",
-		Does: "logs in as a principal that is disabled, and as one whose time is over", run: enters(
+		Does: "logs in as a principal that is disabled, and as one whose time is over", run: enters(unauthorised,
 			func(*Rig) (opening, error) { return opening{who: disabled}, nil },
 			func(*Rig) (opening, error) { return opening{who: lapsed}, nil },
 		),
 	},
 	{
 		Number: 5, Name: "ambiguous CONNECT", Control: "strict CONNECT", Row: "2/40",
-		Does: "has members of CONNECT twice and in another case, so that two parsers read two", run: enters(
+		Does: "has members of CONNECT twice and in another case, so that two parsers read two", run: enters("Parser Error",
 			func(*Rig) (opening, error) {
 				return opening{who: attacker, members: `,"verbose":false,"Verbose":false,"name":"again"`}, nil
 			},
@@ -80,11 +81,11 @@ var connecting = []Attack{
 	},
 	{
 		Number: 11, Name: "token of another issuer", Control: "pinned issuers", Row: "2",
-		Does: "shows a token for a service account, signed by a key of its own", run: enters(func(*Rig) (opening, error) { return forgedToken("ES256") }),
+		Does: "shows a token for a service account, signed by a key of its own", run: enters(unauthorised, func(*Rig) (opening, error) { return forgedToken("ES256") }),
 	},
 	{
 		Number: 12, Name: "token without a signature", Control: "list of algorithms", Row: "2",
-		Does: "shows a token that says alg none", run: enters(func(*Rig) (opening, error) { return forgedToken("none") }),
+		Does: "shows a token that says alg none", run: enters(unauthorised, func(*Rig) (opening, error) { return forgedToken("none") }),
 	},
 	{
 		Number: 13, Name: "slow loris", Control: "a deadline inside each message", Row: "2/35",
@@ -106,8 +107,11 @@ func strangerKey() (opening, error) {
 	return opening{members: fmt.Sprintf(`,"nkey":%q,"sig":%q`, public, base64.RawURLEncoding.EncodeToString(sig))}, err
 }
 
-// enters makes an attack of log-ins, each of which must be turned away with a word.
-func enters(list ...func(*Rig) (opening, error)) runner {
+// unauthorised is what the broker says to every bad credential.
+const unauthorised = "Authorization Violation"
+
+// enters makes an attack of log-ins, each of which must be turned away with these words.
+func enters(words string, list ...func(*Rig) (opening, error)) runner {
 	return func(ctx context.Context, r *Rig) (Outcome, error) {
 		var out Outcome
 		for _, make := range list {
@@ -120,7 +124,7 @@ func enters(list ...func(*Rig) (opening, error)) runner {
 				_ = c.Close()
 				return succeeded("logged in")
 			}
-			if out, err = turnedAway(err); err != nil {
+			if out, err = turnedAway(err, words); err != nil {
 				return out, err
 			}
 		}
@@ -128,17 +132,12 @@ func enters(list ...func(*Rig) (opening, error)) runner {
 	}
 }
 
-// turnedAway is a refusal at the door, in its own words; that a broker has too much to do
-// is none.
-func turnedAway(err error) (Outcome, error) {
+// turnedAway is a refusal at the door, in the words of the control; that a broker has too
+// much to do is none.
+func turnedAway(err error, words ...string) (Outcome, error) {
 	said, ok := isRefusal(err)
-	if !ok {
+	if !ok || !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(said, w) }) {
 		return Outcome{}, err
-	}
-	for _, other := range []string{"maximum connections", "Unavailable", "Timeout"} {
-		if strings.Contains(said, other) {
-			return Outcome{}, err
-		}
 	}
 	return refused(short(said), "turned away")
 }
@@ -186,10 +185,15 @@ func beforeTLS(ctx context.Context, r *Rig) (Outcome, error) {
 		case err == nil && f.verb == "PONG":
 			return succeeded("commands in the clear were worked off")
 		case err == nil && f.verb == "-ERR":
-			said = short(f.text)
+			said = short(strings.Trim(f.text, "'"))
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return Outcome{}, err
 		case err != nil: // what is no INFO, -ERR or PONG is an alert of TLS, and the end
+			well, werr := r.as(ctx, attacker)
+			if werr != nil {
+				return Outcome{}, werr
+			}
+			_ = well.Close()
 			return refused(said, "nothing in the clear was worked off")
 		}
 	}
@@ -218,7 +222,7 @@ func shows(make func() (*tls.Certificate, error), who string) runner {
 			_ = c.Close()
 			return succeeded("logged in")
 		}
-		return turnedAway(err)
+		return turnedAway(err, unauthorised, "tls: ")
 	}
 }
 
