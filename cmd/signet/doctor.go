@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,7 +44,7 @@ type result struct {
 func doctorCommand(a *app) *cobra.Command {
 	x := examination{thresholds: doctor.DefaultThresholds()}
 	cmd := &cobra.Command{
-		Use: "doctor [--context NAME] [--config FILE] [flags]", Short: "examine a broker and its folder, say what to repair",
+		Use: "doctor [--context NAME] [--config FILE] [flags]", Short: "find what to repair",
 		Args: cobra.NoArgs, DisableFlagsInUseLine: true, Annotations: map[string]string{outputsKey: outputPrometheus + "," + outputNagios},
 		Long: `Examines a broker: with --config the folder (configuration, policy, keys, modes,
 certificates, clock, volume, limits) and the operations port that it names; with a
@@ -178,16 +176,9 @@ func opsURL(asked string, folder *doctor.Folder) string {
 
 // target is every address of a context, each to be asked by itself.
 func (a *app) target(saved *client.Context, folder *doctor.Folder, sample time.Duration) (*doctor.Target, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS13}
-	if saved.CAFile != "" {
-		pem, err := os.ReadFile(saved.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, &usageError{msg: saved.CAFile + " holds no certificate", fix: "signet context show"}
-		}
+	conf, err := contextTLS(saved)
+	if err != nil {
+		return nil, err
 	}
 	t := &doctor.Target{Folder: folder, Sample: sample, Timeout: a.timeout}
 	for address := range strings.SplitSeq(saved.URL, ",") {

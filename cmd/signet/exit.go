@@ -31,7 +31,8 @@ const exitCodesText = `Exit codes of every command:
   2    wrong usage: unknown flag, missing argument, bad file, bad context,
        faults in a configuration or policy that was to be checked
   3    refused by the broker or its policy (credential, grant, schema, signature,
-       rate, size), the answer is no, or an event does not verify
+       rate, size), the answer is no, or an event does not verify;
+       attack: an attack succeeded
   4    the broker cannot be reached, or did not answer in time
   5    audit verify and export: nothing is wrong with what is there, and something
        was not covered, such as a node that is silent; the trail is not proved

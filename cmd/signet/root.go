@@ -50,7 +50,7 @@ var groups = []struct {
 	{"Govern", []string{"policy", "keys|ca"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
 	{"Prove", []string{"verify", "audit", "prove|log"}},
-	{"Operate", []string{"status", "doctor", "cluster", "support-bundle", "context", "completion", "version"}},
+	{"Operate", []string{"status", "doctor|attack", "cluster", "support-bundle", "context", "completion", "version"}},
 }
 
 const about = "Signet: a message bus with every event authenticated, authorised and signed."
@@ -95,7 +95,7 @@ func (a *app) rootCommand() *cobra.Command {
 		policyCommand(a), keysCommand(a), caCommand(a),
 		dlqCommand(a), refusalsCommand(a), explainCommand(a),
 		verifyCommand(a), auditCommand(a), proveCommand(a), logCommand(a),
-		statusCommand(a), doctorCommand(a), clusterCommand(a), supportBundleCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
+		statusCommand(a), doctorCommand(a), attackCommand(a), clusterCommand(a), supportBundleCommand(a), contextCommand(a), completionCommand(a), versionCommand(a),
 		exitCodesTopic(),
 	)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })

@@ -21,12 +21,12 @@ import (
 )
 
 func verifyCommand(a *app) *cobra.Command {
-	var ringFile, root, receipts, event string
+	var ringFile, root, receipts, event, attacks string
 	var want producerDemand
 	cmd := &cobra.Command{
 		Use: "verify FILE|- [--keyring FILE --root O...] [--producer-only]", Short: "prove who published an event, and that it is unchanged",
 		Args: func(cmd *cobra.Command, args []string) error {
-			if receipts != "" {
+			if receipts != "" || attacks != "" {
 				return exactly()(cmd, args)
 			}
 			return exactly("FILE")(cmd, args)
@@ -45,7 +45,8 @@ stream, and in a range that none is missing. It has its own keyring; --root is e
 
 --receipt verifies signed acknowledgements instead (signet pub --signed-ack writes
 them): that the broker had stored an event, where and when. With --event each must be
-of an event in that file, byte for byte.
+of an event in that file, byte for byte. --attack-report verifies the report of a run
+of signet attack.
 
 With --keyring and --root it needs no network and no context. Otherwise both come
 from the context; a context without a keyring file asks its broker.`,
@@ -56,6 +57,8 @@ from the context; a context without a keyring file asks its broker.`,
   signet verify --receipt receipt.json --event event.json --keyring keyring.json --root OBQ7...`,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			switch {
+			case attacks != "":
+				return verifyAttackReport(ctx, a, attacks, ringFile, root)
 			case receipts != "":
 				return verifyReceipts(ctx, a, receipts, event, ringFile, root)
 			case event != "":
@@ -68,6 +71,7 @@ from the context; a context without a keyring file asks its broker.`,
 	cmd.Flags().BoolVar(&want.alone, "producer-only", false, "accept events that bear their producer's signature and no broker's attestation")
 	cmd.Flags().StringVar(&ringFile, "keyring", "", "signed keyring (default: of the context, else fetched)")
 	cmd.Flags().StringVar(&receipts, "receipt", "", "file with signed acknowledgements, one a line, in place of events")
+	cmd.Flags().StringVar(&attacks, "attack-report", "", "file with the report of a run of signet attack, in place of events")
 	cmd.Flags().StringVar(&event, "event", "", "with --receipt: file with the events that the receipts must be of")
 	cmd.Flags().StringVar(&root, "root", "", "public root key (O...) that signed the keyring, or a file with it (default: of the context)")
 	return cmd

@@ -1,0 +1,220 @@
+package attack_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/broker/gate"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/attack"
+	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// operator is who applies policies in the policy of `signet dev`.
+const operator = "demo/operator"
+
+// policySigner enters a key of the role policy into the keyring.
+func policySigner(t *testing.T, b *brokertest.Broker) *signing.Signer {
+	t.Helper()
+	pair, err := nkeys.CreateAccount()
+	check(t, err)
+	public, err := pair.PublicKey()
+	check(t, err)
+	seed, err := pair.Seed()
+	check(t, err)
+	s, err := signing.NewSigner(seed)
+	check(t, err)
+	b.ChangeKeyring(func(keys []keyring.Key) []keyring.Key {
+		return append(keys, keyring.Key{
+			ID: public, Alg: keyring.AlgEd25519, Role: keyring.RolePolicy, Principal: operator, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		})
+	})
+	return s
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func filesOf(t *testing.T, b *brokertest.Broker) []policy.File {
+	t.Helper()
+	_, files, err := policy.LoadFiles([]string{b.State.Policy})
+	check(t, err)
+	return files
+}
+
+// TestBrokerRefuses: against the broker of `signet dev` every attack is refused, by the
+// control that it is on, and the policy is as it was; twice, since the streams of the first
+// run are there at the second.
+func TestBrokerRefuses(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	b := brokertest.New(t, brokertest.Options{Dir: dir, Change: func(c *broker.Config) {
+		c.Authentication.Enrolment.CA = filepath.Join(dir, "ca")
+		c.Gate.ConnectionRate, c.Gate.FailedLogins = gate.DefaultPerIPRate, gate.DefaultFailedLogins
+	}})
+	before := b.Policy().Digest()
+	c := b.Client("operator")
+	signer := policySigner(t, b)
+	for round := range 2 {
+		s := attack.NewStage(admin.PolicyOf(admin.New(c)), signer, operator)
+		check(t, s.SetUp(ctx, filesOf(t, b), time.Minute))
+		attacks := attack.List()
+		if round > 0 {
+			var err error
+			attacks, err = attack.Pick([]int{1, 14, 28, 51})
+			check(t, err)
+		}
+		r, err := s.Open(ctx, b.URL(), b.TLS())
+		check(t, err)
+		results := attack.Run(ctx, r, attacks, nil)
+		r.Close()
+		check(t, s.TearDown(ctx))
+		refused := 0
+		for _, res := range results {
+			if res.Verdict != attack.Refused {
+				t.Errorf("%d %s: %s %s %s", res.Number, res.Name, res.Verdict, res.Code, res.Detail)
+				continue
+			}
+			refused++
+		}
+		t.Logf("round %d: %d of %d attacks were refused", round+1, refused, len(results))
+		if got := b.Policy().Digest(); got != before {
+			t.Errorf("the policy in force is %s, was %s", got, before)
+		}
+	}
+	if _, err := os.Stat(b.State.Policy); err != nil {
+		t.Error(err)
+	}
+}
+
+// newStage is a stage of a new broker, with the operator's connection.
+func newStage(t *testing.T) (*brokertest.Broker, applying, func() *attack.Stage) {
+	t.Helper()
+	b := brokertest.New(t, brokertest.Options{})
+	api := admin.PolicyOf(admin.New(b.Client("operator")))
+	signer := policySigner(t, b)
+	return b, applying{api, signer}, func() *attack.Stage { return attack.NewStage(api, signer, operator) }
+}
+
+// applying is who may apply policies.
+type applying struct {
+	admin.Policy
+	signer *signing.Signer
+}
+
+// TestKilledRun: what a run leaves that was killed is taken away by the next one, and by
+// Restore, over the files of the nodes and over a policy that was applied.
+func TestKilledRun(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b, api, stage := newStage(t)
+	before, files := b.Policy().Digest(), filesOf(t, b)
+	check(t, stage().SetUp(ctx, files, time.Minute)) // and no more: killed
+	if b.Policy().Tenant(attack.Tenant) == nil {
+		t.Fatal("the stage is not in force")
+	}
+	s := stage()
+	if err := s.SetUp(ctx, nil, time.Minute); !errors.Is(err, attack.ErrFilesUnknown) {
+		t.Errorf("without the files of the nodes: %v", err)
+	}
+	s = stage()
+	check(t, s.SetUp(ctx, files, time.Minute))
+	if s.Left == "" || s.Before != before {
+		t.Errorf("left %q, before %s, want %s", s.Left, s.Before, before)
+	}
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, before, true)
+
+	check(t, stage().SetUp(ctx, files, time.Minute))
+	restored(ctx, t, stage(), true)
+	inForce(ctx, t, b, api, before, true)
+	restored(ctx, t, stage(), false)
+
+	apply(ctx, t, api, files)
+	check(t, stage().SetUp(ctx, nil, time.Minute))
+	restored(ctx, t, stage(), true)
+	inForce(ctx, t, b, api, before, false)
+}
+
+func restored(ctx context.Context, t *testing.T, s *attack.Stage, want bool) {
+	t.Helper()
+	left, err := s.Restore(ctx)
+	if err != nil || (left != "") != want {
+		t.Errorf("restored %q, %v", left, err)
+	}
+}
+
+func inForce(ctx context.Context, t *testing.T, b *brokertest.Broker, api applying, digest string, files bool) {
+	t.Helper()
+	shown, err := api.Show(ctx)
+	check(t, err)
+	if b.Policy().Digest() != digest || shown.Digest != digest || shown.Files != files {
+		t.Errorf("in force is %s (%s), files %v, want %s, %v", b.Policy().Digest(), shown.Digest, shown.Files, digest, files)
+	}
+}
+
+// apply puts files in force as a version of their own.
+func apply(ctx context.Context, t *testing.T, api applying, files []policy.File) {
+	t.Helper()
+	bundle, err := policy.ParseFiles(files)
+	check(t, err)
+	packed, err := policy.Pack(files)
+	check(t, err)
+	shown, err := api.Show(ctx)
+	check(t, err)
+	doc, err := api.signer.SignPolicy(signing.PolicyVersion{
+		Version: shown.Next, Broker: shown.Broker, Digest: bundle.Digest(), Before: shown.Digest, By: operator, Time: time.Now(), Files: packed,
+	})
+	check(t, err)
+	_, err = api.Put(ctx, doc, false)
+	check(t, err)
+}
+
+// TestStageRefuses: a stage is not set up over a policy that it does not know, or that has
+// its names; and takes down nothing that is not its own.
+func TestStageRefuses(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b, api, stage := newStage(t)
+	before, files := b.Policy().Digest(), filesOf(t, b)
+	for name, given := range map[string][]policy.File{"none": nil, "others": {{Name: "policy.yaml", Text: []byte("tenant: demo\n")}}} {
+		s := stage()
+		if err := s.SetUp(ctx, given, time.Minute); !errors.Is(err, attack.ErrFilesUnknown) {
+			t.Errorf("%s: %v", name, err)
+		}
+		check(t, s.TearDown(ctx))
+	}
+	inForce(ctx, t, b, api, before, true)
+
+	// Somebody applies a policy while a run is on: it stays.
+	s := stage()
+	check(t, s.SetUp(ctx, files, time.Minute))
+	changed := []policy.File{{Name: "policy.yaml", Text: append(bytes.Clone(files[0].Text), []byte("\n---\ntenant: attack\nstreams:\n  - {name: ATTACK, subjects: [attack.>], maxBytes: 1MiB}\n")...)}}
+	apply(ctx, t, api, changed)
+	during := b.Policy().Digest()
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, during, false)
+
+	s = stage()
+	if err := s.SetUp(ctx, nil, time.Minute); !errors.Is(err, attack.ErrTenantTaken) {
+		t.Errorf("over a tenant of its name: %v", err)
+	}
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, during, false)
+}
