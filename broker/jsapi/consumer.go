@@ -148,7 +148,7 @@ func (c *call) createOwner(req *consumerCreate) (owner string, v Verdict, ok boo
 		return self, v, true
 	case owner == self:
 		return self, v, true
-	case owner != "" && req.Action != actionUpdate && shared(c.Principal, c.stream.name, c.name):
+	case sharable(owner) && req.Action != actionUpdate && shared(c.Principal, c.stream.name, c.name):
 		req.Action = actionCreate
 		return owner, v, true
 	}

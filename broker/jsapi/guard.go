@@ -227,19 +227,24 @@ func apiLevel(v []byte) bool {
 // owned decides for requests on an existing consumer. shareable says whether a
 // consumers grant is enough; area names an admin grant that is enough, empty for
 // none. ok means go on.
+//
+// A grant shares what other principals made: neither what has no owner, nor what the
+// broker reads by itself, so the owner is looked up here too. A shared consumer that is
+// not there is left to the server, which clients expect to say so.
 func (c *call) owned(shareable bool, area string) (v Verdict, ok bool) {
 	switch {
 	case area != "" && isAdmin(c.Principal, area):
 		return v, true
 	case c.stream.kind == streamUnknown || c.stream.kind == streamDeadLetters:
 		return c.refuse(wire.CodeAPIDenied, "the policy declares no such stream"), false
-	case shareable && shared(c.Principal, c.stream.name, c.name):
-		return v, true
 	}
+	share := shareable && shared(c.Principal, c.stream.name, c.name)
 	owner, found, known := c.owner(c.stream.name, c.name)
 	switch {
 	case !known:
 		return c.needOwner(), false
+	case share && (!found || sharable(owner)):
+		return v, true
 	case !found:
 		return c.refuse(wire.CodeNotFound, "no such consumer"), false
 	case owner == "" || owner != c.Principal.FullName():

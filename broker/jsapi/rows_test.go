@@ -282,6 +282,35 @@ func TestRow18ConsumerAPI(t *testing.T) {
 	runRows(t, rows)
 }
 
+// TestRow18SharingReachesPrincipalsOnly: a grant for all consumers of a stream reaches
+// those of other principals, neither the broker's own nor those of nobody.
+func TestRow18SharingReachesPrincipalsOnly(t *testing.T) {
+	var rows []row
+	for _, r := range []struct{ name, subject, body string }{
+		{"next", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.", ""},
+		{"info", "$JS.API.CONSUMER.INFO.ORDERS.", ""},
+		{"create", "$JS.API.CONSUMER.CREATE.ORDERS.", `{"stream_name":"ORDERS","config":{"filter_subject":"orders.1.paid"}}`},
+	} {
+		who := "sharedall"
+		if r.name == "create" {
+			who = "whole" // which reads enough, and shares nothing
+		}
+		for consumer, want := range map[string]string{"theirs": "forward", "brokers": "ConsumerNotOwned", "bare": "ConsumerNotOwned", "unknown": "owner"} {
+			if who == "whole" && consumer == "theirs" {
+				want = "ConsumerNotOwned"
+			}
+			rows = append(rows, row{r.name + " " + consumer, who, r.subject + consumer, r.body, want})
+		}
+	}
+	for consumer, want := range map[string]string{"theirs": "forward", "brokers": "ConsumerNotOwned", "bare": "ConsumerNotOwned"} {
+		for _, payload := range []string{"", "+TERM", "+NXT"} {
+			rows = append(rows, row{"ack " + payload + consumer, "sharedall", "$JS.ACK.ORDERS." + consumer + ".1.1.1.0.0", payload, want})
+		}
+		rows = append(rows, row{"flow " + consumer, "sharedall", "$JS.FC.ORDERS." + consumer + ".x", "", want})
+	}
+	runRows(t, rows)
+}
+
 // TestRow18ConsumerRewrite pins what reaches the server.
 func TestRow18ConsumerRewrite(t *testing.T) {
 	for _, tt := range []struct{ name, who, consumer, action, wantAction, wantOwner string }{
