@@ -35,6 +35,7 @@ var Roles = []Role{
 	{Tenant: "shop", Name: "part", Subscribe: []string{"orders.*.paid"}, KVRead: []string{"cfg"}, ObjectRead: []string{"files"}},
 	{Tenant: "shop", Name: "sharer", Subscribe: []string{"orders.*.paid"}, Shares: []string{"ORDERS.theirs"}},
 	{Tenant: "shop", Name: "sharer-all", Shares: []string{"ORDERS.*", "SIDE.theirs"}},
+	{Tenant: "shop", Name: "sharer-part", Subscribe: []string{"orders.*.paid"}, Shares: []string{"ORDERS.*"}},
 	{Tenant: "shop", Name: "publisher", Publish: []string{"orders.>"}, KVWrite: []string{"cfg"}, ObjectWrite: []string{"files"}},
 	{Tenant: "shop", Name: "without"},
 	{Tenant: "shop", Name: "throwaway", Publish: []string{"telemetry.probe"}},
