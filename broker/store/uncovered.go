@@ -36,6 +36,18 @@ func uncovered(ctx context.Context, a *account, have, want *jetstream.StreamConf
 	return nil
 }
 
+// covered refuses a restored stream that holds events on subjects that the policy does
+// not declare for it, for the reason that uncovered has.
+//
+// Errors: ErrNotRestored with ErrUncovered, or those of the server.
+func covered(ctx context.Context, a *account, want *jetstream.StreamConfig) error {
+	left, err := storedOutside(ctx, a, want, ">")
+	if err == nil && left != "" {
+		err = fmt.Errorf("%w: %w: %s, for one: declare it for the stream, granted to nobody, or leave the stream out of the restore", ErrNotRestored, ErrUncovered, left)
+	}
+	return err
+}
+
 // storedOutside returns a subject inside filter on which something is stored, and which
 // want does not declare; empty for none. It reads the list in the server's pages.
 func storedOutside(ctx context.Context, a *account, want *jetstream.StreamConfig, filter string) (string, error) {
