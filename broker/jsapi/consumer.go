@@ -166,11 +166,8 @@ func judgeNext(c *call) Verdict {
 	if v, ok := c.owned(true, ""); !ok {
 		return v
 	}
-	// The consumer was within the grants when it was made. A principal that has
-	// lost every grant on the stream since is stopped here; narrower losses are
-	// settled by ReadsWithin when the policy is applied.
-	if !canReadSome(c.Principal, &c.stream) && !shared(c.Principal, c.stream.name, c.name) {
-		return c.refuse(wire.CodeFilterDenied, "no subscribe grant reaches the stream any more")
+	if !c.stillReads() {
+		return c.refuse(wire.CodeFilterDenied, stillReadsNothing)
 	}
 	return c.forward(body)
 }

@@ -272,7 +272,19 @@ func (g *Guard) judgeAck(r *Request, owner OwnerFunc) Verdict {
 	if v, ok := c.owned(true, ""); !ok {
 		return v
 	}
+	if next && !c.stillReads() {
+		return c.refuse(wire.CodeFilterDenied, stillReadsNothing)
+	}
 	return c.forward(body)
+}
+
+const stillReadsNothing = "no subscribe grant reaches the stream any more"
+
+// stillReads: a consumer was within the grants of its owner when it was made. Whoever has
+// lost every grant on the stream since gets nothing more from it, however it asks;
+// narrower losses are settled by ReadsWithin when the policy is applied.
+func (c *call) stillReads() bool {
+	return canReadSome(c.Principal, &c.stream) || shared(c.Principal, c.stream.name, c.name)
 }
 
 func (g *Guard) judgeFlow(r *Request, owner OwnerFunc) Verdict {

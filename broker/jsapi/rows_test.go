@@ -254,6 +254,8 @@ func TestRow18ConsumerAPI(t *testing.T) {
 		{"next theirs", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.theirs", "", "ConsumerNotOwned"},
 		{"next shared", "shared", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.theirs", "", "forward"},
 		{"next after the grant is gone", "none", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine", "", "FilterDenied"},
+		{"ack next after the grant is gone", "none", "$JS.ACK.ORDERS.mine.1.1.1.0.0", "+NXT", "FilterDenied"},
+		{"ack after the grant is gone", "none", "$JS.ACK.ORDERS.mine.1.1.1.0.0", "+ACK", "forward"},
 		{"next garbage", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine", "ten", "RequestMalformed"},
 		{"next negative", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine", `{"batch":-1}`, "RequestMalformed"},
 		{"next more tokens", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine.x", "", "SubjectMalformed"},

@@ -62,7 +62,7 @@ var Controls = []Control{
 	{Subject: "$JS.ACK.{stream}.{consumer}.1.1.1.0.0", Rule: UseConsumer, Bodies: acks},
 	{Subject: "$JS.ACK._.{account}.{stream}.{consumer}.1.1.1.0.0", Rule: UseConsumer, Bodies: acks},
 	{Subject: "$JS.ACK._.{account}.{stream}.{consumer}.1.1.1.0.0.more.tokens", Rule: UseConsumer, Bodies: acks},
-	{Subject: "$JS.ACK.{stream}.{consumer}.1.1.1.0.0", Rule: UseConsumer, Bodies: ackNexts, NeedsReply: true},
+	{Subject: "$JS.ACK.{stream}.{consumer}.1.1.1.0.0", Rule: UseConsumer, Bodies: ackNexts, NeedsReply: true, Reads: true},
 	{Subject: "$JS.FC.{stream}.{consumer}.x", Rule: UseConsumer, Bodies: empty},
 	{Subject: "$JS.FC._.{account}.{stream}.{consumer}.x", Rule: UseConsumer, Bodies: empty},
 
