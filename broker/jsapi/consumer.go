@@ -148,7 +148,7 @@ func (c *call) createOwner(req *consumerCreate) (owner string, v Verdict, ok boo
 		return self, v, true
 	case owner == self:
 		return self, v, true
-	case owner != "" && req.Action != actionUpdate && shared(c.Principal, c.stream.name, c.name):
+	case sharable(owner) && req.Action != actionUpdate && shared(c.Principal, c.stream.name, c.name):
 		req.Action = actionCreate
 		return owner, v, true
 	}
@@ -166,11 +166,8 @@ func judgeNext(c *call) Verdict {
 	if v, ok := c.owned(true, ""); !ok {
 		return v
 	}
-	// The consumer was within the grants when it was made. A principal that has
-	// lost every grant on the stream since is stopped here; narrower losses are
-	// settled by ReadsWithin when the policy is applied.
-	if !canReadSome(c.Principal, &c.stream) && !shared(c.Principal, c.stream.name, c.name) {
-		return c.refuseFilter("", "no subscribe grant reaches the stream any more")
+	if !c.stillReads() {
+		return c.refuseFilter("", stillReadsNothing)
 	}
 	return c.forward(body)
 }

@@ -25,6 +25,7 @@ principals:
   - {name: whole, subscribe: [orders.>, telemetry.>], kv: {read: [cfg], write: [cfg]}, objects: {read: [files], write: [files]}}
   - {name: writer, publish: [orders.>]}
   - {name: shared, subscribe: [orders.*.paid], consumers: [ORDERS.theirs]}
+  - {name: sharedall, consumers: [ORDERS.*]}
   - {name: admin, admin: [streams, consumers]}
   - {name: server, serve: [billing.*], subscribe: [orders.*.paid]}
   - {name: none}
@@ -67,8 +68,8 @@ func mapInbox(s string) (string, bool) {
 	return "_INBOX." + session + "." + rest, true
 }
 
-// owners: "mine" belongs to whoever asks, "theirs" to somebody else, "bare" has no
-// owner, "unknown" must be looked up, everything else does not exist.
+// owners: "mine" belongs to whoever asks, "theirs" to somebody else, "brokers" to the
+// broker, "bare" has no owner, "unknown" must be looked up, everything else does not exist.
 func owners(self string) OwnerFunc {
 	return func(_, consumer string) (string, bool, bool) {
 		switch consumer {
@@ -78,6 +79,8 @@ func owners(self string) OwnerFunc {
 			return "shop/other", true, true
 		case "bare":
 			return "", true, true
+		case "brokers":
+			return wire.BrokerAccount, true, true
 		case "unknown":
 			return "", false, false
 		}

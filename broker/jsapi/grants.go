@@ -171,6 +171,9 @@ func shared(p *policy.Principal, stream, consumer string) bool {
 	return p.Grants.Consumers.Covers(stream+"."+consumer) != nil
 }
 
+// sharable reports whether a consumers grant may reach a consumer of owner.
+func sharable(owner string) bool { return owner != "" && owner != wire.BrokerAccount }
+
 // ReadsWithin reports whether a consumer of the stream with these filters (none:
 // the whole stream) reads only what p may read now. A consumer outlives the
 // policy under which it was made, so whoever applies a policy asks this for each

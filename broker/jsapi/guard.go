@@ -235,19 +235,24 @@ func apiLevel(v []byte) bool {
 // owned decides for requests on an existing consumer. shareable says whether a
 // consumers grant is enough; area names an admin grant that is enough, empty for
 // none. ok means go on.
+//
+// A grant shares what other principals made: neither what has no owner, nor what the
+// broker reads by itself, so the owner is looked up here too. A shared consumer that is
+// not there is left to the server, which clients expect to say so.
 func (c *call) owned(shareable bool, area string) (v Verdict, ok bool) {
 	switch {
 	case area != "" && isAdmin(c.Principal, area):
 		return v, true
 	case c.stream.kind == streamUnknown || c.stream.kind == streamDeadLetters:
 		return c.refuse(wire.CodeAPIDenied, "the policy declares no such stream"), false
-	case shareable && shared(c.Principal, c.stream.name, c.name):
-		return v, true
 	}
+	share := shareable && shared(c.Principal, c.stream.name, c.name)
 	owner, found, known := c.owner(c.stream.name, c.name)
 	switch {
 	case !known:
 		return c.needOwner(), false
+	case share && (!found || sharable(owner)):
+		return v, true
 	case !found:
 		return c.refuse(wire.CodeNotFound, "no such consumer"), false
 	case owner == "" || owner != c.Principal.FullName():
@@ -275,7 +280,19 @@ func (g *Guard) judgeAck(r *Request, owner OwnerFunc) Verdict {
 	if v, ok := c.owned(true, ""); !ok {
 		return v
 	}
+	if next && !c.stillReads() {
+		return c.refuseFilter("", stillReadsNothing)
+	}
 	return c.forward(body)
+}
+
+const stillReadsNothing = "no subscribe grant reaches the stream any more"
+
+// stillReads: a consumer was within the grants of its owner when it was made. Whoever has
+// lost every grant on the stream since gets nothing more from it, however it asks;
+// narrower losses are settled by ReadsWithin when the policy is applied.
+func (c *call) stillReads() bool {
+	return canReadSome(c.Principal, &c.stream) || shared(c.Principal, c.stream.name, c.name)
 }
 
 func (g *Guard) judgeFlow(r *Request, owner OwnerFunc) Verdict {

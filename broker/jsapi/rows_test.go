@@ -254,6 +254,8 @@ func TestRow18ConsumerAPI(t *testing.T) {
 		{"next theirs", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.theirs", "", "ConsumerNotOwned"},
 		{"next shared", "shared", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.theirs", "", "forward"},
 		{"next after the grant is gone", "none", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine", "", "FilterDenied"},
+		{"ack next after the grant is gone", "none", "$JS.ACK.ORDERS.mine.1.1.1.0.0", "+NXT", "FilterDenied"},
+		{"ack after the grant is gone", "none", "$JS.ACK.ORDERS.mine.1.1.1.0.0", "+ACK", "forward"},
 		{"next garbage", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine", "ten", "RequestMalformed"},
 		{"next negative", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine", `{"batch":-1}`, "RequestMalformed"},
 		{"next more tokens", "part", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine.x", "", "SubjectMalformed"},
@@ -279,6 +281,35 @@ func TestRow18ConsumerAPI(t *testing.T) {
 		row{"delete of nothing", "part", "$JS.API.CONSUMER.DELETE.ORDERS.gone", "", "NotFound"},
 		row{"reset to the floor", "part", "$JS.API.CONSUMER.RESET.ORDERS.mine", "", "forward"},
 	)
+	runRows(t, rows)
+}
+
+// TestRow18SharingReachesPrincipalsOnly: a grant for all consumers of a stream reaches
+// those of other principals, neither the broker's own nor those of nobody.
+func TestRow18SharingReachesPrincipalsOnly(t *testing.T) {
+	var rows []row
+	for _, r := range []struct{ name, subject, body string }{
+		{"next", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.", ""},
+		{"info", "$JS.API.CONSUMER.INFO.ORDERS.", ""},
+		{"create", "$JS.API.CONSUMER.CREATE.ORDERS.", `{"stream_name":"ORDERS","config":{"filter_subject":"orders.1.paid"}}`},
+	} {
+		who := "sharedall"
+		if r.name == "create" {
+			who = "whole" // which reads enough, and shares nothing
+		}
+		for consumer, want := range map[string]string{"theirs": "forward", "brokers": "ConsumerNotOwned", "bare": "ConsumerNotOwned", "unknown": "owner"} {
+			if who == "whole" && consumer == "theirs" {
+				want = "ConsumerNotOwned"
+			}
+			rows = append(rows, row{r.name + " " + consumer, who, r.subject + consumer, r.body, want})
+		}
+	}
+	for consumer, want := range map[string]string{"theirs": "forward", "brokers": "ConsumerNotOwned", "bare": "ConsumerNotOwned"} {
+		for _, payload := range []string{"", "+TERM", "+NXT"} {
+			rows = append(rows, row{"ack " + payload + consumer, "sharedall", "$JS.ACK.ORDERS." + consumer + ".1.1.1.0.0", payload, want})
+		}
+		rows = append(rows, row{"flow " + consumer, "sharedall", "$JS.FC.ORDERS." + consumer + ".x", "", want})
+	}
 	runRows(t, rows)
 }
 

@@ -174,6 +174,9 @@ func (s *Store) plan(ctx context.Context, name string, wanted []jetstream.Stream
 				faults = append(faults, fmt.Errorf("tenant %s: stream %s: %w", name, want.Name, err))
 			}
 		}
+		if err := uncovered(ctx, a, &info.Config, &want); err != nil {
+			faults = append(faults, fmt.Errorf("tenant %s: stream %s: %w", name, want.Name, err))
+		}
 		if changed {
 			steps = append(steps, step{acc: a, want: want, exists: true})
 		}

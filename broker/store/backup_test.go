@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -124,6 +125,22 @@ func TestSnapshotAndRestore(t *testing.T) {
 }
 
 // What fails in the middle leaves nothing.
+// TestRestoreRefusesWhatNoSubjectCovers: events of subjects that the policy has taken from
+// the stream would be readable by whoever may read the subjects that are left.
+func TestRestoreRefusesWhatNoSubjectCovers(t *testing.T) {
+	from, _ := filled(t)
+	orders, state := from.save("ORDERS")
+	set := compile(t, strings.Replace(shop, "[orders.>]", "[orders.old]", 1))
+	to := empty(t, set)
+	err := to.store.Restore(testContext(t), to.tenant(set), "id", []Restoring{restoring("ORDERS", orders, state)})
+	if !errors.Is(err, ErrUncovered) || !errors.Is(err, ErrNotRestored) || !strings.Contains(err.Error(), "orders.new") {
+		t.Errorf("got %v, want ErrUncovered of orders.new", err)
+	}
+	if st, err := to.store.StreamInfo(testContext(t), "shop", "ORDERS"); err != nil || st.Messages != 0 || st.LastSeq != 0 {
+		t.Errorf("something stayed: %+v, %v", st, err)
+	}
+}
+
 func TestRestoreAllOrNothing(t *testing.T) {
 	from, set := filled(t)
 	orders, ordersState := from.save("ORDERS")

@@ -150,7 +150,11 @@ func (s *Store) Restore(ctx context.Context, t *policy.Tenant, id string, stream
 		err = errors.Join(err, s.settle(undo, a, t), s.remake(undo, t))
 	}()
 	for i := range streams {
-		if err := a.stage(ctx, s.staged(t, streams[i].Name, id), &streams[i]); err != nil {
+		err := a.stage(ctx, s.staged(t, streams[i].Name, id), &streams[i])
+		if err == nil {
+			err = covered(ctx, a, declaredStream(t, streams[i].Name, s.cfg.Nodes))
+		}
+		if err != nil {
 			return fmt.Errorf("tenant %s: stream %s: %w", t.Name, streams[i].Name, err)
 		}
 	}

@@ -341,11 +341,11 @@ func TestChangesThatAreApplied(t *testing.T) {
 		})
 	}
 	t.Run("a subject moves to another stream", func(t *testing.T) {
-		moved := strings.NewReplacer("[orders.>]", "[orders.new]", "[bills.>]", "[bills.>, orders.old.>]").Replace(shop)
+		moved := strings.NewReplacer("[orders.>]", "[orders.a, orders.new]", "[bills.>]", "[bills.>, orders.old.>]").Replace(shop)
 		if err := r.change(compile(t, moved)); err != nil {
 			t.Fatal(err)
 		}
-		back := strings.NewReplacer("[bills.>]", "[orders.>]", "[orders.>]", "[bills.>]").Replace(shop)
+		back := strings.NewReplacer("[bills.>]", "[orders.new]", "[orders.>]", "[orders.a, bills.>]").Replace(shop)
 		if err := r.change(compile(t, back)); err == nil || !strings.Contains(err.Error(), "overlap") {
 			t.Errorf("two streams swap their subjects: got %v, want an overlap", err)
 		}
@@ -383,6 +383,7 @@ func TestChangesThatAreRefused(t *testing.T) {
 	}{
 		{"fewer bytes than are stored", "maxBytes: 4MiB, maxAge: 1h", "maxBytes: 1MiB, maxAge: 1h", "ORDERS: store: the change would lose stored messages: max_bytes", ErrWouldLose},
 		{"less history than is stored", "history: 5", "history: 2", "KV_prices: store: the change would lose stored messages: max_msgs_per_subject", ErrWouldLose},
+		{"a subject that has events", "[orders.>]", "[orders.new, orders.b.>]", "ORDERS: store: the stream holds events on subjects that it would no longer have: orders.a", ErrUncovered},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			// The good part of the same policy must not be applied either.

@@ -77,7 +77,8 @@ var allowed = map[string][]string{
 		"internal/wire", "internal/cloudevent", "signing", "signing/keyring", "signing/payload", "schema", "ratelimit", "dlq",
 		"broker/policy", "broker/acl",
 	},
-	"broker/jsapi": {"internal/wire", "broker/policy", "broker/acl"},
+	"broker/jsapi":                {"internal/wire", "broker/policy", "broker/acl"},
+	"broker/internal/guardmatrix": {},
 	"broker/gate": {
 		"internal/wire", "broker/policy", "broker/acl", "broker/identity", "broker/admission", "broker/jsapi",
 		"signing", "ratelimit", "github.com/nats-io/nkeys",
