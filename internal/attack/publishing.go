@@ -59,7 +59,7 @@ var publishing = []Attack{
 	},
 	{
 		Number: 23, Name: "flood of API requests", Control: "rate of the JetStream API", Row: "2",
-		Does: "asks 600 times at once for a stream, where 200 a second and a burst of 400 are allowed", run: requestFlood,
+		Does: "asks 1,000 times at once for a stream, where 200 a second and a burst of 400 are allowed", run: requestFlood,
 	},
 }
 
@@ -246,7 +246,7 @@ func connectionFlood(ctx context.Context, r *Rig) (Outcome, error) {
 }
 
 func requestFlood(ctx context.Context, r *Rig) (Outcome, error) {
-	const n = 600
+	const n = 1000
 	c, err := r.as(ctx, flooder)
 	if err != nil {
 		return Outcome{}, err
