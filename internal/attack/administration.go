@@ -40,7 +40,7 @@ var administration = []Attack{
 	{
 		Number: 76, Name: "listening to the admin API", Control: "$SIGNET.> is the admin API's alone", Row: "5",
 		Does: "subscribes to the requests of administrators",
-		run: listening(attacker, codes(wire.CodeSubscribeDenied), []string{"$SIGNET.API.>", "$SIGNET.>", "$SIGNET.API.*.* q"},
+		run: listening(codes(wire.CodeSubscribeDenied), []string{"$SIGNET.API.>", "$SIGNET.>", "$SIGNET.API.*.* q"},
 			func(ctx context.Context, r *Rig, marker string) error {
 				c, err := r.as(ctx, victim)
 				if err != nil {

@@ -60,6 +60,7 @@ const limit = 30 * time.Second
 const (
 	tries = 3
 	again = 2 * time.Second // between two
+	weary = 5               // not judged in a row: the broker is not well, and nothing is tried again
 )
 
 // List returns all attacks by number. The caller owns the slice.
@@ -98,24 +99,32 @@ func Run(ctx context.Context, r *Rig, attacks []Attack, tell func(Result)) []Res
 		out []Result
 		wg  sync.WaitGroup
 	)
-	do := func(r *Rig, a Attack) {
-		result := carryOut(ctx, r, a)
+	do := func(r *Rig, a Attack, n int) Verdict {
+		result := carryOut(ctx, r, a, n)
 		mu.Lock()
 		defer mu.Unlock()
 		out = append(out, result)
 		if tell != nil {
 			tell(result)
 		}
+		return result.Verdict
 	}
 	for _, a := range attacks {
 		if a.long {
 			beside := *r
-			wg.Go(func() { do(&beside, a) })
+			wg.Go(func() { do(&beside, a, tries) })
 		}
 	}
-	for _, a := range attacks {
-		if !a.long {
-			do(r, a)
+	n := tries
+	for row := 0; len(attacks) > 0; attacks = attacks[1:] {
+		if attacks[0].long {
+			continue
+		}
+		if row++; do(r, attacks[0], n) != NotJudged {
+			row = 0
+		}
+		if row >= weary {
+			n = 1
 		}
 	}
 	wg.Wait()
@@ -123,10 +132,10 @@ func Run(ctx context.Context, r *Rig, attacks []Attack, tell func(Result)) []Res
 	return out
 }
 
-func carryOut(ctx context.Context, r *Rig, a Attack) Result {
+func carryOut(ctx context.Context, r *Rig, a Attack, most int) Result {
 	begun := time.Now()
 	res := once(ctx, r, a)
-	for n := 1; n < tries && res.Verdict == NotJudged && ctx.Err() == nil; n++ {
+	for n := 1; n < most && res.Verdict == NotJudged && ctx.Err() == nil; n++ {
 		pause := time.NewTimer(again)
 		select {
 		case <-pause.C:
@@ -183,8 +192,8 @@ func succeeded(format string, args ...any) (Outcome, error) {
 	return Outcome{Verdict: Succeeded, Detail: fmt.Sprintf(format, args...)}, nil
 }
 
-func notApplicable(format string, args ...any) (Outcome, error) {
-	return Outcome{Verdict: NotApplicable, Detail: fmt.Sprintf(format, args...)}, nil
+func notApplicable(why string) (Outcome, error) {
+	return Outcome{Verdict: NotApplicable, Detail: why}, nil
 }
 
 // otherRefusal: the attack was refused, and not by the control that it is on.

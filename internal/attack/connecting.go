@@ -325,6 +325,8 @@ func loris(ctx context.Context, r *Rig) (Outcome, error) {
 		}
 	}
 	_ = c.Close()
-	<-gone
+	if err := <-gone; ctx.Err() != nil {
+		return Outcome{}, err
+	}
 	return succeeded("half a publish is open for %s", lorisFor)
 }

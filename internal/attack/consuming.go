@@ -26,19 +26,20 @@ var consuming = []Attack{
 }
 
 // victims makes a consumer of the victim's, on a subject of its own with one event.
-func (r *Rig) victims(ctx context.Context) (v *conn, subject, name string, end func(), err error) {
-	if subject, _, _, err = r.secret(ctx); err != nil {
-		return nil, "", "", nil, err
+func (r *Rig) victims(ctx context.Context) (v *conn, name string, end func(), err error) {
+	subject, _, _, err := r.secret(ctx)
+	if err != nil {
+		return nil, "", nil, err
 	}
 	if v, err = r.as(ctx, victim); err != nil {
-		return nil, "", "", nil, err
+		return nil, "", nil, err
 	}
 	name, drop, err := v.consumer(ctx, map[string]any{"filter_subject": subject, "ack_policy": "explicit", "ack_wait": int64(60e9)})
 	if err != nil {
 		_ = v.Close()
-		return nil, "", "", nil, err
+		return nil, "", nil, err
 	}
-	return v, subject, name, func() { drop(); _ = v.Close() }, nil
+	return v, name, func() { drop(); _ = v.Close() }, nil
 }
 
 // pending is how many events of a consumer wait for an ack.
@@ -58,7 +59,7 @@ func (c *conn) pending(ctx context.Context, name string) (int, error) {
 
 func forgedSettle(word string) runner {
 	return func(ctx context.Context, r *Rig) (Outcome, error) {
-		v, _, name, end, err := r.victims(ctx)
+		v, name, end, err := r.victims(ctx)
 		if err != nil {
 			return Outcome{}, err
 		}
@@ -94,7 +95,7 @@ func forgedSettle(word string) runner {
 
 func onConsumer(want []wire.Code, verb, body string) runner {
 	return func(ctx context.Context, r *Rig) (Outcome, error) {
-		_, _, name, end, err := r.victims(ctx)
+		_, name, end, err := r.victims(ctx)
 		if err != nil {
 			return Outcome{}, err
 		}
@@ -104,7 +105,7 @@ func onConsumer(want []wire.Code, verb, body string) runner {
 }
 
 func takeConsumer(ctx context.Context, r *Rig) (Outcome, error) {
-	_, _, name, end, err := r.victims(ctx)
+	_, name, end, err := r.victims(ctx)
 	if err != nil {
 		return Outcome{}, err
 	}

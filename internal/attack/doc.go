@@ -8,7 +8,7 @@
 //
 // The attacks are done by principals and against streams of two throw-away tenants (Stage),
 // so that one that succeeds harms nothing else: what it reads, writes, wipes, takes or deletes was
-// made for it. The largest floods are 10,001 subscriptions on one connection, 600
+// made for it. The largest floods are 10,001 subscriptions on one connection, 1,000
 // requests to the JetStream API and 12 publishes; at most 8 connections are open for one attack.
 //
 // The same attacks run against plain nats-server (OpenPlain), where nothing stops them: that

@@ -29,9 +29,9 @@ func TestJudges(t *testing.T) {
 		got  Verdict
 		want Verdict
 	}{
-		"hidden command, came through":       {outcome(judgeHidden([]string{"x", "x", "x", "x"}, 4, through)), Succeeded},
-		"hidden command, all ended":          {outcome(judgeHidden([]string{"x", "x", "x", "x"}, 4, nil)), Refused},
-		"hidden command, one silent":         {outcome(judgeHidden([]string{"x", "x", "x"}, 4, nil)), NotJudged},
+		"hidden command, came through":       {outcome(judgeHidden([]string{"x", "x", "x", "x"}, through)), Succeeded},
+		"hidden command, all ended":          {outcome(judgeHidden([]string{"x", "x", "x", "x"}, nil)), Refused},
+		"hidden command, one silent":         {outcome(judgeHidden([]string{"x", "x", "x"}, nil)), NotJudged},
 		"told, came through all the same":    {outcome(judgeTold([]string{denied}, 1, through, want)), Succeeded},
 		"told by the control":                {outcome(judgeTold([]string{denied}, 1, nil, want)), Refused},
 		"told by something else":             {outcome(judgeTold([]string{denied, other}, 2, nil, want)), NotJudged},

@@ -59,8 +59,13 @@ var publishing = []Attack{
 	},
 	{
 		Number: 23, Name: "flood of API requests", Control: "rate of the JetStream API", Row: "2",
-		Does: "asks 600 times at once for a stream, where 200 a second and a burst of 400 are allowed", run: requestFlood,
+		Does: "asks 1,000 times at once for a stream, where 200 a second and a burst of 400 are allowed", run: requestFlood,
 	},
+}
+
+// lies are heads of publishes whose length is not what follows.
+var lies = []string{
+	"PUB attack.attacker.lie -1\r\n", "PUB attack.attacker.lie 99999999999999999999\r\n", "HPUB attack.attacker.lie 12 4\r\n", "PUB attack.attacker.lie 0x3\r\n",
 }
 
 func lyingLengths(ctx context.Context, r *Rig) (Outcome, error) {
@@ -71,9 +76,7 @@ func lyingLengths(ctx context.Context, r *Rig) (Outcome, error) {
 	defer watch.Close()
 	const hidden = "PUB attack.victim.hidden 1\r\nx\r\n"
 	var said []string
-	for _, head := range []string{
-		"PUB attack.attacker.lie -1\r\n", "PUB attack.attacker.lie 99999999999999999999\r\n", "HPUB attack.attacker.lie 12 4\r\n", "PUB attack.attacker.lie 0x3\r\n",
-	} {
+	for _, head := range lies {
 		c, err := r.as(ctx, attacker)
 		if err != nil {
 			return Outcome{}, err
@@ -89,19 +92,19 @@ func lyingLengths(ctx context.Context, r *Rig) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	return judgeHidden(said, 4, came)
+	return judgeHidden(said, came)
 }
 
 // judgeHidden is the detector of hidden commands: each connection must have ended with a
 // word, and nothing may have come through.
-func judgeHidden(said []string, n int, came *frame) (Outcome, error) {
+func judgeHidden(said []string, came *frame) (Outcome, error) {
 	switch {
 	case came != nil:
 		return succeeded("%s was reached", came.subject)
-	case len(said) < n:
-		return Outcome{}, fmt.Errorf("%d of %d connections were ended with a word", len(said), n)
+	case len(said) < len(lies):
+		return Outcome{}, fmt.Errorf("%d of %d connections were ended with a word", len(said), len(lies))
 	}
-	return refused(short(said[n-1]), "the connections were ended")
+	return refused(short(said[len(said)-1]), "the connections were ended")
 }
 
 // watch listens, as the victim, to all of the victim's name space.
@@ -243,7 +246,7 @@ func connectionFlood(ctx context.Context, r *Rig) (Outcome, error) {
 }
 
 func requestFlood(ctx context.Context, r *Rig) (Outcome, error) {
-	const n = 600
+	const n = 1000
 	c, err := r.as(ctx, flooder)
 	if err != nil {
 		return Outcome{}, err

@@ -59,7 +59,7 @@ var reading = []Attack{
 	{
 		Number: 57, Name: "subscription wider than the grant", Control: "a filter lies inside one grant", Row: "5",
 		Does: "subscribes to the victim's events, to all of them, and in a queue, by which denials of nats-server were passed",
-		run: listening(attacker, codes(wire.CodeSubscribeDenied), []string{"attack.victim.>", "attack.>", "attack.*.overheard q", "*.victim.>", ">"},
+		run: listening(codes(wire.CodeSubscribeDenied), []string{"attack.victim.>", "attack.>", "attack.*.overheard q", "*.victim.>", ">"},
 			provoking(victim, "attack.victim.overheard")),
 	},
 	{Number: 58, Name: "inbox theft: listen", Control: "session token in every inbox", Row: "2/08", Does: "subscribes to all inboxes while the victim asks for something", run: stealInbox},

@@ -236,7 +236,7 @@ func (r *Rig) ready(ctx context.Context) error {
 		if (who == lapsed || who == disabled) && !r.plain {
 			continue
 		}
-		if err := r.mayPublish(ctx, who); err != nil {
+		if err := r.soonPublishes(ctx, who); err != nil {
 			return fmt.Errorf("attack: the throw-away principal %s/%s cannot do what it may: %w", tenant, who, err)
 		}
 	}
@@ -255,6 +255,26 @@ func (r *Rig) sniff(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// soonPublishes tries until it works: a stream that was just made may be without a leader
+// for a moment.
+func (r *Rig) soonPublishes(ctx context.Context, who string) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	poll := time.NewTicker(200 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		err := r.mayPublish(ctx, who)
+		if _, turned := isRefusal(err); err == nil || turned {
+			return err
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (r *Rig) mayPublish(ctx context.Context, who string) error {

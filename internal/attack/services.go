@@ -12,12 +12,12 @@ var services = []Attack{
 	{
 		Number: 70, Name: "registry forgery: calls", Control: "serve grants", Row: "5",
 		Does: "serves the victim's endpoint, alone and in a queue, to get its calls",
-		run:  listening(attacker, codes(wire.CodeServeDenied, wire.CodeSubscribeDenied), []string{call, call + " q", "rpc.>"}, calling),
+		run:  listening(codes(wire.CodeServeDenied, wire.CodeSubscribeDenied), []string{call, call + " q", "rpc.>"}, calling),
 	},
 	{
 		Number: 71, Name: "registry forgery: discovery", Control: "serve grants", Row: "5",
 		Does: "answers for the victim's service when somebody looks for it",
-		run: listening(attacker, codes(wire.CodeServeDenied, wire.CodeSubscribeDenied), []string{"$SRV.PING.attackrpc", "$SRV.INFO.attackrpc", "$SRV.PING"},
+		run: listening(codes(wire.CodeServeDenied, wire.CodeSubscribeDenied), []string{"$SRV.PING.attackrpc", "$SRV.INFO.attackrpc", "$SRV.PING"},
 			func(ctx context.Context, r *Rig, marker string) error {
 				c, err := r.as(ctx, victim)
 				if err != nil {

@@ -122,9 +122,9 @@ func judgeTold(errs []string, n int, came *frame, want []wire.Code) (Outcome, er
 
 // listening makes an attack of subscriptions. provoke has somebody send what must not be
 // heard, with the marker in it.
-func listening(by string, want []wire.Code, filters []string, provoke func(ctx context.Context, r *Rig, marker string) error) runner {
+func listening(want []wire.Code, filters []string, provoke func(ctx context.Context, r *Rig, marker string) error) runner {
 	return func(ctx context.Context, r *Rig) (Outcome, error) {
-		c, err := r.as(ctx, by)
+		c, err := r.as(ctx, attacker)
 		if err != nil {
 			return Outcome{}, err
 		}
