@@ -108,6 +108,11 @@ func TestPolicyNamesNotGiven(t *testing.T) {
 	if h := identitiesHealth(t, a.api); h.OK || !strings.Contains(h.Detail, "1 names") || strings.Contains(h.Detail, i.URL) {
 		t.Errorf("got %+v", h)
 	}
+	for principal, want := range map[string]bool{"deployer": false, "writer": true} {
+		if can := must(a.api.CanI(within(t), admin.CanIRequest{Verb: "connect", Principal: principal}))(t); can.Allowed != want || !want && (can.Rule != "authentication" || can.Line == 0 || can.Fix == "") {
+			t.Errorf("can %s connect: %+v", principal, can)
+		}
+	}
 	check(t, b.Reload(within(t))) // keys and certificates are read all the same
 
 	revoked := strings.Replace(givenPolicy, "name: writer,", "name: writer, disabled: true,", 1)
