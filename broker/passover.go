@@ -18,8 +18,9 @@ var errPassedOver = errors.New("broker: the applied policy is in force, and file
 func takes(m, old *material) bool { return m.applied.version() > old.applied.version() }
 
 // passOver goes on with the trust and the keys of old where those of the files are faulty,
-// and returns what remains of the errors. m has a policy.
-func (m *material) passOver(old *material, trustErr, keysErr error) (_, _ error) {
+// and returns what remains of the errors: names in policy files that nobody is given. m has a
+// policy.
+func (m *material) passOver(old *material, trustErr, keysErr error) error {
 	if trustErr != nil && m.trust == nil {
 		m.pass(trustErr)
 		m.trust = old.trust
@@ -33,7 +34,7 @@ func (m *material) passOver(old *material, trustErr, keysErr error) (_, _ error)
 		m.ring, m.ringDoc, m.ringNote = old.ring, old.ringDoc, old.ringNote
 		m.signer, m.signers, m.shown, m.mute = old.signer, old.signers, old.shown, old.mute
 	}
-	return trustErr, nil
+	return trustErr
 }
 
 func (m *material) pass(err error) {

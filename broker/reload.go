@@ -219,7 +219,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 	m := &material{loaded: time.Now(), counts: old.counts, applied: b.wanted(old)}
 	policyErr, trustErr, keysErr := m.loadPolicy(ctx, &b.cfg), m.loadTrust(&b.cfg, b.issuers), m.reloadKeys(&b.cfg, old, m.loaded)
 	if policyErr == nil && takes(m, old) {
-		trustErr, keysErr = m.passOver(old, trustErr, keysErr)
+		trustErr, keysErr = m.passOver(old, trustErr, keysErr), nil
 	}
 	if err := errors.Join(policyErr, trustErr, keysErr); err != nil {
 		return nil, nil, err
