@@ -108,6 +108,11 @@ func TestPolicyNamesNotGiven(t *testing.T) {
 	if h := identitiesHealth(t, a.api); h.OK || !strings.Contains(h.Detail, "1 names") || strings.Contains(h.Detail, i.URL) {
 		t.Errorf("got %+v", h)
 	}
+	for principal, want := range map[string]bool{"deployer": false, "writer": true} {
+		if can := must(a.api.CanI(within(t), admin.CanIRequest{Verb: "connect", Principal: principal}))(t); can.Allowed != want || !want && (can.Rule != "authentication" || can.Line == 0 || can.Fix == "") {
+			t.Errorf("can %s connect: %+v", principal, can)
+		}
+	}
 	check(t, b.Reload(within(t))) // keys and certificates are read all the same
 
 	revoked := strings.Replace(givenPolicy, "name: writer,", "name: writer, disabled: true,", 1)
@@ -289,5 +294,47 @@ func TestPlanReplaysControlHeaders(t *testing.T) {
 	}
 	if r := replay("orders.plan, orders.due,", "orders.plan,"); len(r) != 1 || r[0].Code != wire.CodePublishDenied || r[0].Subject != "orders.plan" {
 		t.Errorf("without a grant for the target: %+v", r)
+	}
+}
+
+// TestPolicyComesIntoForceWithoutOtherFiles: an authority's file, a certificate or a key that
+// cannot be used does not keep in who was revoked by an applied policy. What they were stays in
+// force, and health says so until they are repaired.
+func TestPolicyComesIntoForceWithoutOtherFiles(t *testing.T) {
+	b := newBroker(t, func(o *brokertest.Options) {
+		o.Policy = givenPolicy
+		o.Change = func(c *broker.Config) {
+			quickDrain(c)
+			c.Authentication.Certificates = []broker.AuthorityConfig{{
+				CA: filepath.Join(filepath.Dir(c.Policy[0]), "ca", "ca.pem"), Tenants: []broker.AuthorityTenant{{Name: "shop", SPIFFE: []string{"spiffe://shop/*"}}},
+			}}
+		}
+	})
+	a := newApplier(t, b)
+	a.apply(t, render(t, b, givenPolicy+"  - {name: other, identities: [{spiffe: spiffe://shop/other}]}\n"))
+	writer := connect(t, b, "writer")
+	closed := writer.StatusChanged(nats.CLOSED)
+	reloadHealth := func() admin.HealthPart {
+		s := must(a.api.Status(within(t)))(t)
+		return s.Health[slices.IndexFunc(s.Health, func(h admin.HealthPart) bool { return h.Part == "reload" })]
+	}
+	certificate := must(os.ReadFile(b.State.Cert))(t)
+	check(t, errors.Join(os.Chmod(b.State.CA, 0o666), os.WriteFile(b.State.Cert, []byte("half"), 0o600), os.Chmod(b.State.NodeSeed, 0o644)))
+	if err := b.Reload(within(t)); err == nil {
+		t.Fatal("the files are good")
+	}
+	a.apply(t, render(t, b, strings.Replace(givenPolicy, "name: writer,", "name: writer, disabled: true,", 1)))
+	select {
+	case <-closed:
+	case <-within(t).Done():
+		t.Fatal("a principal that was revoked stays in, because other files cannot be used")
+	}
+	if h := reloadHealth(); h.OK || !strings.Contains(h.Detail, "passed over") || !strings.Contains(h.Detail, "ca.pem") || !strings.Contains(h.Detail, "node.seed") || !strings.Contains(h.Detail, "server.pem") {
+		t.Errorf("got %+v", h)
+	}
+	check(t, errors.Join(os.Chmod(b.State.CA, 0o644), os.WriteFile(b.State.Cert, certificate, 0o600), os.Chmod(b.State.NodeSeed, 0o600)))
+	check(t, b.Reload(within(t)))
+	if h := reloadHealth(); !h.OK {
+		t.Errorf("after the repair: %+v", h)
 	}
 }

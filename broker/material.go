@@ -34,6 +34,7 @@ type material struct {
 	loaded     time.Time
 	accounts   []embed.TenantAccount // that the server was given for it
 	trust      *trust
+	passed     error           // files that were passed over, see passOver; nil: none
 	ungiven    []*policy.Fault // names in the applied policy that trust does not give: nobody comes in by them (given.go)
 }
 

@@ -97,8 +97,8 @@ func (b *Broker) Reload(ctx context.Context) error {
 	old, is, err := b.reloadLocked(ctx)
 	b.reloaded(old, is, err)
 	b.fault.Store(nil)
-	if err != nil {
-		b.fault.Store(&err)
+	if fault := errors.Join(err, is.passed); fault != nil {
+		b.fault.Store(&fault)
 	}
 	now := is.policy.Digest()
 	switch {
@@ -217,7 +217,11 @@ func putInForce(b *Broker, m, old *material, chain *admission.Chain) error {
 // prepare reads and checks everything and changes nothing.
 func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admission.Chain, error) {
 	m := &material{loaded: time.Now(), counts: old.counts, applied: b.wanted(old)}
-	if err := errors.Join(m.loadPolicy(ctx, &b.cfg), m.loadTrust(&b.cfg, b.issuers), m.reloadKeys(&b.cfg, old, m.loaded)); err != nil {
+	policyErr, trustErr, keysErr := m.loadPolicy(ctx, &b.cfg), m.loadTrust(&b.cfg, b.issuers), m.reloadKeys(&b.cfg, old, m.loaded)
+	if policyErr == nil && takes(m, old) {
+		trustErr, keysErr = m.passOver(old, trustErr, keysErr), nil
+	}
+	if err := errors.Join(policyErr, trustErr, keysErr); err != nil {
 		return nil, nil, err
 	}
 	if m.ringNote != nil {
@@ -236,7 +240,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 			return nil, nil, err
 		}
 	}
-	if _, err := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key); err != nil {
+	if _, err := ca.ServerTLS(b.cfg.TLS.Certificate, b.cfg.TLS.Key); err != nil && !takes(m, old) {
 		return nil, nil, err
 	}
 	chain, err := b.newChain(m)
@@ -251,7 +255,7 @@ func (b *Broker) prepare(ctx context.Context, old *material) (*material, *admiss
 // take new keys.
 func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
 	if !m.storesChange(old) {
-		return b.cert.Reload()
+		return reloadCertificate(b, m, old)
 	}
 	if !slices.Equal(m.accounts, old.accounts) {
 		if err := b.server.ReloadAccounts(m.accounts); err != nil {
@@ -272,5 +276,5 @@ func (b *Broker) makeRoom(ctx context.Context, m, old *material) error {
 	if err := b.admin.Serve(m.policy); err != nil {
 		return err
 	}
-	return b.cert.Reload()
+	return reloadCertificate(b, m, old)
 }

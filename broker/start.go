@@ -180,7 +180,8 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 			m := b.material.Load()
 			return m.ring, m.ringDoc
 		},
-		Judge: judgeOf(b.Broker), Policies: policyAdmin{b.Broker}, Started: b.started,
+		LetsIn: func(p *policy.Principal) bool { return b.material.Load().trust.door.Lets(p) },
+		Judge:  judgeOf(b.Broker), Policies: policyAdmin{b.Broker}, Started: b.started,
 	})
 	if err != nil {
 		return err

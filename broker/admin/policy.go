@@ -59,6 +59,9 @@ func faults(err error) []adminapi.PolicyFault {
 	return []adminapi.PolicyFault{{Message: err.Error()}}
 }
 
+// verbConnect asks whether somebody could log in as a principal.
+const verbConnect = "connect"
+
 func (s *Service) policyCanI(_ context.Context, r *request) (any, error) {
 	var req adminapi.CanIRequest
 	if err := r.decode(&req); err != nil {
@@ -74,6 +77,9 @@ func (s *Service) policyCanI(_ context.Context, r *request) (any, error) {
 	switch {
 	case len(req.Event) == 0:
 		e = acl.Explain(p, req.Verb, req.Subject)
+		if req.Verb == verbConnect && e.Allowed && s.cfg.LetsIn != nil && !s.cfg.LetsIn(p) {
+			e.Allowed, e.Rule, e.At, e.Fix = false, "authentication", p.At, "the configuration of this node gives its identities to nobody, or their method is off: docs/spec/authentication.md"
+		}
 	case req.Verb != policy.VerbPublish || s.cfg.Judge == nil:
 		return nil, wire.Refuse(wire.CodeRequestMalformed, "admin", "an event can be asked about with the verb publish only")
 	default:

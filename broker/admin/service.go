@@ -48,6 +48,9 @@ type Config struct {
 	// Judge says whether a principal could publish an event, and what of its schema it
 	// violates.
 	Judge func(p *policy.Principal, subject string, event []byte) (acl.Explanation, []wire.Violation)
+	// LetsIn reports whether somebody could come in here as the principal: the configuration
+	// may give its names to nobody. nil: by the policy alone.
+	LetsIn func(p *policy.Principal) bool
 	// Policies serves the policy as a whole; nil: it is not served.
 	Policies Policies
 	Started  time.Time // this process; what it counts begins then

@@ -159,6 +159,29 @@ func (t *Trust) Check(set *policy.Set) error {
 	return f.err()
 }
 
+// Lets reports whether an nkey or a name of p, one at least, could let somebody in as p.
+func (t *Trust) Lets(p *policy.Principal) bool {
+	tenant := p.Tenant.Name
+	named := func(list []policy.Identity, kind func(*Given) []string) bool {
+		return slices.ContainsFunc(list, func(v policy.Identity) bool { return t.given(tenant, v.Name, kind) })
+	}
+	speakers := func(subject string, of func(*Issuer) bool) (n int) {
+		for i := range t.issuers {
+			if of(&t.issuers[i]) && t.issuers[i].gives(tenant, subject) {
+				n++
+			}
+		}
+		return n
+	}
+	return t.nkeys && len(p.Nkeys) > 0 || named(p.Identities.SPIFFE, spiffeNames) || named(p.Identities.DNS, dnsNames) ||
+		slices.ContainsFunc(p.Identities.OIDC, func(v policy.OIDCIdentity) bool {
+			return speakers(v.Subject, func(i *Issuer) bool { return i.URL == v.Issuer }) > 0
+		}) ||
+		slices.ContainsFunc(p.Identities.ServiceAccounts, func(v policy.Identity) bool {
+			return speakers(accountPrefix+strings.Replace(v.Name, "/", ":", 1), func(i *Issuer) bool { return i.Kubernetes }) == 1
+		})
+}
+
 // checkSubjects is Check for the subjects of issuers. taken is whose they are, by issuer
 // and subject.
 func (t *Trust) checkSubjects(p *policy.Principal, taken map[[2]string]*policy.Principal, f *faults) {
