@@ -32,6 +32,7 @@ type spy struct {
 	said    string         // the last of them
 	found   map[string]int // markers, by their secret
 	where   map[string]string
+	routes  map[string]int // markers, by the subscription that they came by
 	bytes   int
 	closed  error
 }
@@ -61,7 +62,7 @@ func newSpy(t *testing.T, b *brokertest.Broker, principal string, s *secrets) *s
 	t.Helper()
 	r, _ := rawTLS(t, b, b.Cred(principal))
 	check(t, r.SetDeadline(time.Time{}))
-	p := &spy{raw: r, t: t, name: principal, secrets: s, answers: map[string]int{}, found: map[string]int{}, where: map[string]string{}}
+	p := &spy{raw: r, t: t, name: principal, secrets: s, answers: map[string]int{}, found: map[string]int{}, where: map[string]string{}, routes: map[string]int{}}
 	p.changed = sync.NewCond(&p.mu)
 	done := make(chan struct{})
 	go func() {
@@ -102,6 +103,9 @@ func (p *spy) take(line string, body []byte, err error) {
 	p.closed = err
 	for _, m := range markersIn(line + string(body)) {
 		p.found[m]++
+		if f := strings.Fields(line); body != nil && len(f) > 2 {
+			p.routes[f[2]]++
+		}
 		p.where[m] = fmt.Sprintf("%.200q %.400q", line, body)
 	}
 	if body != nil {
