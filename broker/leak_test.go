@@ -196,6 +196,7 @@ func (l *leakRun) round(n int) {
 	text := leakPolicy(policy)
 	reload(l.t, l.Broker, text)
 	// What was on its way when the policy changed, both may allow.
+	l.flush()
 	l.barrier()
 	l.look(n, text, true)
 
@@ -223,6 +224,16 @@ func (l *leakRun) round(n int) {
 	}
 	l.barrier()
 	l.look(n, text, false)
+}
+
+// flush stores something on every stream, whose acknowledgement the server sends behind
+// what the consumers of the stream were about to get.
+func (l *leakRun) flush() {
+	for _, src := range l.sources {
+		for _, s := range []string{"a.flush", "b.flush", "$KV.one.flush", "$KV.two.flush", "$O.files.M.flush", "$O.vault.M.flush"} {
+			must(src.Request(s, nil, patience))(l.t)
+		}
+	}
 }
 
 // barrier waits for the answers to what was asked before, as far as the server answers in

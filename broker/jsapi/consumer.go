@@ -148,11 +148,27 @@ func (c *call) createOwner(req *consumerCreate) (owner string, v Verdict, ok boo
 		return self, v, true
 	case owner == self:
 		return self, v, true
-	case sharable(owner) && req.Action != actionUpdate && shared(c.Principal, c.stream.name, c.name):
+	case sharable(owner) && req.Action != actionUpdate && c.within(owner, &req.Config) && shared(c.Principal, c.stream.name, c.name):
 		req.Action = actionCreate
 		return owner, v, true
 	}
 	return "", c.refuse(wire.CodeConsumerNotOwned, "a consumer of this name belongs to another principal"), false
+}
+
+// within reports whether owner may read what a consumer of this configuration reads. The
+// shared consumer may be gone by now, and then the request makes it again in its owner's
+// name: with the filters of the caller it would read for the owner what only the caller may.
+func (c *call) within(owner string, cfg *consumerConfig) bool {
+	tenant, name, _ := strings.Cut(owner, "/")
+	p := c.Principal.Tenant.Principal(name)
+	if tenant != c.Principal.Tenant.Name || p == nil || p.Disabled {
+		return false
+	}
+	filters := cfg.FilterSubjects
+	if cfg.FilterSubject != "" {
+		filters = []string{cfg.FilterSubject}
+	}
+	return ReadsWithin(p, c.stream.name, filters)
 }
 
 func judgeNext(c *call) Verdict {

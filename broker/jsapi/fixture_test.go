@@ -25,6 +25,8 @@ principals:
   - {name: whole, subscribe: [orders.>, telemetry.>], kv: {read: [cfg], write: [cfg]}, objects: {read: [files], write: [files]}}
   - {name: writer, publish: [orders.>]}
   - {name: shared, subscribe: [orders.*.paid], consumers: [ORDERS.theirs]}
+  - {name: other, subscribe: [orders.*.paid]}
+  - {name: sharedwide, subscribe: [orders.>], consumers: [ORDERS.theirs]}
   - {name: sharedall, consumers: [ORDERS.*]}
   - {name: admin, admin: [streams, consumers]}
   - {name: server, serve: [billing.*], subscribe: [orders.*.paid]}

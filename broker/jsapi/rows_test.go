@@ -313,6 +313,21 @@ func TestRow18SharingReachesPrincipalsOnly(t *testing.T) {
 	runRows(t, rows)
 }
 
+// TestRow18SharedCreateWithinOwner: a sharer's request to make the shared consumer is in the
+// name of its owner, who may have lost the consumer meanwhile and must not get one that
+// reads what only the sharer may.
+func TestRow18SharedCreateWithinOwner(t *testing.T) {
+	s := "$JS.API.CONSUMER.CREATE.ORDERS.theirs"
+	cfg := func(config string) string { return `{"stream_name":"ORDERS","config":{` + config + `},"action":""}` }
+	runRows(t, []row{
+		{"within", "sharedwide", s, cfg(`"filter_subject":"orders.1.paid"`), "forward"},
+		{"several within", "sharedwide", s, cfg(`"filter_subjects":["orders.1.paid","orders.2.paid"]`), "forward"},
+		{"beyond", "sharedwide", s, cfg(`"filter_subject":"orders.secret"`), "ConsumerNotOwned"},
+		{"one beyond", "sharedwide", s, cfg(`"filter_subjects":["orders.1.paid","orders.secret"]`), "ConsumerNotOwned"},
+		{"everything", "sharedwide", s, cfg(``), "ConsumerNotOwned"},
+	})
+}
+
 // TestRow18ConsumerRewrite pins what reaches the server.
 func TestRow18ConsumerRewrite(t *testing.T) {
 	for _, tt := range []struct{ name, who, consumer, action, wantAction, wantOwner string }{

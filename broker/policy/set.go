@@ -51,6 +51,9 @@ func (s *Set) PrincipalByFullName(full string) *Principal {
 // principal may be disabled.
 func (s *Set) ByNkey(public string) *Principal { return s.byNkey[public] }
 
+// Principal returns the principal of that name, or nil.
+func (t *Tenant) Principal(name string) *Principal { return t.principals[name] }
+
 // Tenant is everything that one tenant declares. All slices are sorted by name,
 // except Ephemeral and Bindings, which keep the order of the files.
 type Tenant struct {

@@ -60,7 +60,7 @@ func consumerBodies(t *target, durable bool) (out []Body) {
 		maps.Copy(all, values)
 		add(name, []string{one}, bad, sample, all)
 	}
-	pushed(&out, base, one, more)
+	pushed(&out, more)
 	names(t, durable, more)
 	outerForms(&out, t, outer, with(base), one)
 	more("owner of another", false, false, map[string]string{"metadata": `{"k":"v"}`})
@@ -101,7 +101,7 @@ func consumerBodies(t *target, durable bool) (out []Body) {
 }
 
 // pushed are the forms that say where to deliver.
-func pushed(out *[]Body, base map[string]string, one string, more func(string, bool, bool, map[string]string)) {
+func pushed(out *[]Body, more func(string, bool, bool, map[string]string)) {
 	last := func(d Reply) { (*out)[len(*out)-1].Deliver = d }
 	more("push", false, true, map[string]string{"deliver_subject": `"_INBOX.push"`})
 	last(DeliverInbox)
@@ -111,7 +111,6 @@ func pushed(out *[]Body, base map[string]string, one string, more func(string, b
 		more("push to "+s, false, true, map[string]string{"deliver_subject": quote(s)})
 		last(ReplyElsewhere)
 	}
-	_, _ = base, one
 }
 
 // names: the payload must not name another consumer than the subject.
