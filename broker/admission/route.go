@@ -28,6 +28,7 @@ type route struct {
 	eventType  []byte // default type: the subject
 	mediaType  []byte // default datacontenttype
 	forward    []byte // subject on which it is sent on; nil: as the client wrote it
+	logged     Attested
 }
 
 type limit struct {
@@ -51,8 +52,13 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 	if class == acl.ClassEvent || class == acl.ClassEphemeral {
 		rt.eventType = []byte(subject)
 		rt.mediaType = []byte(wire.DefaultContentType)
-		if st := s.p.Tenant.StreamFor(subject); st != nil && st.MaxMsgSize > 0 {
-			rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
+		if st := s.p.Tenant.StreamFor(subject); st != nil {
+			if st.MaxMsgSize > 0 {
+				rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
+			}
+			if st.Log && s.chain.cfg.Attested != nil {
+				rt.logged = s.chain.cfg.Attested(s.p.Tenant.Name, st.Name)
+			}
 		}
 	}
 	if class == acl.ClassAdmin {
