@@ -150,3 +150,11 @@ func AuditPending(b *Broker) int { return b.journal.Left() }
 
 // PublishHeads publishes the heads of the chains of b, due or not.
 func PublishHeads(ctx context.Context, b *Broker) error { return b.heads.Publish(ctx) }
+
+// DigestsTaken is how many leaves of all logs took their digest from the gate of the node.
+func DigestsTaken(b *Broker) (n uint64) {
+	for _, st := range logStates(b) {
+		n += st.Attested
+	}
+	return n
+}
