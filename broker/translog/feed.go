@@ -198,20 +198,20 @@ func (f *feed) await(until time.Time) (ok bool, err error) {
 // take reads the metadata of a delivery from its reply subject: the last of 9 tokens, or
 // of 11 and more from the third on.
 func (f *feed) take(fr *frame, m *message) error {
-	var number [6]uint64
+	var number [11]uint64 // by place
 	tokens, ok := 0, true
 	for rest, more := fr.reply, true; more; tokens++ {
 		var token []byte
 		if token, rest, more = cut(rest, '.'); tokens >= 5 && tokens < 11 {
 			n, digits := decimal(token)
-			if number[tokens-5] = n; !digits && tokens < 9 {
+			if number[tokens] = n; !digits && tokens < 9 {
 				ok = false // of the longer form these are names
 			}
 		}
 	}
-	at := number[:]
+	at := number[5:]
 	if tokens >= 11 {
-		at, ok = at[2:], true
+		at, ok = number[7:], true
 	}
 	seq, deliver, stored, pending := at[0], at[1], at[2], at[3]
 	if !ok || tokens != 9 && tokens < 11 || seq == 0 || deliver != f.deliver+1 {

@@ -75,13 +75,13 @@ func (f *feed) body(sizes int, rest []byte) (frame, error) {
 	if fields != 2+sizes && fields != 3+sizes {
 		return frame{}, fmt.Errorf("%w: control line with %d fields", errFeed, fields)
 	}
-	fr := frame{subject: field[0], sid: field[1]}
+	fr, size := frame{subject: field[0], sid: field[1]}, field[2]
 	if fields == 3+sizes {
-		fr.reply = field[2]
+		fr.reply, size = field[2], field[3]
 	}
 	head := 0
 	if sizes == 2 {
-		length, ok := decimal(field[fields-2])
+		length, ok := decimal(size)
 		if !ok || length > total {
 			return frame{}, fmt.Errorf("%w: sizes of a frame", errFeed)
 		}
