@@ -94,6 +94,8 @@ type storage struct {
 	held    holds  // nothing without a cluster
 	own     *ownStreams
 	logs    atomic.Pointer[translog.Service]
+	// attested is what the gate tells the logs of this node.
+	attested *translog.Attested
 }
 
 // inForce is what changes while the broker runs: what a reload replaces, and how
@@ -128,7 +130,7 @@ func New(cfg Config, version string, log zerolog.Logger) (*Broker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{}), inForce: inForce{guards: newGuards()}}
+	b := &Broker{cfg: cfg, version: version, log: log, done: make(chan struct{}), storage: storage{attested: translog.NewAttested()}, inForce: inForce{guards: newGuards()}}
 	b.life, b.end = context.WithCancel(context.Background())
 	var err error
 	if b.issuers, err = newIssuerKeys(b); err != nil {

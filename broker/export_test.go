@@ -188,3 +188,11 @@ func AskAs(b, by *Broker, as, certFile, keyFile string) error {
 
 // Ungiven is how many names of the policy in force the configuration gives to nobody.
 func Ungiven(b *Broker) int { return len(b.material.Load().ungiven) }
+
+// DigestsTaken is how many leaves of all logs took their digest from the gate of the node.
+func DigestsTaken(b *Broker) (n uint64) {
+	for _, st := range logStates(b) {
+		n += st.Attested
+	}
+	return n
+}

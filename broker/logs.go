@@ -35,7 +35,7 @@ type CheckpointsConfig struct {
 // for the broker's own streams.
 func startLogs(b startup, m *material) error {
 	cfg := translog.Config{
-		Cluster: b.cfg.Name, Upstream: b.server, Sink: b.cfg.Checkpoints.Sink, Log: b.component("log"),
+		Cluster: b.cfg.Name, Upstream: b.server, Sink: b.cfg.Checkpoints.Sink, Attested: b.attested, Log: b.component("log"),
 		Tenant: b.store.Conn, System: func() (*nats.Conn, error) { return b.store.Conn(wire.BrokerAccount) },
 		Leads:  func(account, stream string) bool { return embed.Leads(b.server, account, stream) },
 		Signer: func() *signing.Signer { return b.material.Load().signer },
@@ -145,6 +145,7 @@ func logMetrics(b *Broker) []ops.Source {
 		each("signet_log_room_bytes", "Bytes that the log may take in LOG, where this node writes it.", ops.Gauge, func(s *translog.State) float64 { return float64(s.Room) }),
 		each("signet_log_checkpoints_total", "Checkpoints that this node has published.", ops.Counter, func(s *translog.State) float64 { return float64(s.Checkpoints) }),
 		each("signet_log_absent_total", "Sequences without an event that this node has logged as absent.", ops.Counter, func(s *translog.State) float64 { return float64(s.Absent) }),
+		each("signet_log_attested_total", "Leaves for which this node's gate had the digest of the event already.", ops.Counter, func(s *translog.State) float64 { return float64(s.Attested) }),
 		each("signet_log_failures_total", "Times that the log did not go on at once.", ops.Counter, func(s *translog.State) float64 { return float64(s.Failures) }),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
@@ -158,6 +159,28 @@ func TestBrokerKeepsLog(t *testing.T) {
 		if h.Part == "log" && !h.OK {
 			t.Errorf("health: %s", h.Detail)
 		}
+	}
+}
+
+// Once the log is written here, the gate tells it of every event, and the log that comes of
+// it is that of what is stored.
+func TestLogTakesDigestsFromTheGate(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: logPolicy})
+	ctx := within(t)
+	brokertest.PublishNumbers(ctx, t, b.Client("app"), "orders.created", 0, 10)
+	w := watchLog(t, b.Client("auditor"), b.State.Root)
+	w.await(ctx, 10)
+	brokertest.PublishNumbers(ctx, t, b.Client("app"), "orders.created", 10, 310)
+	note := w.await(ctx, 310)
+	for broker.DigestsTaken(b.Broker) < 300 { // counted right after the checkpoint is stored
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%d digests of 300 events were taken from the gate", broker.DigestsTaken(b.Broker))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if got := w.verify(ctx, note); got != 310 {
+		t.Errorf("%d events compared", got)
 	}
 }
 

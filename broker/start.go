@@ -227,6 +227,7 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 		Keyring:  func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen, Connections: taken,
 		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
+		Attested: func(tenant, stream string) admission.Attested { return b.attested.Stream(tenant, stream) },
 	})
 }
 

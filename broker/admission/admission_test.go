@@ -27,7 +27,7 @@ var start = time.Now().Truncate(time.Second)
 const testPolicy = `
 tenant: shop
 streams:
-  - {name: ORDERS, subjects: [orders.>], maxBytes: 1MiB}
+  - {name: ORDERS, subjects: [orders.>], maxBytes: 1MiB, log: true}
 ephemeral: [telemetry.>, undeclared.known]
 kv: [{bucket: config, maxBytes: 1MiB}]
 objects: [{bucket: files, maxBytes: 1MiB}]
@@ -65,6 +65,7 @@ type fixture struct {
 	keys     map[string]*signing.Producer
 	ring     *keyring.Ring
 	seen     *Seen
+	listener *listener
 }
 
 func newFixture(t testing.TB) *fixture { return newFixtureOf(t, testPolicy) }
@@ -121,6 +122,7 @@ func newFixtureOf(t testing.TB, text string) *fixture {
 		validators[d] = v
 	}
 	seen := new(Seen)
+	listens := &listener{got: map[string]heard{}}
 	chain, err := NewChain(Config{
 		Node:   "n1",
 		Signer: signer, Buckets: new(ratelimit.Table), Explain: true,
@@ -128,6 +130,12 @@ func newFixtureOf(t testing.TB, text string) *fixture {
 		Shortage: func() *Shortage { return nil },
 		Keyring:  func() *keyring.Ring { return ring }, Seen: seen,
 		Validator: func(d *policy.SchemaDoc) schema.Validator { return validators[d] },
+		Attested: func(tenant, stream string) Attested {
+			if tenant != "shop" || stream != "ORDERS" {
+				t.Errorf("asked for %s/%s, which has no log", tenant, stream)
+			}
+			return listens
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +143,7 @@ func newFixtureOf(t testing.TB, text string) *fixture {
 	return &fixture{
 		t: t, chain: chain, session: chain.Session(set.Principal("shop", "checkout")),
 		verifier: signing.NewVerifier(func() *keyring.Ring { return ring }),
-		keys:     producers, ring: ring, seen: seen,
+		keys:     producers, ring: ring, seen: seen, listener: listens,
 	}
 }
 
@@ -498,6 +506,7 @@ func TestBatchKeepsOrderAndVerifies(t *testing.T) {
 
 func TestPublishDoesNotAllocate(t *testing.T) {
 	f := newFixture(t)
+	f.listener.forgets = true
 	p := &Publish{Subject: []byte("orders.created"), Reply: []byte("_INBOX.s.r"), Payload: bytes.Repeat([]byte("x"), 256)}
 	h := &Publish{Subject: []byte("orders.created"), Header: block("ce-id: 1", "ce-type: com.acme.order", "content-type: text/plain"), Payload: []byte("x")}
 	var out []byte
@@ -572,6 +581,9 @@ func FuzzAdmit(f *testing.F) {
 		if strings.HasPrefix(subject, "orders.") || strings.HasPrefix(subject, "telemetry.") {
 			fx.t = t
 			fx.verify(got[0])
+		}
+		if strings.HasPrefix(subject, "orders.") {
+			fx.toldOf(got[0])
 		}
 	})
 }

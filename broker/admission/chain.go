@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
@@ -56,6 +57,20 @@ type Config struct {
 	// comes. It is asked for each publish that would be stored: it must not block and
 	// must not allocate, and what it returns must not change. No function: no shortage.
 	Shortage func() *Shortage
+	// Attested returns who wants to know of the events that go to a stream with a log. No
+	// function: nobody.
+	Attested func(tenant, stream string) Attested
+}
+
+// Attested is told which events go to one stream, and what was signed of each: a log of
+// the stream need not compute that again. It is called from all sessions, must not block,
+// and keeps no reference to what it is given.
+type Attested interface {
+	// Wanted says whether Put is of use now.
+	Wanted() bool
+	// Put is called before the event goes to the server, with the bytes that go there.
+	// digest is the SHA-256 of the PAE that the attestation signs.
+	Put(subject, block, data []byte, digest [sha256.Size]byte)
 }
 
 // Shortage is what the store does not take, and what the sender is told.
@@ -165,6 +180,8 @@ var works = sync.Pool{New: func() any { return new(work) }}
 type slot struct {
 	event   cloudevent.Event
 	scratch cloudevent.Scratch
+	logged  Attested // is told of it; nil: nobody
+	digest  [sha256.Size]byte
 }
 
 // op is one accepted thing in order. Slices are views into the read buffer, the

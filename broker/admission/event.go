@@ -86,6 +86,9 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 		s.events = s.events[:len(s.events)-1]
 		return wire.Refuse(wire.CodeEventMalformed, "cloudevents", "the event cannot be attested")
 	}
+	if sl.logged = nil; rt.logged != nil && rt.logged.Wanted() {
+		sl.logged, sl.digest = rt.logged, s.batch.LastDigest()
+	}
 	reply := p.Reply
 	if s.asked {
 		reply = ask(s, p, e)
@@ -291,7 +294,8 @@ func appendMsgKey(dst []byte, who string, e *cloudevent.Event) []byte {
 
 // appendEvent appends the HPUB frame of one attested event.
 func (s *Session) appendEvent(dst []byte, o *op) []byte {
-	e := &s.events[o.event].event
+	sl := &s.events[o.event]
+	e := &sl.event
 	b := append(s.block[:0], wire.HeaderLine...)
 	b = append(b, o.extra...)
 	signing.Shorten(e) // what is signed is in the batch already
@@ -300,5 +304,8 @@ func (s *Session) appendEvent(dst []byte, o *op) []byte {
 	b = s.batch.AppendAttestation(b, o.event)
 	b = append(b, "\r\n\r\n"...)
 	s.block = b
+	if sl.logged != nil {
+		sl.logged.Put(o.subject, b, e.Data, sl.digest)
+	}
 	return wire.AppendHPub(dst, o.subject, o.reply, b, e.Data)
 }

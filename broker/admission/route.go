@@ -32,7 +32,8 @@ type route struct {
 	spared     *policy.Count // of the mode of the principal; nil: there is a grant
 	// softPayload is a size that the rule of the subject only counts; 0: none.
 	softPayload int
-	dry         bool // nothing is counted
+	dry         bool     // nothing is counted
+	logged      Attested // wants to know of the events; nil: nobody
 }
 
 type limit struct {
@@ -52,8 +53,13 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 	if class == acl.ClassEvent || class == acl.ClassEphemeral {
 		rt.eventType = []byte(subject)
 		rt.mediaType = []byte(wire.DefaultContentType)
-		if st := s.p.Tenant.StreamFor(subject); st != nil && st.MaxMsgSize > 0 {
-			rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
+		if st := s.p.Tenant.StreamFor(subject); st != nil {
+			if st.MaxMsgSize > 0 {
+				rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
+			}
+			if st.Log && s.chain.cfg.Attested != nil {
+				rt.logged = s.chain.cfg.Attested(s.p.Tenant.Name, st.Name)
+			}
 		}
 	}
 	if class == acl.ClassAdmin {

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -60,7 +59,7 @@ type feed struct {
 	buf     []byte
 	seen    time.Time // when anything last came
 	limit   time.Time // deadline of conn
-	line    []byte    // the control line, of which frames are views
+	kept    []byte    // a control line of which a frame has views
 	subject string    // of the last message: most have the same
 }
 
@@ -151,65 +150,68 @@ func (f *feed) next(wait time.Duration, m *message) (ok bool, err error) {
 			if until.IsZero() {
 				until = time.Now().Add(wait)
 			}
-			if err := f.conn.SetReadDeadline(until); err != nil {
-				return false, fmt.Errorf("%w: %w", errFeed, err)
-			}
-			var timeout net.Error
-			if _, err := f.r.Peek(1); errors.As(err, &timeout) && timeout.Timeout() {
-				if time.Since(f.seen) > feedSilence {
-					return false, fmt.Errorf("%w: no heartbeat for %s", errFeed, feedSilence)
-				}
-				return false, nil
-			} else if err != nil {
-				return false, fmt.Errorf("%w: %w", errFeed, err)
-			}
-			f.limit = time.Time{}
-		}
-		// The rest of a frame follows its beginning.
-		now := time.Now()
-		f.seen = now
-		if f.limit.Sub(now) < feedSilence/2 {
-			f.limit = now.Add(feedSilence)
-			if err := f.conn.SetDeadline(f.limit); err != nil {
-				return false, fmt.Errorf("%w: %w", errFeed, err)
+			if ok, err := f.await(until); !ok {
+				return false, err
 			}
 		}
 		fr, err := f.frame()
 		if err != nil {
 			return false, err
 		}
-		if string(fr.sid) == "1" {
-			continue
-		}
-		if bytes.HasPrefix(fr.block, []byte("NATS/1.0 100")) {
+		switch {
+		case string(fr.sid) == "1":
+		case len(fr.block) == 0 || bytes.HasPrefix(fr.block, []byte(wire.HeaderLine)):
+			return true, f.take(&fr, m)
+		case bytes.HasPrefix(fr.block, []byte("NATS/1.0 100")):
 			if err := f.control(&fr); err != nil {
 				return false, err
 			}
-			continue
-		}
-		if bytes.HasPrefix(fr.block, []byte("NATS/1.0 ")) && !bytes.HasPrefix(fr.block, []byte(wire.HeaderLine)) {
+		case bytes.HasPrefix(fr.block, []byte("NATS/1.0 ")):
 			return false, fmt.Errorf("%w: status %.40q", errFeed, fr.block)
+		default:
+			return true, f.take(&fr, m)
 		}
-		return true, f.take(&fr, m)
 	}
+}
+
+// await waits until there is something to read; ok false: there was nothing until then.
+func (f *feed) await(until time.Time) (ok bool, err error) {
+	if err := f.conn.SetReadDeadline(until); err != nil {
+		return false, fmt.Errorf("%w: %w", errFeed, err)
+	}
+	f.limit = time.Time{} // what follows is given a time of its own
+	var timeout net.Error
+	_, err = f.r.Peek(1)
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		if time.Since(f.seen) > feedSilence {
+			return false, fmt.Errorf("%w: no heartbeat for %s", errFeed, feedSilence)
+		}
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", errFeed, err)
+	}
+	f.seen = time.Now()
+	return true, nil
 }
 
 // take reads the metadata of a delivery from its reply subject: the last of 9 tokens, or
 // of 11 and more from the third on.
 func (f *feed) take(fr *frame, m *message) error {
-	var number [10]uint64
+	var number [11]uint64 // by place
 	tokens, ok := 0, true
-	for token := range bytes.SplitSeq(fr.reply, []byte{'.'}) {
-		if tokens++; tokens > 5 && tokens <= 11 {
-			n, err := strconv.ParseUint(string(token), 10, 64)
-			if number[tokens-6] = n; err != nil && tokens <= 9 {
+	for rest, more := fr.reply, true; more; tokens++ {
+		var token []byte
+		if token, rest, more = cut(rest, '.'); tokens >= 5 && tokens < 11 {
+			n, digits := decimal(token)
+			if number[tokens] = n; !digits && tokens < 9 {
 				ok = false // of the longer form these are names
 			}
 		}
 	}
-	at := number[:]
+	at := number[5:]
 	if tokens >= 11 {
-		at, ok = at[2:], true
+		at, ok = number[7:], true
 	}
 	seq, deliver, stored, pending := at[0], at[1], at[2], at[3]
 	if !ok || tokens != 9 && tokens < 11 || seq == 0 || deliver != f.deliver+1 {
@@ -240,75 +242,5 @@ func (f *feed) control(fr *frame) error {
 	if answer == "" {
 		return nil
 	}
-	if _, err := fmt.Fprintf(f.conn, "PUB %s 0\r\n\r\n", answer); err != nil {
-		return fmt.Errorf("%w: %w", errFeed, err)
-	}
-	return nil
-}
-
-// frame is one MSG or HMSG: views of feed.line and feed.buf.
-type frame struct {
-	subject, sid, reply []byte
-	block, data         []byte
-}
-
-// frame reads up to the next message and answers pings.
-func (f *feed) frame() (frame, error) {
-	for {
-		line, err := f.r.ReadSlice('\n')
-		if err != nil {
-			return frame{}, fmt.Errorf("%w: %w", errFeed, err)
-		}
-		f.line = append(f.line[:0], bytes.TrimRight(line, "\r\n")...)
-		verb, rest, _ := bytes.Cut(f.line, []byte{' '})
-		switch string(verb) {
-		case "MSG":
-			return f.body(1, rest)
-		case "HMSG":
-			return f.body(2, rest)
-		case "PING":
-			if _, err := io.WriteString(f.conn, "PONG\r\n"); err != nil {
-				return frame{}, fmt.Errorf("%w: %w", errFeed, err)
-			}
-		case "-ERR":
-			return frame{}, fmt.Errorf("%w: %s", errFeed, rest)
-		}
-	}
-}
-
-// body reads what follows a control line with the fields rest, the last sizes of which are
-// lengths.
-func (f *feed) body(sizes int, rest []byte) (frame, error) {
-	var field [5][]byte
-	n := 0
-	for part := range bytes.SplitSeq(rest, []byte{' '}) {
-		if n < len(field) {
-			field[n] = part
-		}
-		n++
-	}
-	if n != 2+sizes && n != 3+sizes {
-		return frame{}, fmt.Errorf("%w: control line with %d fields", errFeed, n)
-	}
-	fr := frame{subject: field[0], sid: field[1]}
-	if n == 3+sizes {
-		fr.reply = field[2]
-	}
-	total, err := strconv.Atoi(string(field[n-1]))
-	head := 0
-	if sizes == 2 && err == nil {
-		head, err = strconv.Atoi(string(field[n-2]))
-	}
-	if err != nil || total < 0 || total > maxFrame || head < 0 || head > total {
-		return frame{}, fmt.Errorf("%w: sizes of a frame", errFeed)
-	}
-	if cap(f.buf) < total+2 {
-		f.buf = make([]byte, total+2)
-	}
-	f.buf = f.buf[:total+2]
-	if _, err := io.ReadFull(f.r, f.buf); err != nil {
-		return frame{}, fmt.Errorf("%w: %w", errFeed, err)
-	}
-	fr.block, fr.data = f.buf[:head], f.buf[head:total]
-	return fr, nil
+	return f.answer("PUB " + answer + " 0\r\n\r\n")
 }

@@ -57,8 +57,10 @@ type Config struct {
 	// HistoryEvery is how often a checkpoint goes to AUDIT, which keeps them for good;
 	// default one hour, with which the room for a log lasts for years.
 	HistoryEvery time.Duration
-	Now          func() time.Time // default time.Now
-	Log          zerolog.Logger
+	// Attested has the digests that the gates of this node have computed. nil: none.
+	Attested *Attested
+	Now      func() time.Time // default time.Now
+	Log      zerolog.Logger
 }
 
 // State is what this node knows of one log.
@@ -71,6 +73,7 @@ type State struct {
 	Time           time.Time // of the last checkpoint that this node has published
 	LastSeq        uint64    // of the stream, as far as it is known
 	Absent         uint64    // sequences that this node has logged as absent
+	Attested       uint64    // leaves that it did not compute whole: Config.Attested had the digest
 	Checkpoints    uint64
 	Failures       uint64
 	// Behind is since when something stored waits for a checkpoint; zero: nothing does.

@@ -111,6 +111,9 @@ func (e *Edge) AppendAbsent(n int64) error {
 
 func (e *Edge) add(level int, h Hash) {
 	l := &e.levels[level]
+	if l.tile == nil {
+		l.tile = make([]Hash, 0, TileWidth) // not grown eight times and copied
+	}
 	l.tile = append(l.tile, h)
 	l.changed = true
 	if len(l.tile) < TileWidth {

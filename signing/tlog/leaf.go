@@ -191,35 +191,30 @@ func (h *Hasher) otherHeaders() Hash {
 		h.buf = appendText(h.buf, h.list[i].Name)
 		h.buf = appendText(h.buf, h.list[i].Value)
 	}
+	if len(h.buf) == 0 {
+		return noHeaders
+	}
 	return sha256.Sum256(h.buf)
 }
 
 // split cuts a header block into lines, appended to list as views of block. It is no
 // validator: whoever let the message in was.
 func split(list []wire.Header, block []byte) ([]wire.Header, bool) {
-	if len(block) < len(wire.HeaderLine)+2 || string(block[:len(wire.HeaderLine)]) != wire.HeaderLine {
-		return list, false
-	}
-	rest := block[len(wire.HeaderLine):]
-	for {
-		end := bytes.IndexByte(rest, '\r')
-		if end < 0 || end+1 >= len(rest) || rest[end+1] != '\n' {
-			return list, false
+	rest, ok := bytes.CutPrefix(block, []byte(wire.HeaderLine))
+	for ok {
+		var line []byte
+		if line, rest, ok = cutLine(rest); !ok {
+			break
 		}
-		line := rest[:end]
-		if rest = rest[end+2:]; len(line) == 0 {
+		if len(line) == 0 {
 			return list, len(rest) == 0
 		}
-		colon := bytes.IndexByte(line, ':')
-		if colon <= 0 {
-			return list, false
+		var l wire.Header
+		if l.Name, l.Value, ok = cutHeader(line); ok {
+			list = append(list, l)
 		}
-		value := line[colon+1:]
-		if len(value) > 0 && value[0] == ' ' { // one space is how servers write it
-			value = value[1:]
-		}
-		list = append(list, wire.Header{Name: line[:colon:colon], Value: value[:len(value):len(value)]})
 	}
+	return list, false
 }
 
 // appendText appends a length of four bytes, big endian, and the text.

@@ -122,5 +122,11 @@ func FuzzStored(f *testing.F) {
 		if got, err := p.leaf(&again, 9); err != nil || got != want {
 			t.Fatalf("%v, %v; want %v", got, err, want)
 		}
+		if want.Kind != Event {
+			return
+		}
+		if got := again.StoredAs(9, 8, subject, block, data, want.Content); got != want {
+			t.Fatalf("with its content known: %v, want %v", got, want)
+		}
 	})
 }
