@@ -11,8 +11,10 @@ TOOL      := $(GO) tool -modfile=internal/tools/go.mod
 # The race detector needs cgo, which needs a C compiler.
 RACE      := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race,)
 TESTFLAGS ?= $(RACE) -timeout 25m
+# Tests of several nodes are called TestCluster...; test-cluster has them.
+CLUSTER   := ^TestCluster
 
-.PHONY: help build demo test lint fuzz bench bench-curve test-cluster test-faults fmt clean
+.PHONY: help build demo test lint fuzz bench bench-curve test-cluster test-nodes test-faults fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -26,7 +28,7 @@ demo: build ## the main job on real events over real TLS; exits non-zero if a co
 test: ## vet, unit, integration, CLI, fuzz seeds, house rules; with the race detector where there is a C compiler
 	@if [ -z "$(RACE)" ]; then echo "no C compiler here: testing without the race detector"; fi
 	$(GO) vet ./...
-	$(GO) test $(TESTFLAGS) $$($(GO) list ./... | grep -v /broker/clustertest)
+	$(GO) test $(TESTFLAGS) -skip '$(CLUSTER)' $$($(GO) list ./... | grep -v /broker/clustertest)
 
 lint: ## golangci-lint and gofumpt, pinned in internal/tools/go.mod
 	$(TOOL) golangci-lint run ./...
@@ -44,9 +46,12 @@ bench: ## Signet against raw JetStream in the same run; writes bench/RESULTS.md
 bench-curve: ## clusters of three, Signet and raw: throughput against the number of streams; writes bench/CURVE.txt; about 4 minutes
 	$(GO) run ./bench/cmd/bench -curve -out bench/CURVE.txt
 
-test-cluster: ## drills of an operator on real clusters, then three nodes as processes: killed, paused, cut off, damaged, wiped, replaced, restarted, with wrong clocks under load; about 8 minutes
-	$(GO) test -timeout 9m -count=1 ./broker/clustertest
+test-cluster: test-nodes ## all tests of several nodes, then three nodes as processes: killed, paused, cut off, damaged, wiped, replaced, restarted, with wrong clocks under load; about 20 minutes
 	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 15m
+
+test-nodes: ## tests of several nodes in one process, with the race detector, and the drills of an operator on real clusters
+	$(GO) test $(TESTFLAGS) -run '$(CLUSTER)' ./broker ./broker/internal/integrity
+	$(GO) test -timeout 15m -count=1 ./broker/clustertest
 
 test-faults: ## the long suite, about an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes, damage, wrong clocks, an upgrade (UPGRADE_FROM=rev; default the last tag) under load (volumes need root on Linux)
 	@(echo "make test-faults, $$(date -u +%Y-%m-%dT%H:%MZ), $$(uname -srm)"; echo) > bench/FAULTS.txt

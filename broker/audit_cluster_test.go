@@ -16,10 +16,10 @@ import (
 	"github.com/signetbus/signet/internal/auditlog"
 )
 
-// TestTrailIsPrunedInACluster: every node prunes its own chain to its part of the tenant's
+// TestClusterTrailIsPruned: every node prunes its own chain to its part of the tenant's
 // share, the others' word for it verifies at each of them, and a node that is silent leaves
 // the trail unproved.
-func TestTrailIsPrunedInACluster(t *testing.T) {
+func TestClusterTrailIsPruned(t *testing.T) {
 	policy := strings.Replace(auditPolicy, "deadLetter: {maxBytes: 4MiB}\n", "deadLetter: {maxBytes: 4MiB}\naudit: {maxBytes: 1MiB}\n", 1)
 	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: policy, Change: quickDrain})
 	const events = 1000 // read at each node, with a record of about 500 bytes each

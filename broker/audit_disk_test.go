@@ -243,10 +243,10 @@ func TestSpoolFullRefuses(t *testing.T) {
 	}
 }
 
-// TestAuditInACluster: each node writes its own chain, every node answers for the whole
+// TestClusterAudit: each node writes its own chain, every node answers for the whole
 // trail, and a node that was away goes on with its chain. One that lost its volume
 // begins a new one.
-func TestAuditInACluster(t *testing.T) {
+func TestClusterAudit(t *testing.T) {
 	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: auditPolicy})
 	logins := func() {
 		t.Helper()

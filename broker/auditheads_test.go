@@ -244,9 +244,9 @@ func TestPrunedTrailIsCoveredByTheLog(t *testing.T) {
 	}
 }
 
-// TestHeadsInACluster: every node publishes the heads of its own chains, and each of them
+// TestClusterHeads: every node publishes the heads of its own chains, and each of them
 // hands out the proofs of all.
-func TestHeadsInACluster(t *testing.T) {
+func TestClusterHeads(t *testing.T) {
 	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: auditPolicy, Change: quickDrain})
 	logins := func() {
 		t.Helper()

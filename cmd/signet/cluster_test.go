@@ -16,7 +16,7 @@ func clusterOf(down string, names ...string) *admin.ClusterStatus {
 	return s
 }
 
-func TestClusterLeavingNodes(t *testing.T) {
+func TestLeavingNodes(t *testing.T) {
 	five := clusterOf("", "bus-1", "bus-2", "bus-9", "bus-10", "bus-11")
 	tests := []struct {
 		name  string
@@ -44,7 +44,7 @@ func TestClusterLeavingNodes(t *testing.T) {
 	}
 }
 
-func TestClusterMayReplace(t *testing.T) {
+func TestMayReplace(t *testing.T) {
 	if err := mayReplace(clusterOf("b", "a", "b", "c"), "b"); err != nil {
 		t.Error(err)
 	}
@@ -62,7 +62,7 @@ func TestClusterMayReplace(t *testing.T) {
 }
 
 // Every state of a node has a word of its own in the table.
-func TestClusterNodeStates(t *testing.T) {
+func TestNodeStates(t *testing.T) {
 	seen := map[string]bool{}
 	for _, n := range []admin.ClusterNode{
 		{Member: true, Answers: true, Current: true, Phase: "ready"},

@@ -300,7 +300,7 @@ func TestScrapeBroken(t *testing.T) {
 	}
 }
 
-func TestClusterOnline(t *testing.T) {
+func TestOnlineCluster(t *testing.T) {
 	c := brokertest.NewCluster(t, 3, brokertest.Options{})
 	target := doctor.Target{Timeout: testTimeout}
 	for _, n := range c.Nodes {
