@@ -142,12 +142,19 @@ func unled(ctx context.Context, t *testing.T, n *brokertest.Broker, stream strin
 	js := must(jetstream.New(nc))(t)
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
-	for {
+	// The copy that is left leads for seconds more, and one answer may be lost.
+	for silent := 0; silent < 5; {
 		ask, cancel := context.WithTimeout(ctx, time.Second)
 		s, err := js.Stream(ask, stream)
 		cancel()
-		if err != nil || s.CachedInfo().Cluster == nil || s.CachedInfo().Cluster.Leader == "" {
+		var answer *jetstream.APIError
+		switch {
+		case errors.As(err, &answer), err == nil && (s.CachedInfo().Cluster == nil || s.CachedInfo().Cluster.Leader == ""):
 			return
+		case err != nil:
+			silent++
+		default:
+			silent = 0
 		}
 		select {
 		case <-ctx.Done():
