@@ -51,10 +51,10 @@ func holders(ctx context.Context, t *testing.T, c *brokertest.Cluster, stream st
 	return out
 }
 
-// TestStreamsWithoutLeader: streams whose nodes are away are neither made anew nor
+// TestClusterStreamsWithoutLeader: streams whose nodes are away are neither made anew nor
 // changed blindly nor forgotten: a change of policy is refused, and says why; what does
 // not touch them goes on; when the nodes are back, the change is made.
-func TestStreamsWithoutLeader(t *testing.T) {
+func TestClusterStreamsWithoutLeader(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	c := brokertest.NewCluster(t, 5, brokertest.Options{Policy: unledPolicy})

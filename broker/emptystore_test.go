@@ -51,11 +51,11 @@ const (
 	anything                 // any of these
 )
 
-// TestEmptyStoresNeverOutvote walks through every state that nodes can get into by
+// TestClusterEmptyStoresNeverOutvote walks through every state that nodes can get into by
 // starts, crashes, lost volumes, partitions and rescues, in any order. And from every state
 // in which most nodes have what they need, all get ready by themselves; from every one in which some
 // copy of each stream is left, an operator gets them there.
-func TestEmptyStoresNeverOutvote(t *testing.T) {
+func TestClusterEmptyStoresNeverOutvote(t *testing.T) {
 	for _, n := range []int{3, 5} {
 		m := &model{t: t, n: n, names: []string{"n1", "n2", "n3", "n4", "n5"}[:n], seen: map[modelState]int32{}}
 		var first modelState
