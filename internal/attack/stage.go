@@ -41,9 +41,16 @@ var (
 	ErrFilesUnknown = errors.New("attack: the policy in force comes from the policy files of the nodes, which the broker does not give away")
 )
 
+// Policies is what a stage needs of admin.Policy.
+type Policies interface {
+	Show(ctx context.Context) (*admin.PolicyShow, error)
+	Get(ctx context.Context, version uint64) ([]byte, error)
+	Put(ctx context.Context, document []byte, lockOut bool) (*admin.PolicyPut, error)
+}
+
 // Stage is the throw-away part of the policy, in force from SetUp to TearDown.
 type Stage struct {
-	api    admin.Policy
+	api    Policies
 	signer *signing.Signer
 	by     string
 
@@ -59,7 +66,7 @@ type Stage struct {
 
 // NewStage prepares a stage. The signer has a key of the role policy of the principal by
 // (tenant/name), who has the grant admin policy, and cluster. Nothing changes yet.
-func NewStage(api admin.Policy, signer *signing.Signer, by string) *Stage {
+func NewStage(api Policies, signer *signing.Signer, by string) *Stage {
 	return &Stage{api: api, signer: signer, by: by}
 }
 
@@ -89,7 +96,7 @@ func (s *Stage) SetUp(ctx context.Context, files []policy.File, lasts time.Durat
 	if s.files {
 		note += overFiles
 	}
-	s.During, err = s.apply(ctx, append(slices.Clone(s.base), policy.File{Name: stageFile, Text: []byte(text)}), note)
+	s.During, err = s.apply(ctx, shown, append(slices.Clone(s.base), policy.File{Name: stageFile, Text: []byte(text)}), note)
 	return err
 }
 
@@ -145,14 +152,14 @@ func (s *Stage) Restore(ctx context.Context) (string, error) {
 	}
 	left := fmt.Sprintf("version %d, of %s", shown.Applied.Version, shown.Applied.Time.Format(time.RFC3339))
 	if strings.HasSuffix(shown.Applied.Note, overFiles) {
-		_, err := s.apply(ctx, nil, noteEnd)
+		_, err := s.apply(ctx, shown, nil, noteEnd)
 		return left, err
 	}
 	files, err := s.applied(ctx, shown.Applied.Version)
 	if err != nil {
 		return left, err
 	}
-	_, err = s.apply(ctx, slices.DeleteFunc(files, func(f policy.File) bool { return f.Name == stageFile }), noteEnd)
+	_, err = s.apply(ctx, shown, slices.DeleteFunc(files, func(f policy.File) bool { return f.Name == stageFile }), noteEnd)
 	return left, err
 }
 
@@ -186,16 +193,17 @@ func (s *Stage) TearDown(ctx context.Context) error {
 	if s.files {
 		files = nil
 	}
-	digest, err := s.apply(ctx, files, noteEnd)
+	digest, err := s.apply(ctx, shown, files, noteEnd)
 	if err == nil && digest != "" && digest != s.Before {
 		err = fmt.Errorf("attack: the policy in force is %s, and was %s", digest, s.Before)
 	}
 	return err
 }
 
-// apply signs the next version and puts it in force at all nodes. Without files the files of
-// the nodes hold again.
-func (s *Stage) apply(ctx context.Context, files []policy.File, note string) (string, error) {
+// apply signs the version behind shown, which files were made from, and puts it in force at
+// all nodes. Without files the files of the nodes hold again. Where somebody has applied
+// another one since shown, the broker refuses it: it would undo that, a revocation even.
+func (s *Stage) apply(ctx context.Context, shown *admin.PolicyShow, files []policy.File, note string) (string, error) {
 	v := signing.PolicyVersion{By: s.by, Time: time.Now(), Note: note}
 	if files != nil {
 		set, err := policy.ParseFiles(files)
@@ -206,10 +214,6 @@ func (s *Stage) apply(ctx context.Context, files []policy.File, note string) (st
 			return "", err
 		}
 		v.Digest = set.Digest()
-	}
-	shown, err := s.api.Show(ctx)
-	if err != nil {
-		return "", err
 	}
 	v.Version, v.Broker, v.Before = shown.Next, shown.Broker, shown.Digest
 	doc, err := s.signer.SignPolicy(v)
