@@ -123,6 +123,7 @@ func TestGuideSecureServices(t *testing.T) {
 	home := func(name string) string { return "export SIGNET_HOME=" + filepath.Join(n.dir, name) + " && " }
 	checkout := block(t, secureServices, "run: checkout")
 	n.goProgram(t, "one", home("checkout"), checkout, "stored as EVENTS/1", "refused, as it should be: ")
+	n.ownModule(t, checkout, block(t, secureServices, "run: module"))
 	n.goProgram(t, "two", home("billing"), block(t, secureServices, "run: billing"), `order-7-paid of main/checkout: {"order": 7}`)
 	plain := regexp.MustCompile(`(?m)^\tc, err := client\.Connect\(.*$`)
 	renewing := plain.ReplaceAllLiteralString(checkout, strings.ReplaceAll(block(t, secureServices, "run: enrolment"), `"checkout/`, `"`+filepath.Join(n.dir, "checkout")+`/`))
@@ -130,4 +131,27 @@ func TestGuideSecureServices(t *testing.T) {
 		t.Fatal("the program does not connect as it did")
 	}
 	n.goProgram(t, "three", home("checkout"), renewing, "stored as EVENTS/", "refused, as it should be: ")
+}
+
+// ownModule makes a module of a program as the guide says, beside the folder that was handed
+// over. What it needs besides is on this machine: the repository needs it too.
+func (n *newcomer) ownModule(t *testing.T, source, commands string) {
+	t.Helper()
+	repository, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(n.dir, "own")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told := strings.Replace(commands, "signet=../signet\n", "signet="+repository+"\n", 1)
+	if told == commands {
+		t.Fatal("the guide does not say where the repository is")
+	}
+	// In one shell, which goes on only while all is well.
+	shows(t, n.run(t, "cd own && export GOFLAGS=-mod=mod GOPROXY=off GONOSUMDB=* && "+strings.ReplaceAll(strings.TrimSpace(told), "\n", " && ")), "stored as EVENTS/")
 }
