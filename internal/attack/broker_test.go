@@ -224,6 +224,59 @@ func TestStageUndoesNothing(t *testing.T) {
 	}
 }
 
+// interrupted is an administrator to whom something happens while a policy is on its way.
+type interrupted struct {
+	admin.Policy
+	put func(ctx context.Context, send func(context.Context) (*admin.PolicyPut, error)) (*admin.PolicyPut, error)
+}
+
+func (i *interrupted) Put(ctx context.Context, document []byte, lockOut bool) (*admin.PolicyPut, error) {
+	send := func(ctx context.Context) (*admin.PolicyPut, error) { return i.Policy.Put(ctx, document, lockOut) }
+	if i.put == nil {
+		return send(ctx)
+	}
+	put := i.put
+	i.put = nil
+	return put(ctx, send)
+}
+
+// TestStageInterrupted: a run that ends while its policy is on its way, by Ctrl-C or by an
+// answer that gets lost, leaves the policy as it was.
+func TestStageInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b, api, _ := newStage(t)
+	before, files := b.Policy().Digest(), filesOf(t, b)
+
+	cut, stop := context.WithCancel(ctx)
+	own := &interrupted{Policy: api.Policy, put: func(ctx context.Context, send func(context.Context) (*admin.PolicyPut, error)) (*admin.PolicyPut, error) {
+		stop()
+		return send(ctx)
+	}}
+	s := attack.NewStage(own, api.signer, operator)
+	if err := s.SetUp(cut, files, time.Minute); err != nil {
+		t.Errorf("it was on its way: %v", err)
+	}
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, before, true)
+
+	done := make(chan error, 1)
+	own.put = func(_ context.Context, send func(context.Context) (*admin.PolicyPut, error)) (*admin.PolicyPut, error) {
+		time.AfterFunc(time.Second, func() {
+			_, err := send(ctx)
+			done <- err
+		})
+		return nil, context.DeadlineExceeded
+	}
+	s = attack.NewStage(own, api.signer, operator)
+	if err := s.SetUp(ctx, files, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no answer: %v", err)
+	}
+	check(t, s.TearDown(ctx))
+	check(t, <-done)
+	inForce(ctx, t, b, api, before, true)
+}
+
 func restored(ctx context.Context, t *testing.T, s *attack.Stage, want bool) {
 	t.Helper()
 	left, err := s.Restore(ctx)
