@@ -89,6 +89,13 @@ func TestGuideFirstService(t *testing.T) {
 	}
 	shows(t, n.run(t, "SIGNET_HOME="+filepath.Join(elsewhere, "c")+" signet pub events.checkout.paid -d '{\"order\":2}'"), "stored: EVENTS seq 2")
 	n.run(t, "signet policy add checkout --dir bus --publish 'events.>' # exit code 2\nsignet policy add other --dir bus --out elsewhere --publish 'events.>' --spiffe spiffe://other/x # exit code 2\nsignet policy add other --dir bus # exit code 2")
+	config := filepath.Join(n.dir, "bus", "signet.yaml")
+	if err := os.Chmod(config, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	if said := n.run(t, "signet policy add third --dir bus --publish 'events.x' # exit code 2"); !strings.Contains(said, "chmod go-w") || strings.Contains(said, "--dir names") {
+		t.Errorf("a configuration that the group may write: %s", said)
+	}
 	if _, err := os.Stat(filepath.Join(n.dir, "elsewhere")); err == nil {
 		t.Error("a workload that was refused has got a folder")
 	}
