@@ -7,6 +7,8 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 FUZZTIME  ?= 30s
 UPGRADE_FROM ?=
+# Tests that say how much they have covered.
+COUNTED   := ^(TestMatrix|TestMatrixAgainstServer|TestNoByteOfADeniedSubjectArrives)$$
 TOOL      := $(GO) tool -modfile=internal/tools/go.mod
 # The race detector needs cgo, which needs a C compiler.
 RACE      := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race,)
@@ -28,7 +30,8 @@ demo: build ## the main job on real events over real TLS; exits non-zero if a co
 test: ## vet, unit, integration, CLI, fuzz seeds, house rules; with the race detector where there is a C compiler
 	@if [ -z "$(RACE)" ]; then echo "no C compiler here: testing without the race detector"; fi
 	$(GO) vet ./...
-	$(GO) test $(TESTFLAGS) -skip '$(CLUSTER)' $$($(GO) list ./... | grep -v /broker/clustertest)
+	$(GO) test $(TESTFLAGS) -skip '$(COUNTED)|$(CLUSTER)' $$($(GO) list ./... | grep -v /broker/clustertest)
+	$(GO) test $(TESTFLAGS) -v -run '$(COUNTED)' ./broker/jsapi ./broker
 
 lint: ## golangci-lint and gofumpt, pinned in internal/tools/go.mod
 	$(TOOL) golangci-lint run ./...

@@ -31,7 +31,9 @@ func TestNodeRenewsByAnother(t *testing.T) {
 		}
 		return out
 	}
-	before := serials(1)
+	ends := func(i int) string { return metric(t, c.Nodes[i], "signet_route_certificate_expiry_seconds") }
+	before, until := serials(1), ends(1)
+	metric(t, c.Nodes[1], "signet_route_ca_expiry_seconds")
 	broker.RenewOwn(within(t), c.Nodes[1].Broker, time.Now())
 	if got := serials(1); got != before {
 		t.Error("renewed before it was time")
@@ -41,6 +43,9 @@ func TestNodeRenewsByAnother(t *testing.T) {
 	after := serials(1)
 	if after[0] == before[0] || after[1] == before[1] {
 		t.Errorf("before %v, after %v", before, after)
+	}
+	if got := ends(1); got == until {
+		t.Errorf("the metric says that the certificate of the routes still ends at %s", got)
 	}
 	// A node gets its own, and only with its own key.
 	n1, n2, n3 := c.Nodes[0].Broker, c.Nodes[1].Broker, c.Nodes[2].Broker

@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/broker/ops"
 )
 
 // warnBefore is when an end is near: that, or the last third of a short life.
@@ -40,5 +42,34 @@ func (e *expiryLog) report(b *Broker, now time.Time) {
 			b.log.Warn().Str("file", file).Str("subject", c.Subject.CommonName).Time("not_after", c.NotAfter).
 				Msg("a certificate ends soon: signet ca renew, or bring a new one; the file is read again by itself")
 		}
+	}
+}
+
+// routeMetrics says when the certificate of a node for its routes ends, and the last of the
+// authorities that it takes there, as the files have them; nothing of a file that cannot be
+// read, which the log tells.
+func routeMetrics(b *Broker) []ops.Source {
+	c := b.cfg.Cluster
+	if c == nil {
+		return nil
+	}
+	gauge := func(name, help, file string, end func([]time.Time) time.Time) ops.Source {
+		return ops.Source{Name: name, Help: help, Kind: ops.Gauge, Read: func(emit func(float64, ...string)) {
+			certs, err := ca.ReadAll(file)
+			if err != nil || len(certs) == 0 {
+				return
+			}
+			ends := make([]time.Time, len(certs))
+			for i, cert := range certs {
+				ends[i] = cert.NotAfter
+			}
+			emit(float64(end(ends).Unix()))
+		}}
+	}
+	return []ops.Source{
+		gauge("signet_route_certificate_expiry_seconds", "Unix time at which the certificate of the routes expires.", c.TLS.Certificate,
+			func(ends []time.Time) time.Time { return ends[0] }), // its own; those behind it are of authorities
+		gauge("signet_route_ca_expiry_seconds", "Unix time at which the last authority of the routes expires.", c.TLS.CA,
+			func(ends []time.Time) time.Time { return slices.MaxFunc(ends, time.Time.Compare) }),
 	}
 }

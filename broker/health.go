@@ -223,6 +223,7 @@ func (b view) metrics() []ops.Source {
 	out = append(out, logMetrics(b.Broker)...)
 	out = append(out, policyMetrics(b.Broker)...)
 	out = append(out, trustMetrics(b.Broker)...)
+	out = append(out, routeMetrics(b.Broker)...)
 	out = append(out, ringMetrics(b.Broker)...)
 	out = append(out, receiptMetrics(b.Broker)...)
 	if b.barrier != nil {

@@ -94,6 +94,7 @@ func TestLeaksAreSeen(t *testing.T) {
 		{"a bucket", func(p *reader) { p.buckets = []string{"one", "two"} }},
 		{"an object bucket", func(p *reader) { p.objects = []string{"files", "vault"} }},
 		{"another's consumers", func(p *reader) { p.shares = []string{"A.*"} }},
+		{"dead letters", func(p *reader) { p.admin = []string{"dlq"} }},
 		{"a mode", func(p *reader) { p.lenient = true }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+
+	"github.com/signetbus/signet/internal/adminapi"
 )
 
 // leakCall is one thing that a reader does.
@@ -126,7 +128,12 @@ func leakOther(r *rand.Rand, call func(string, string, any) leakCall, stream, fi
 	case 5:
 		return call(api+"STREAM.PURGE."+stream, "other", map[string]any{"filter": filter, "keep": 9})
 	case 6:
-		return call("$SIGNET.API.dlq."+one(r, []string{"list", "get", "show"}), "other", map[string]any{"limit": 10})
+		verb := one(r, []string{adminapi.SubjectDLQShow, adminapi.SubjectDLQShow, adminapi.SubjectDLQLs, adminapi.SubjectRefusalsLs, adminapi.SubjectAuditLs})
+		body := map[string]any{}
+		if verb == adminapi.SubjectDLQShow {
+			body["seq"] = 1 + r.IntN(4)
+		}
+		return call(verb, "other", body)
 	case 7:
 		c := call(one(r, storedSubjects), "other", "x")
 		c.header = one(r, []string{"Nats-Trace-Dest: " + inbox + "\r\n", "Nats-Expected-Last-Msg-Id: x\r\n", "Nats-Rollup: all\r\n", ""})

@@ -21,6 +21,7 @@ type reader struct {
 	objects   []string
 	shares    []string // STREAM.CONSUMER or STREAM.*
 	lenient   bool     // mode: audit
+	admin     []string // of nobody, by the model
 }
 
 var leakReaders = []reader{{tenant: "red", name: "r1"}, {tenant: "red", name: "r2"}, {tenant: "red", name: "r3"}, {tenant: "blue", name: "b1"}}
@@ -152,6 +153,6 @@ func (p *reader) yaml() string {
 	if p.lenient {
 		mode = ", mode: audit"
 	}
-	return fmt.Sprintf("  - {name: %[1]s, identities: [{nkey: '{{nkey %[2]q}}'}], roles: [of-%[1]s], subscribe: [%[3]s], kv: {read: [%[4]s], write: [%[5]s]}, objects: {read: [%[6]s]}, consumers: [%[7]s]%[8]s}\n",
-		p.name, p.name, strings.Join(grants, ", "), strings.Join(p.buckets, ", "), strings.Join(p.writes, ", "), strings.Join(p.objects, ", "), strings.Join(p.shares, ", "), mode)
+	return fmt.Sprintf("  - {name: %[1]s, identities: [{nkey: '{{nkey %[2]q}}'}], roles: [of-%[1]s], subscribe: [%[3]s], kv: {read: [%[4]s], write: [%[5]s]}, objects: {read: [%[6]s]}, consumers: [%[7]s], admin: [%[9]s]%[8]s}\n",
+		p.name, p.name, strings.Join(grants, ", "), strings.Join(p.buckets, ", "), strings.Join(p.writes, ", "), strings.Join(p.objects, ", "), strings.Join(p.shares, ", "), mode, strings.Join(p.admin, ", "))
 }

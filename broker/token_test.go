@@ -278,3 +278,27 @@ func TestStartWithoutTheIssuer(t *testing.T) {
 		t.Error("a token was taken without keys")
 	}
 }
+
+// TestRevokedTokenSubject: who comes in by a token is cut when the policy takes its subject
+// away, whatever the token says; others by tokens of the same key stay.
+func TestRevokedTokenSubject(t *testing.T) {
+	i := newIssuer(t, "a")
+	b := newPod(t, i)
+	cut := make(chan struct{})
+	withToken(t, b, i.token(t, "a", account, time.Hour), nats.ClosedHandler(func(*nats.Conn) { close(cut) }))
+	other := withToken(t, b, i.token(t, "a", "deployer", time.Hour, "env", "production"))
+	text := must(os.ReadFile(b.State.Policy))(t)
+	began := time.Now()
+	reload(t, b, edit(t, string(text), "serviceAccount: shop/checkout", "serviceAccount: shop/another"))
+	select {
+	case <-cut:
+		t.Logf("cut after %s", time.Since(began).Round(time.Millisecond))
+	case <-within(t).Done():
+		t.Fatal("the connection outlives its subject in the policy")
+	}
+	check(t, other.FlushTimeout(patience))
+	if nc, err := tryToken(b, i.token(t, "a", account, time.Hour)); err == nil {
+		nc.Close()
+		t.Error("the subject still comes in")
+	}
+}

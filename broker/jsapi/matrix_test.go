@@ -28,20 +28,42 @@ func TestMatrix(t *testing.T) {
 			m.cell(t, c)
 		}
 	})
+	m.whole(t)
 	for _, v := range slices.Sorted(maps.Keys(m.counts)) {
 		t.Logf("%8d cells: %s", m.counts[v], v)
 	}
-	t.Logf("%8d cells, %d of them with a look-up of the owner first, over %d control subjects and %d roles", m.cells, m.asked, len(m.subjects), len(guardmatrix.Roles))
+	t.Logf("%8d cells, %d of them with a look-up of the owner first, over %d control subjects and %d roles", m.cells, m.asked, len(m.verdicts), len(guardmatrix.Roles))
 }
 
 type matrix struct {
 	set      *policy.Set
 	guard    *Guard
 	counts   map[string]int
-	subjects map[string]bool
+	verdicts map[string]map[string]int // by control subject
 	cells    int
 	asked    int
 	wrong    int
+}
+
+// leastCells is some less than the matrix has: one that has lost roles, assets or forms has
+// fewer.
+const leastCells = 500_000
+
+// whole: a matrix of which a part has gone would pass, too. Each control that some role may
+// use is allowed to one and refused to another, and the forms that break its payload are there.
+func (m *matrix) whole(t *testing.T) {
+	t.Helper()
+	if m.cells < leastCells && m.wrong == 0 {
+		t.Errorf("%d cells, want at least %d", m.cells, leastCells)
+	}
+	for i := range guardmatrix.Controls {
+		c := &guardmatrix.Controls[i]
+		v := m.verdicts[c.Subject]
+		denied, all := v["denied"] > 0 || c.Rule == guardmatrix.Everybody, v["denied"]+v["allowed"]+v["malformed"]
+		if c.Rule != guardmatrix.Nobody && (v["allowed"] == 0 || !denied) || c.Rule == guardmatrix.Nobody && v["denied"] < len(guardmatrix.Roles) || len(c.Schema) > 0 && v["malformed"] == 0 {
+			t.Errorf("%s has %d cells, of these %v", c.Subject, all, v)
+		}
+	}
 }
 
 func newMatrix(t *testing.T) *matrix {
@@ -57,7 +79,7 @@ func newMatrix(t *testing.T) *matrix {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &matrix{set: set, guard: New(Config{}), counts: map[string]int{}, subjects: map[string]bool{}}
+	return &matrix{set: set, guard: New(Config{}), counts: map[string]int{}, verdicts: map[string]map[string]int{}}
 }
 
 // owner is what the store would say.
@@ -82,7 +104,17 @@ func (m *matrix) owner(c *guardmatrix.Cell) OwnerFunc {
 
 func (m *matrix) cell(t *testing.T, c *guardmatrix.Cell) {
 	m.cells++
-	m.subjects[c.Control.Subject] = true
+	if m.verdicts[c.Control.Subject] == nil {
+		m.verdicts[c.Control.Subject] = map[string]int{}
+	}
+	switch {
+	case c.Allowed:
+		m.verdicts[c.Control.Subject]["allowed"]++
+	case c.Policy:
+		m.verdicts[c.Control.Subject]["malformed"]++
+	default:
+		m.verdicts[c.Control.Subject]["denied"]++
+	}
 	p := m.set.Principal(c.Role.Tenant, c.Role.Name)
 	if !strings.HasPrefix(c.Subject, "$JS.") && !strings.HasPrefix(c.Subject, "$SYS.") { // admission's
 		if class := acl.Classify(p.Tenant, c.Subject); c.Allowed || class != acl.ClassDenied {
@@ -191,8 +223,11 @@ func within(c *guardmatrix.Cell, v *Verdict) string {
 	got := append(slices.Concat(a.Many, a.Config.Filters), a.Last, a.Next, a.Filter, a.Subject, a.Config.Filter)
 	got = slices.DeleteFunc(got, func(s string) bool { return s == "" })
 	want := c.Body.Filters
-	if strings.Contains(c.Control.Subject, "{filter}") && c.Control.Reads || c.Control.Rule == guardmatrix.AdminStreams {
-		want = got[:min(len(got), 1)] // in the subject
+	switch {
+	case strings.Contains(c.Control.Subject, "{filter}") && c.Control.Reads:
+		want = nil // in the subject alone
+	case c.Control.Rule == guardmatrix.AdminStreams:
+		want = got[:min(len(got), 1)] // of what is listed, all of which they may see
 	}
 	switch {
 	case !slices.Equal(got, want):

@@ -89,6 +89,13 @@ func TestGuideFirstService(t *testing.T) {
 	}
 	shows(t, n.run(t, "SIGNET_HOME="+filepath.Join(elsewhere, "c")+" signet pub events.checkout.paid -d '{\"order\":2}'"), "stored: EVENTS seq 2")
 	n.run(t, "signet policy add checkout --dir bus --publish 'events.>' # exit code 2\nsignet policy add other --dir bus --out elsewhere --publish 'events.>' --spiffe spiffe://other/x # exit code 2\nsignet policy add other --dir bus # exit code 2")
+	config := filepath.Join(n.dir, "bus", "signet.yaml")
+	if err := os.Chmod(config, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	if said := n.run(t, "signet policy add third --dir bus --publish 'events.x' # exit code 2"); !strings.Contains(said, "chmod go-w") || strings.Contains(said, "--dir names") {
+		t.Errorf("a configuration that the group may write: %s", said)
+	}
 	if _, err := os.Stat(filepath.Join(n.dir, "elsewhere")); err == nil {
 		t.Error("a workload that was refused has got a folder")
 	}
@@ -123,6 +130,7 @@ func TestGuideSecureServices(t *testing.T) {
 	home := func(name string) string { return "export SIGNET_HOME=" + filepath.Join(n.dir, name) + " && " }
 	checkout := block(t, secureServices, "run: checkout")
 	n.goProgram(t, "one", home("checkout"), checkout, "stored as EVENTS/1", "refused, as it should be: ")
+	n.ownModule(t, checkout, block(t, secureServices, "run: module"))
 	n.goProgram(t, "two", home("billing"), block(t, secureServices, "run: billing"), `order-7-paid of main/checkout: {"order": 7}`)
 	plain := regexp.MustCompile(`(?m)^\tc, err := client\.Connect\(.*$`)
 	renewing := plain.ReplaceAllLiteralString(checkout, strings.ReplaceAll(block(t, secureServices, "run: enrolment"), `"checkout/`, `"`+filepath.Join(n.dir, "checkout")+`/`))
@@ -130,4 +138,27 @@ func TestGuideSecureServices(t *testing.T) {
 		t.Fatal("the program does not connect as it did")
 	}
 	n.goProgram(t, "three", home("checkout"), renewing, "stored as EVENTS/", "refused, as it should be: ")
+}
+
+// ownModule makes a module of a program as the guide says, beside the folder that was handed
+// over. What it needs besides is on this machine: the repository needs it too.
+func (n *newcomer) ownModule(t *testing.T, source, commands string) {
+	t.Helper()
+	repository, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(n.dir, "own")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told := strings.Replace(commands, "signet=../signet\n", "signet="+repository+"\n", 1)
+	if told == commands {
+		t.Fatal("the guide does not say where the repository is")
+	}
+	// In one shell, which goes on only while all is well.
+	shows(t, n.run(t, "cd own && export GOFLAGS=-mod=mod GOPROXY=off GONOSUMDB=* && "+strings.ReplaceAll(strings.TrimSpace(told), "\n", " && ")), "stored as EVENTS/")
 }

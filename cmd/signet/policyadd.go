@@ -69,8 +69,11 @@ func (v *policyAdd) run(ctx context.Context) error {
 		return &usageError{msg: "a workload without grants could do nothing", fix: "--publish SUBJECT, --subscribe SUBJECT or --role NAME"}
 	}
 	cfg, err := broker.LoadConfig(filepath.Join(v.dir, "signet.yaml"), nil)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return &usageError{msg: err.Error(), fix: "--dir names the folder that signet init made"}
+	}
+	if err != nil {
+		return &usageError{msg: err.Error()}
 	}
 	if err := v.editable(&cfg); err != nil {
 		return err

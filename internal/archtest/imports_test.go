@@ -112,7 +112,7 @@ var allowed = map[string][]string{
 	"client":                  {"internal/wire", "internal/durablefile", "internal/adminapi", "internal/cloudevent", "internal/cloudevent/sdkevent", "signing", "signing/keyring", "signing/payload", "schema", "dlq", "github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/cloudevents/sdk-go/v2"},
 	"client/admin":            {"internal/wire", "internal/adminapi", "signing/keyring", "client", "dlq", "github.com/nats-io/nats.go"},
 	"internal/doctor":         {"broker", "broker/policy", "client", "client/admin", "signing/keyring", "github.com/nats-io/nkeys", "github.com/rs/zerolog", "golang.org/x/sys"},
-	"internal/attack":         {"internal/wire", "broker/policy", "client/admin", "signing", "signing/keyring", "github.com/nats-io/nkeys"},
+	"internal/attack":         {"internal/wire", "broker/policy", "client", "client/admin", "signing", "signing/keyring", "github.com/nats-io/nkeys"},
 	"internal/support":        {"github.com/nats-io/nkeys"},
 	"internal/freeport":       {},
 	"internal/testca":         {},

@@ -166,22 +166,24 @@ func once(ctx context.Context, r *Rig, a Attack) Result {
 }
 
 // Worst is the verdict on a run: Succeeded if one attack did, else NotJudged if one was
-// not or there is none at all, else Refused.
+// not or none was refused, else Refused.
 func Worst(results []Result) Verdict {
-	worst := Refused
-	if len(results) == 0 {
-		worst = NotJudged
-	}
+	refused, judged := false, true
 	for i := range results {
 		switch results[i].Verdict {
-		case Refused, NotApplicable:
+		case Refused:
+			refused = true
+		case NotApplicable:
 		case Succeeded:
 			return Succeeded
 		default:
-			worst = NotJudged
+			judged = false
 		}
 	}
-	return worst
+	if refused && judged {
+		return Refused
+	}
+	return NotJudged
 }
 
 func refused(code, format string, args ...any) (Outcome, error) {

@@ -3,7 +3,12 @@ package attack_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,6 +20,7 @@ import (
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/broker/gate"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/attack"
 	"github.com/signetbus/signet/signing"
@@ -66,6 +72,7 @@ func TestBrokerRefuses(t *testing.T) {
 	dir := t.TempDir()
 	b := brokertest.New(t, brokertest.Options{Dir: dir, Change: func(c *broker.Config) {
 		c.Authentication.Enrolment.CA = filepath.Join(dir, "ca")
+		c.Authentication.Issuers = []broker.IssuerConfig{forgedIssuer(t)}
 		c.Gate.ConnectionRate, c.Gate.FailedLogins = gate.DefaultPerIPRate, gate.DefaultFailedLogins
 	}})
 	before := b.Policy().Digest()
@@ -100,6 +107,23 @@ func TestBrokerRefuses(t *testing.T) {
 	}
 	if _, err := os.Stat(b.State.Policy); err != nil {
 		t.Error(err)
+	}
+}
+
+// forgedIssuer takes the issuer that the forged tokens name, with another key by the name of
+// theirs: so they are stopped by their signature and algorithm, and not by there being no issuer.
+func forgedIssuer(t *testing.T) broker.IssuerConfig {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	point, err := key.PublicKey.Bytes()
+	check(t, err)
+	part := base64.RawURLEncoding.EncodeToString
+	file := filepath.Join(t.TempDir(), "keys.json")
+	check(t, os.WriteFile(file, fmt.Appendf(nil, `{"keys":[{"kty":"EC","use":"sig","alg":"ES256","crv":"P-256","kid":"attack","x":%q,"y":%q}]}`, part(point[1:33]), part(point[33:])), 0o600))
+	return broker.IssuerConfig{
+		Issuer: "https://attack.invalid", Audiences: []string{"signet"}, Kubernetes: true, Keys: broker.IssuerKeys{File: file},
+		Tenants: []broker.IssuerTenant{{Name: "demo", Subjects: []string{"system:serviceaccount:attack:*"}}},
 	}
 }
 
@@ -150,6 +174,107 @@ func TestKilledRun(t *testing.T) {
 	check(t, stage().SetUp(ctx, nil, time.Minute))
 	restored(ctx, t, stage(), true)
 	inForce(ctx, t, b, api, before, false)
+}
+
+// overtaken is an administrator whom another one overtakes once, right after a look at the
+// policy in force.
+type overtaken struct {
+	admin.Policy
+	by func()
+}
+
+func (o *overtaken) Show(ctx context.Context) (*admin.PolicyShow, error) {
+	shown, err := o.Policy.Show(ctx)
+	if by := o.by; by != nil {
+		o.by = nil
+		by()
+	}
+	return shown, err
+}
+
+// TestStageUndoesNothing: a policy that somebody applies while a stage is set up or taken
+// down, which may revoke somebody, stays in force.
+func TestStageUndoesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b, api, _ := newStage(t)
+	files := filesOf(t, b)
+	own := &overtaken{Policy: api.Policy}
+	s := attack.NewStage(own, api.signer, operator)
+	other := func(comment string) func() {
+		return func() {
+			apply(ctx, t, api, []policy.File{{Name: "policy.yaml", Text: append(bytes.Clone(files[0].Text), comment...)}})
+		}
+	}
+	own.by = other("# another\n")
+	if err := s.SetUp(ctx, files, time.Minute); !errors.Is(err, client.ErrConflict) {
+		t.Errorf("overtaken in setting up: %v, want ErrConflict", err)
+	}
+	digest := b.Policy().Digest()
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, digest, false)
+
+	check(t, s.SetUp(ctx, nil, time.Minute))
+	own.by = other("# and another\n")
+	if err := s.TearDown(ctx); !errors.Is(err, client.ErrConflict) {
+		t.Errorf("overtaken in taking down: %v, want ErrConflict", err)
+	}
+	if got := b.Policy(); got.Digest() == s.During || got.Digest() == digest || got.Tenant(attack.Tenant) != nil {
+		t.Errorf("in force is %s: the other policy did not stay", got.Digest())
+	}
+}
+
+// interrupted is an administrator to whom something happens while a policy is on its way.
+type interrupted struct {
+	admin.Policy
+	put func(ctx context.Context, send func(context.Context) (*admin.PolicyPut, error)) (*admin.PolicyPut, error)
+}
+
+func (i *interrupted) Put(ctx context.Context, document []byte, lockOut bool) (*admin.PolicyPut, error) {
+	send := func(ctx context.Context) (*admin.PolicyPut, error) { return i.Policy.Put(ctx, document, lockOut) }
+	if i.put == nil {
+		return send(ctx)
+	}
+	put := i.put
+	i.put = nil
+	return put(ctx, send)
+}
+
+// TestStageInterrupted: a run that ends while its policy is on its way, by Ctrl-C or by an
+// answer that gets lost, leaves the policy as it was.
+func TestStageInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	b, api, _ := newStage(t)
+	before, files := b.Policy().Digest(), filesOf(t, b)
+
+	cut, stop := context.WithCancel(ctx)
+	own := &interrupted{Policy: api.Policy, put: func(ctx context.Context, send func(context.Context) (*admin.PolicyPut, error)) (*admin.PolicyPut, error) {
+		stop()
+		return send(ctx)
+	}}
+	s := attack.NewStage(own, api.signer, operator)
+	if err := s.SetUp(cut, files, time.Minute); err != nil {
+		t.Errorf("it was on its way: %v", err)
+	}
+	check(t, s.TearDown(ctx))
+	inForce(ctx, t, b, api, before, true)
+
+	done := make(chan error, 1)
+	own.put = func(_ context.Context, send func(context.Context) (*admin.PolicyPut, error)) (*admin.PolicyPut, error) {
+		time.AfterFunc(time.Second, func() {
+			_, err := send(ctx)
+			done <- err
+		})
+		return nil, context.DeadlineExceeded
+	}
+	s = attack.NewStage(own, api.signer, operator)
+	if err := s.SetUp(ctx, files, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no answer: %v", err)
+	}
+	check(t, s.TearDown(ctx))
+	check(t, <-done)
+	inForce(ctx, t, b, api, before, true)
 }
 
 func restored(ctx context.Context, t *testing.T, s *attack.Stage, want bool) {

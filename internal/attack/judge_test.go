@@ -54,6 +54,7 @@ func TestJudges(t *testing.T) {
 		"door: too busy":                     {outcome(turnedAway(&errRefused{said: "maximum connections exceeded"}, unauthorised)), NotJudged},
 		"door: gone":                         {outcome(turnedAway(errors.New("connection reset"), unauthorised)), NotJudged},
 		"run: nothing":                       {Worst(nil), NotJudged},
+		"run: nothing that applies":          {Worst([]Result{{Outcome: Outcome{Verdict: NotApplicable}}}), NotJudged},
 		"run: one succeeded, one not judged": {Worst([]Result{{Outcome: Outcome{Verdict: NotJudged}}, {Outcome: Outcome{Verdict: Succeeded}}}), Succeeded},
 		"run: one without a verdict":         {Worst([]Result{{Outcome: Outcome{Verdict: Refused}}, {}}), NotJudged},
 		"run: not applicable is no fault":    {Worst([]Result{{Outcome: Outcome{Verdict: Refused}}, {Outcome: Outcome{Verdict: NotApplicable}}}), Refused},

@@ -60,7 +60,7 @@ func (r *Rig) Close() {
 // opening is how a connection is opened, where it is not with a good credential.
 type opening struct {
 	who     string        // whose credential; empty: none
-	key     nkeys.KeyPair // signs in place of who's
+	key     nkeys.KeyPair // signs in place of who's; without who it is stated, too
 	members string        // more of CONNECT, as JSON with a comma in front
 	cert    *tls.Certificate
 	bare    bool // stop before CONNECT
@@ -204,18 +204,20 @@ func (c *conn) greet(ctx context.Context, d time.Duration) error {
 
 func (r *Rig) connectLine(c *conn, o *opening) (string, error) {
 	line := `CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1,"name":"signet-attack"`
-	key := o.key
-	if o.who != "" && !r.plain {
-		own, ok := r.creds[o.who]
-		if !ok {
+	states, key := o.key, o.key
+	if o.who != "" {
+		states = r.creds[o.who]
+		if states == nil && !r.plain {
 			return "", fmt.Errorf("attack: there is no throw-away principal %s", o.who)
 		}
-		public, err := own.PublicKey()
+		if key == nil {
+			key = states
+		}
+	}
+	if states != nil && !r.plain {
+		public, err := states.PublicKey()
 		if err != nil {
 			return "", err
-		}
-		if key == nil {
-			key = own
 		}
 		sig, err := key.Sign([]byte(c.info.Nonce))
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/signing"
 )
@@ -39,17 +40,34 @@ var (
 	// ErrFilesUnknown: the policy in force is that of the files of the nodes, and they were
 	// not given, or are others.
 	ErrFilesUnknown = errors.New("attack: the policy in force comes from the policy files of the nodes, which the broker does not give away")
+	// ErrUnsettled: the throw-away policy was sent, no answer came, and it is not in force yet.
+	ErrUnsettled = errors.New("attack: the broker has not said whether it takes the throw-away policy, and may still do so")
 )
+
+// How long TearDown looks for a throw-away policy of which the broker has not said whether
+// it took it.
+const (
+	settleTime = 30 * time.Second
+	settleLook = 500 * time.Millisecond
+)
+
+// Policies is what a stage needs of admin.Policy.
+type Policies interface {
+	Show(ctx context.Context) (*admin.PolicyShow, error)
+	Get(ctx context.Context, version uint64) ([]byte, error)
+	Put(ctx context.Context, document []byte, lockOut bool) (*admin.PolicyPut, error)
+}
 
 // Stage is the throw-away part of the policy, in force from SetUp to TearDown.
 type Stage struct {
-	api    admin.Policy
+	api    Policies
 	signer *signing.Signer
 	by     string
 
-	base  []policy.File // what was in force before
-	files bool          // it was the files of the nodes
-	creds map[string]nkeys.KeyPair
+	base   []policy.File // what was in force before
+	files  bool          // it was the files of the nodes
+	unsure bool          // a version was sent, and the broker has not said what came of it
+	creds  map[string]nkeys.KeyPair
 
 	Broker string // name of the cluster, or of the broker
 	Before string // digest of the policy that was in force
@@ -59,7 +77,7 @@ type Stage struct {
 
 // NewStage prepares a stage. The signer has a key of the role policy of the principal by
 // (tenant/name), who has the grant admin policy, and cluster. Nothing changes yet.
-func NewStage(api admin.Policy, signer *signing.Signer, by string) *Stage {
+func NewStage(api Policies, signer *signing.Signer, by string) *Stage {
 	return &Stage{api: api, signer: signer, by: by}
 }
 
@@ -89,7 +107,7 @@ func (s *Stage) SetUp(ctx context.Context, files []policy.File, lasts time.Durat
 	if s.files {
 		note += overFiles
 	}
-	s.During, err = s.apply(ctx, append(slices.Clone(s.base), policy.File{Name: stageFile, Text: []byte(text)}), note)
+	s.During, err = s.apply(ctx, shown, append(slices.Clone(s.base), policy.File{Name: stageFile, Text: []byte(text)}), note)
 	return err
 }
 
@@ -145,14 +163,14 @@ func (s *Stage) Restore(ctx context.Context) (string, error) {
 	}
 	left := fmt.Sprintf("version %d, of %s", shown.Applied.Version, shown.Applied.Time.Format(time.RFC3339))
 	if strings.HasSuffix(shown.Applied.Note, overFiles) {
-		_, err := s.apply(ctx, nil, noteEnd)
+		_, err := s.apply(ctx, shown, nil, noteEnd)
 		return left, err
 	}
 	files, err := s.applied(ctx, shown.Applied.Version)
 	if err != nil {
 		return left, err
 	}
-	_, err = s.apply(ctx, slices.DeleteFunc(files, func(f policy.File) bool { return f.Name == stageFile }), noteEnd)
+	_, err = s.apply(ctx, shown, slices.DeleteFunc(files, func(f policy.File) bool { return f.Name == stageFile }), noteEnd)
 	return left, err
 }
 
@@ -171,31 +189,60 @@ func (s *Stage) applied(ctx context.Context, version uint64) ([]policy.File, err
 
 // TearDown puts the policy back in force that was before SetUp, if that has got as far as
 // to change it. It may be called again after an error.
+//
+// Errors: ErrUnsettled, and those of the calls.
 func (s *Stage) TearDown(ctx context.Context) error {
 	if s.base == nil {
 		return nil
 	}
-	shown, err := s.api.Show(ctx)
+	shown, err := s.settled(ctx)
 	if err != nil {
 		return err
 	}
-	if !strings.HasPrefix(shown.Applied.Note, noteBegin) || shown.Files {
+	if !begun(shown) {
 		return nil // nothing was applied, or somebody has applied something since
 	}
 	files := s.base
 	if s.files {
 		files = nil
 	}
-	digest, err := s.apply(ctx, files, noteEnd)
+	digest, err := s.apply(ctx, shown, files, noteEnd)
 	if err == nil && digest != "" && digest != s.Before {
 		err = fmt.Errorf("attack: the policy in force is %s, and was %s", digest, s.Before)
 	}
 	return err
 }
 
-// apply signs the next version and puts it in force at all nodes. Without files the files of
-// the nodes hold again.
-func (s *Stage) apply(ctx context.Context, files []policy.File, note string) (string, error) {
+// begun reports whether the policy in force is a throw-away one.
+func begun(shown *admin.PolicyShow) bool {
+	return strings.HasPrefix(shown.Applied.Note, noteBegin) && !shown.Files
+}
+
+// settled is the policy in force. Where the answer to SetUp got lost it waits for some time
+// for the throw-away one: the broker may still be at it.
+func (s *Stage) settled(ctx context.Context) (*admin.PolicyShow, error) {
+	look := time.NewTicker(settleLook)
+	defer look.Stop()
+	for end := time.Now().Add(settleTime); ; {
+		shown, err := s.api.Show(ctx)
+		switch {
+		case err != nil || !s.unsure || begun(shown):
+			return shown, err
+		case time.Now().After(end):
+			return nil, ErrUnsettled
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return nil, ErrUnsettled
+		}
+	}
+}
+
+// apply signs the version behind shown, which files were made from, and puts it in force at
+// all nodes. Without files the files of the nodes hold again. Where somebody has applied
+// another one since shown, the broker refuses it: it would undo that, a revocation even.
+func (s *Stage) apply(ctx context.Context, shown *admin.PolicyShow, files []policy.File, note string) (string, error) {
 	v := signing.PolicyVersion{By: s.by, Time: time.Now(), Note: note}
 	if files != nil {
 		set, err := policy.ParseFiles(files)
@@ -207,16 +254,21 @@ func (s *Stage) apply(ctx context.Context, files []policy.File, note string) (st
 		}
 		v.Digest = set.Digest()
 	}
-	shown, err := s.api.Show(ctx)
-	if err != nil {
-		return "", err
-	}
 	v.Version, v.Broker, v.Before = shown.Next, shown.Broker, shown.Digest
 	doc, err := s.signer.SignPolicy(v)
 	if err != nil {
 		return "", err
 	}
-	put, err := s.api.Put(ctx, doc, false)
+	// Once it is on its way it may come into force, so a caller that gives up waits for the
+	// answer all the same: who tears down has to know.
+	wait, cancel := context.WithoutCancel(ctx), context.CancelFunc(func() {})
+	if end, ok := ctx.Deadline(); ok {
+		wait, cancel = context.WithDeadline(wait, end)
+	}
+	defer cancel()
+	put, err := s.api.Put(wait, doc, false)
+	var told *client.Error
+	s.unsure = err != nil && (!errors.As(err, &told) || told.Code == 0)
 	if err != nil {
 		return "", err
 	}
