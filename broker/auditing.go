@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/broker/audit"
+	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/gate"
 	"github.com/signetbus/signet/broker/jsapi"
 	"github.com/signetbus/signet/broker/ops"
@@ -137,7 +138,10 @@ func (b startup) startAudit(ctx context.Context, m *material) error {
 		Keep:    func(tenant string) audit.Retention { return retention(b.Policy(), tenant) },
 		Verify:  func(batch *auditlog.Batch, tenant string) error { return batch.Verify(tenant, b.material.Load().ring) },
 	})
-	b.heads = audit.NewHeads(audit.HeadsConfig{Journal: b.journal, Keep: store.HeadsAge, Log: b.component("audit")})
+	b.heads = audit.NewHeads(audit.HeadsConfig{
+		Journal: b.journal, Keep: store.HeadsAge, Log: b.component("audit"),
+		Full: func() bool { return b.guards.reading().Level >= diskguard.Hard },
+	})
 	b.trail = audit.New(audit.Config{Log: b.component("audit"), Record: func(e auditlog.Entry) { b.note(b.Policy(), e) }})
 	if err := b.trail.Start(ctx); err != nil {
 		return err

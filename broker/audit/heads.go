@@ -28,12 +28,16 @@ const (
 	headsFull, headsFullEvery   = 90, 24 * time.Hour
 )
 
-// HeadsConfig configures Heads. All members but Every are required.
+// HeadsConfig configures Heads. All members but Every and Full are required.
 type HeadsConfig struct {
 	Journal *Journal
 	Keep    time.Duration // how long the stream keeps a head
 	Every   time.Duration // default HeadEvery
-	Log     zerolog.Logger
+	// Full says that the volume takes nothing more now: no head is published then. A write
+	// that fails half way leaves a stream that an encrypted store cannot tell from a damaged
+	// one. nil: never.
+	Full func() bool
+	Log  zerolog.Logger
 }
 
 // Heads publishes signed heads of the chains of this node in a stream of their own, which
@@ -139,12 +143,16 @@ func (h *Heads) Health() error {
 // Published is how many heads this run has published.
 func (h *Heads) Published() uint64 { return h.count.Load() }
 
-// Publish publishes the heads of all chains that have gone on, due or not.
+// Publish publishes the heads of all chains that have gone on, due or not; none while
+// the volume is full.
 //
 // Errors: those of the stream, ErrNoRoom, signing.ErrStatement.
 func (h *Heads) Publish(ctx context.Context) error { return h.round(ctx, true) }
 
 func (h *Heads) round(ctx context.Context, now bool) error {
+	if h.cfg.Full != nil && h.cfg.Full() {
+		return nil // health says so; the next round after it publishes
+	}
 	h.one.Lock()
 	defer h.one.Unlock()
 	var faults []error

@@ -243,3 +243,20 @@ func lastHead(r *headsRig) (auditlog.Position, time.Time, bool) {
 	}
 	return auditlog.HeadPosition(m.Data)
 }
+
+// TestNoHeadsOnAFullVolume: while the volume takes nothing no head is tried, also at the
+// end of a run; then it is published.
+func TestNoHeadsOnAFullVolume(t *testing.T) {
+	r := newHeadsRig(t, 1<<20)
+	full := true
+	h := NewHeads(HeadsConfig{Journal: r.j, Keep: testKeep, Log: zerolog.Nop(), Full: func() bool { return full }})
+	r.j.Attach(r.journalRig.stream)
+	at := r.more()
+	h.stream = r.stream
+	r.must(h.round(t.Context(), false))
+	r.must(h.Publish(t.Context()))
+	r.want("a full volume")
+	full = false
+	r.must(h.round(t.Context(), false))
+	r.want("there is space again", at)
+}
