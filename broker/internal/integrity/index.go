@@ -15,7 +15,7 @@ import (
 // its stop. It may be older than the blocks; then its last sequence is a lower bound.
 type index struct {
 	Messages, FirstSeq, LastSeq uint64
-	lastTS                      int64
+	firstTS, lastTS             int64
 	blocks                      []indexBlock
 }
 
@@ -80,6 +80,7 @@ func parseIndex(b []byte) (*index, error) {
 	r.uint() // bytes
 	x.FirstSeq = r.uint()
 	base := r.int()
+	x.firstTS = base
 	x.LastSeq = r.uint()
 	x.lastTS = r.int()
 	for n := r.uint(); n > 0 && !r.bad; n-- {

@@ -115,12 +115,30 @@ func (j *join) tail(x *index) {
 		j.r.Damage[n-1].To = x.LastSeq
 		return
 	}
+	if j.gaveUp(x) {
+		j.r.note("the first %d sequences could not be written, and the server has given them up; nothing of them was acknowledged", x.LastSeq)
+		return
+	}
 	young := j.lastTS > 0 && time.Duration(x.lastTS-j.lastTS) < tornWindow
 	if j.LazySync && j.powerCut && !j.sealed && j.m.Replicas <= 1 && young {
 		j.r.note("sequences %d to %d were written and not yet acknowledged when the power was cut", j.r.LastSeq+1, x.LastSeq)
 		return
 	}
 	j.r.damage(Damage{Kind: KindTail, File: j.msgs, From: j.r.LastSeq + 1, To: x.LastSeq, Detail: "index.db has seen them"})
+}
+
+// gaveUp says whether the first messages of the stream are those that the server could not
+// write on a full disk. It has none of them then and goes on behind them, where it would
+// remember sequences that were on the disk before: in a block, by a tombstone, or in the
+// ledger. A seal of a stream that had none says the same.
+func (j *join) gaveUp(x *index) bool {
+	for _, b := range j.known {
+		if b.Messages > 0 || b.Last > 0 {
+			return false
+		}
+	}
+	return j.LazySync && j.r.LastSeq == 0 && j.r.Messages == 0 &&
+		x.Messages == 0 && x.FirstSeq == x.LastSeq+1 && x.firstTS > 0 && time.Duration(x.lastTS-x.firstTS) < tornWindow
 }
 
 // head: messages may leave at the head by age or limits. Whether these have is only
