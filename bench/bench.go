@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,6 +46,9 @@ func QuickPlan() Plan {
 }
 
 const sameHeadersWorkload = "async 256 B with the headers of Signet, lazy"
+
+// readAlongWorkload is the same with one reader of the stream, which every log needs.
+const readAlongWorkload = "async 256 B with the headers of Signet, read along, lazy"
 
 // Key names one series of figures.
 type Key struct {
@@ -254,7 +258,7 @@ func (p *pair) async(ctx context.Context, name string, kind Kind, stream string,
 // sameHeaders gives the raw server the headers that Signet makes: what they cost
 // inside nats-server, and what then is left for Signet itself.
 func (p *pair) sameHeaders(ctx context.Context) error {
-	if !strings.Contains(sameHeadersWorkload, p.Only) {
+	if !strings.Contains(sameHeadersWorkload, p.Only) && !strings.Contains(readAlongWorkload, p.Only) {
 		return nil
 	}
 	const n = 4000 // enough to be in full batches
@@ -269,7 +273,46 @@ func (p *pair) sameHeaders(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.async(ctx, sameHeadersWorkload, Raw, streamPlain, m, p.LazyWindow)
+	if err := p.async(ctx, sameHeadersWorkload, Raw, streamPlain, m, p.LazyWindow); err != nil {
+		return err
+	}
+	return p.readAlong(ctx, m)
+}
+
+// readAlong has a consumer get each event while it is published: what that costs
+// nats-server is the floor of a log, which reads its stream the same way.
+func (p *pair) readAlong(ctx context.Context, m *nats.Msg) error {
+	nc, err := p.server[Raw].Connect(Cred)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err != nil {
+		return err
+	}
+	var got atomic.Int64
+	sub, err := js.Subscribe("plain.>", func(*nats.Msg) { got.Add(1) }, nats.BindStream(streamPlain), nats.DeliverNew(),
+		nats.AckNone(), nats.MaxDeliver(1), nats.EnableFlowControl(), nats.IdleHeartbeat(time.Second))
+	if err != nil {
+		return fmt.Errorf("%w: consumer: %w", ErrLoad, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	return p.measure(ctx, readAlongWorkload, Raw, streamPlain, func() (*Figure, error) {
+		before := got.Load()
+		f, err := publishAsync(p.conn[Raw], m, p.LazyWindow, p.Window)
+		if err != nil {
+			return nil, err
+		}
+		look := time.NewTicker(lagLook)
+		defer look.Stop()
+		for end := time.Now().Add(doneWait); got.Load()-before < int64(f.Events); <-look.C {
+			if time.Now().After(end) {
+				return nil, fmt.Errorf("%w: read only %d of %d events", ErrLoad, got.Load()-before, f.Events)
+			}
+		}
+		return f, nil
+	})
 }
 
 // durable measures publishing where an acknowledgement means that the disk has it.
