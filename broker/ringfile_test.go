@@ -21,12 +21,13 @@ type ringFiles struct {
 	st   *State
 	seed []byte
 	ring *keyring.Ring // of the first start
+	made time.Time     // of every document: the same arguments make the same bytes
 }
 
 func newRingFiles(t *testing.T) *ringFiles {
 	t.Helper()
 	st := runSetup(t, Setup{Dir: t.TempDir(), Name: "n1", Listen: "127.0.0.1:0"})
-	f := &ringFiles{t: t, st: st, ring: ringOf(t, st)}
+	f := &ringFiles{t: t, st: st, ring: ringOf(t, st), made: time.Now().Add(-48 * time.Hour)}
 	f.cfg = Config{Name: "n1", State: t.TempDir(), Keys: KeysConfig{Node: st.NodeSeed, Keyring: st.Keyring, Root: st.Root}}
 	seed, err := os.ReadFile(st.RootSeed)
 	if err != nil {
@@ -39,7 +40,7 @@ func newRingFiles(t *testing.T) *ringFiles {
 // doc is a keyring with the keys of the first one.
 func (f *ringFiles) doc(version uint64, expires time.Time, more ...keyring.Key) []byte {
 	f.t.Helper()
-	ring, err := keyring.New(version, time.Now().Add(-48*time.Hour), expires, append(f.ring.Keys(), more...))
+	ring, err := keyring.New(version, f.made, expires, append(f.ring.Keys(), more...))
 	if err != nil {
 		f.t.Fatal(err)
 	}
