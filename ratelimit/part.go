@@ -1,0 +1,313 @@
+package ratelimit
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"math"
+	"strconv"
+	"time"
+)
+
+// Figures of buckets that are one over several nodes. What they promise together:
+// docs/spec/limits.md.
+const (
+	// LeaseTime is how long a lease is good for, from the moment it was asked for.
+	LeaseTime = 2 * time.Second
+	// floors is what all nodes together may take of a rate without a lease.
+	floors = 0.04
+	// calm and settling are how long a bucket is reported after it was last asked for:
+	// a full one, and one that owes something.
+	calm     = 2 * time.Second
+	settling = 30 * time.Second
+	// A demand is measured over some requests, and over no less and no more than this.
+	leastMeasure, mostMeasure = 50 * time.Millisecond, 4 * time.Second
+	measured                  = 4 // requests
+	// retryMost bounds what a refusal says where a greater share may come: shares move
+	// within a second.
+	retryMost = int64(time.Second) * ticksPerNano
+)
+
+// Dimensions of a limit.
+const (
+	inMessages = iota
+	inBytes
+	dimensions
+)
+
+// Spread says that the buckets of a Table are parts of buckets of a whole cluster.
+type Spread struct {
+	Nodes int // of the cluster, running or not; at least 2
+	// Clock is a monotonic clock in nanoseconds, from any origin. What Take is given
+	// counts for nothing then: a lease must end on time when the wall clock is set.
+	Clock func() int64
+	// Wake is called when a bucket begins to be asked for, and when it begins to
+	// refuse. It must not block.
+	Wake func()
+}
+
+// floorOf is the share of a rate that a node takes without a lease.
+func floorOf(nodes int) float64 { return floors / float64(nodes) }
+
+// coldBurst is the part of a burst that every node has by itself. The other half is with
+// the owner, which gives it to whoever has the demand.
+func coldBurst(burst int64, nodes int) int64 { return burst / int64(2*nodes) }
+
+// part is what makes a Bucket one node's part of a bucket of the cluster. Its state stands
+// under Bucket.mu. Costs are in ticks of the whole rate, so a share is a plain factor:
+// each dimension has a clock that runs at the speed of the share, and what is owed stays
+// owed when the share changes. No change of a share makes a token.
+type part struct {
+	spread *Spread
+	key    string
+	burst  int64 // ticks, of this node
+	floor  float64
+
+	until  int64 // tick at which the lease ends
+	flows  [dimensions]flow
+	hot    bool  // it is reported to the owner
+	throng bool  // something was refused since the report before the last
+	taken  int64 // tick of the last request
+	told   int64 // tick of the last report
+	count  int64 // requests since
+}
+
+// flow is one dimension of a part.
+type flow struct {
+	share   float64 // of the lease
+	from    int64   // tick at which virtual was set
+	virtual int64   // tick of the clock that runs at the speed of the share
+	full    int64   // on that clock: when the bucket is full again
+	extra   int64   // ticks given beyond the node's burst; void when the lease ends
+	demand  float64 // of the whole rate, smoothed
+	typical float64 // cost of a request
+	asked   int64   // cost of all requests since the last report
+	refused int64   // of those refused
+}
+
+func newPart(s *Spread, k key, l Limit, burst int64) *part {
+	id := sha256.New()
+	for _, s := range []string{
+		k.principal, k.rule, strconv.FormatFloat(l.Messages, 'g', -1, 64), strconv.FormatFloat(l.Bytes, 'g', -1, 64), l.Burst.String(),
+	} {
+		id.Write([]byte(s))
+		id.Write([]byte{0})
+	}
+	p := &part{spread: s, key: base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:KeyBytes]), burst: coldBurst(burst, s.Nodes), floor: floorOf(s.Nodes)}
+	now := p.now()
+	p.until = now
+	for d := range p.flows {
+		p.flows[d].from = now
+	}
+	return p
+}
+
+func (p *part) now() int64 { return p.spread.Clock() * ticksPerNano }
+
+// speed is the share in force.
+func (p *part) speed(f *flow, now int64) float64 {
+	if now < p.until {
+		return max(f.share, p.floor)
+	}
+	return p.floor
+}
+
+// at is the flow's own clock: at the speed of the lease while there is one, then of the floor.
+func (p *part) at(f *flow, now int64) int64 {
+	leased := max(0, min(now, p.until)-f.from)
+	alone := max(0, now-max(p.until, f.from))
+	return f.virtual + int64(float64(leased)*max(f.share, p.floor)+float64(alone)*p.floor)
+}
+
+// takePart is Take for a part.
+func (b *Bucket) takePart(bytes int) Decision {
+	costs := [dimensions]int64{inMessages: b.messageCost}
+	if b.byteCost > 0 && bytes > 0 {
+		costs[inBytes] = clampTicks(float64(bytes) * b.byteCost)
+	}
+	p := b.part
+	now := p.now()
+	b.mu.Lock()
+	ok, decision, after, fromExtra := p.tryLocked(now, &costs)
+	wake := !p.hot
+	if wake {
+		p.hot, p.told = true, now
+	}
+	p.taken = now
+	p.count++
+	for d := range p.flows {
+		f := &p.flows[d]
+		f.asked = min(f.asked+costs[d], maxTicks)
+		if ok {
+			f.full, f.extra = after[d], f.extra-fromExtra[d]
+		}
+	}
+	if !ok {
+		d := inMessages
+		if decision.Bytes {
+			d = inBytes
+		}
+		p.flows[d].refused = min(p.flows[d].refused+costs[d], maxTicks)
+		wake = wake || !p.throng
+		p.throng = true
+	}
+	b.mu.Unlock()
+	if wake {
+		p.spread.Wake()
+	}
+	return decision
+}
+
+// tryLocked says whether a request passes, and what it leaves. The caller holds Bucket.mu.
+func (p *part) tryLocked(now int64, costs *[dimensions]int64) (ok bool, d Decision, after, fromExtra [dimensions]int64) {
+	var wait [dimensions]int64
+	for i := range p.flows {
+		f := &p.flows[i]
+		if now >= p.until {
+			f.extra = 0
+		}
+		if costs[i] == 0 {
+			after[i] = f.full
+			continue
+		}
+		here := p.at(f, now)
+		after[i] = max(f.full, here) + costs[i]
+		if over := after[i] - here - max(p.burst, costs[i]); over > 0 {
+			fromExtra[i] = min(over, f.extra)
+			after[i] -= fromExtra[i]
+			if over -= fromExtra[i]; over > 0 {
+				wait[i] = p.patience(over, p.speed(f, now))
+			}
+		}
+	}
+	if wait[inMessages] == 0 && wait[inBytes] == 0 {
+		return true, Decision{OK: true}, after, fromExtra
+	}
+	longest := max(wait[inMessages], wait[inBytes])
+	return false, Decision{
+		Bytes:      wait[inBytes] > wait[inMessages],
+		RetryAfter: time.Duration((longest + ticksPerNano - 1) / ticksPerNano),
+	}, after, fromExtra
+}
+
+// patience is what a refusal tells to wait for the missing ticks: at the share in force,
+// and less where a greater share would do.
+func (p *part) patience(missing int64, speed float64) int64 {
+	return max(1, min(clampTicks(float64(missing)/speed), max(missing, retryMost)))
+}
+
+// report is what the owner is told of the bucket; false: nothing, since it is idle. One that
+// becomes idle gives its lease back with its last report.
+func (b *Bucket) report() (a Ask, some bool) {
+	p := b.part
+	now := p.now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !p.hot {
+		return Ask{}, false
+	}
+	a = Ask{Key: p.key, Burst: b.limit.Burst}
+	leased, quiet := now < p.until, calm
+	throng := false
+	for d := range p.flows {
+		f := &p.flows[d]
+		f.measure(now-p.told, p.count)
+		if f.full > p.at(f, now) {
+			quiet = settling
+		}
+		a.Demand[d] = min(f.demand, 1)
+		a.Short[d] = min(time.Duration(f.refused/ticksPerNano), b.limit.Burst)
+		if leased {
+			a.Holds[d], a.Extra[d] = f.share, time.Duration(f.extra/ticksPerNano)
+		}
+		throng = throng || f.refused > 0
+		f.asked, f.refused = 0, 0
+	}
+	p.told, p.count, p.throng = now, 0, throng
+	if now-p.taken > int64(quiet)*ticksPerNano {
+		p.setLocked(now, now, Lease{})
+		p.hot = false
+		return Ask{Key: p.key, Burst: b.limit.Burst, Gone: true}, leased
+	}
+	return a, true
+}
+
+// measure updates the demand from what was asked in so many ticks. It forgets slowly where
+// requests are few and dear, so that one a second is not taken for none or for five.
+func (f *flow) measure(ticks, requests int64) {
+	if ticks <= 0 {
+		return
+	}
+	if requests > 0 {
+		f.typical = float64(f.asked) / float64(requests)
+	}
+	span := min(max(measured*f.typical, float64(leastMeasure*ticksPerNano)), float64(mostMeasure*ticksPerNano))
+	weight := -math.Expm1(-float64(ticks) / span)
+	f.demand += weight * (min(float64(f.asked)/float64(ticks), 1e6) - f.demand)
+}
+
+// apply puts a lease in force, until the given nanosecond of the spread's clock. It says
+// whether a share became smaller: the owner can give the rest away when it hears of that.
+func (b *Bucket) apply(l Lease, until int64) (less bool) {
+	p := b.part
+	now := p.now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if until *= ticksPerNano; until <= now || !p.hot {
+		return false
+	}
+	return p.setLocked(now, until, l)
+}
+
+func (p *part) setLocked(now, until int64, l Lease) (less bool) {
+	for d := range p.flows {
+		f := &p.flows[d]
+		less = less || now < p.until && l.Share[d] < f.share
+		f.virtual, f.from = p.at(f, now), now
+		if now >= p.until {
+			f.extra = 0
+		}
+		f.share = l.Share[d]
+		f.extra += int64(l.Extra[d]) * ticksPerNano
+	}
+	if p.until = until; until <= now {
+		for d := range p.flows {
+			p.flows[d].share, p.flows[d].extra = 0, 0
+		}
+	}
+	return less
+}
+
+// idlePart is idle for a part.
+func (b *Bucket) idlePart(since time.Duration) bool {
+	p := b.part
+	now := p.now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.hot || now-p.taken < int64(since)*ticksPerNano {
+		return false
+	}
+	for d := range p.flows {
+		if f := &p.flows[d]; f.full > p.at(f, now) {
+			return false
+		}
+	}
+	return true
+}
+
+// held returns the greater of the two shares in force, 0 without a lease.
+func (b *Bucket) held() (share float64, hot bool) {
+	p := b.part
+	now := p.now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now >= p.until {
+		return 0, p.hot
+	}
+	if b.messageCost > 0 {
+		share = p.flows[inMessages].share
+	}
+	if b.byteCost > 0 {
+		share = max(share, p.flows[inBytes].share)
+	}
+	return share, p.hot
+}
