@@ -15,6 +15,8 @@ const (
 	LeaseTime = 2 * time.Second
 	// floors is what all nodes together may take of a rate without a lease.
 	floors = 0.04
+	// reportEvery is how often a bucket is reported at most, but for what is urgent.
+	reportEvery = 150 * time.Millisecond
 	// calm and settling are how long a bucket is reported after it was last asked for:
 	// a full one, and one that owes something.
 	calm     = 2 * time.Second
@@ -66,6 +68,7 @@ type part struct {
 	flows  [dimensions]flow
 	hot    bool  // it is reported to the owner
 	throng bool  // something was refused since the report before the last
+	urgent bool  // it is reported before it is due
 	taken  int64 // tick of the last request
 	told   int64 // tick of the last report
 	count  int64 // requests since
@@ -130,7 +133,7 @@ func (b *Bucket) takePart(bytes int) Decision {
 	ok, decision, after, fromExtra := p.tryLocked(now, &costs)
 	wake := !p.hot
 	if wake {
-		p.hot, p.told = true, now
+		p.hot, p.urgent, p.told = true, true, now
 	}
 	p.taken = now
 	p.count++
@@ -147,8 +150,9 @@ func (b *Bucket) takePart(bytes int) Decision {
 			d = inBytes
 		}
 		p.flows[d].refused = min(p.flows[d].refused+costs[d], maxTicks)
-		wake = wake || !p.throng
-		p.throng = true
+		if !p.throng {
+			wake, p.urgent, p.throng = true, true, true
+		}
 	}
 	b.mu.Unlock()
 	if wake {
@@ -195,15 +199,15 @@ func (p *part) patience(missing int64, speed float64) int64 {
 	return max(1, min(clampTicks(float64(missing)/speed), max(missing, retryMost)))
 }
 
-// report is what the owner is told of the bucket; false: nothing, since it is idle. One that
-// becomes idle gives its lease back with its last report.
-func (b *Bucket) report() (a Ask, some bool) {
+// report is what the owner is told of the bucket; due is false where that is nothing, and hot where it
+// is idle. One that becomes idle gives its lease back with its last report.
+func (b *Bucket) report() (a Ask, due, hot bool) {
 	p := b.part
 	now := p.now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !p.hot {
-		return Ask{}, false
+	if !p.hot || !p.urgent && now-p.told < int64(reportEvery)*ticksPerNano {
+		return Ask{}, false, p.hot
 	}
 	a = Ask{Key: p.key, Burst: b.limit.Burst}
 	leased, quiet := now < p.until, calm
@@ -222,13 +226,13 @@ func (b *Bucket) report() (a Ask, some bool) {
 		throng = throng || f.refused > 0
 		f.asked, f.refused = 0, 0
 	}
-	p.told, p.count, p.throng = now, 0, throng
+	p.told, p.count, p.throng, p.urgent = now, 0, throng, false
 	if now-p.taken > int64(quiet)*ticksPerNano {
 		p.setLocked(now, now, Lease{})
 		p.hot = false
-		return Ask{Key: p.key, Burst: b.limit.Burst, Gone: true}, leased
+		return Ask{Key: p.key, Burst: b.limit.Burst, Gone: true}, leased, false
 	}
-	return a, true
+	return a, true, true
 }
 
 // measure updates the demand from what was asked in so many ticks. It forgets slowly where
@@ -255,7 +259,9 @@ func (b *Bucket) apply(l Lease, until int64) (less bool) {
 	if until *= ticksPerNano; until <= now || !p.hot {
 		return false
 	}
-	return p.setLocked(now, until, l)
+	less = p.setLocked(now, until, l)
+	p.urgent = p.urgent || less
+	return less
 }
 
 func (p *part) setLocked(now, until int64, l Lease) (less bool) {

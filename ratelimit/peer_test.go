@@ -28,7 +28,6 @@ type world struct {
 	most  float64   // cost of one request
 	lives int
 	later []flight
-	terms map[uint64]string
 }
 
 // flight is a message on its way, or a time-out.
@@ -70,7 +69,7 @@ func (s *site) boot() {
 }
 
 func newWorld(rng *rand.Rand, nodes int, l Limit, size int) *world {
-	w := &world{rng: rng, limit: l, size: size, terms: map[uint64]string{}, apart: make([]int, nodes), slow: 1}
+	w := &world{rng: rng, limit: l, size: size, apart: make([]int, nodes), slow: 1}
 	if l.Messages > 0 {
 		w.most = 1e9 / l.Messages
 	}
@@ -154,15 +153,53 @@ func (w *world) run(t interface{ Fatalf(string, ...any) }) {
 			}
 		}
 		s.work()
-		if s.peer.Rules(s.clock()) {
-			who := fmt.Sprintf("%d/%d", s.i, s.life)
-			if was, ok := w.terms[s.peer.Term()]; ok && was != who {
-				t.Fatalf("term %d has two owners: %s and %s", s.peer.Term(), was, who)
-			}
-			w.terms[s.peer.Term()] = who
-		}
 	}
 	w.taken = append(w.taken, sum)
+	w.invariants(t)
+}
+
+// invariants: leases in force add up to the whole rate at most, and the tokens that
+// all nodes and the owner have to the burst, but for what a node begins anew with.
+func (w *world) invariants(t interface{ Fatalf(string, ...any) }) {
+	var shares, tokens, pool [dimensions]float64
+	owners := 0
+	for _, s := range w.nodes {
+		if s.dead > 0 {
+			continue
+		}
+		if s.peer.Rules(s.clock()) {
+			owners++
+		}
+		p, now := s.bucket.part, s.clock()*ticksPerNano
+		for d := range dimensions {
+			f := &p.flows[d]
+			tokens[d] += float64(min(p.burst, p.burst-(f.full-p.at(f, now)))) / ticksPerNano
+			if now < p.until {
+				shares[d] += f.share
+				tokens[d] += float64(f.extra) / ticksPerNano
+			}
+			if s.peer.Rules(s.clock()) {
+				for _, acc := range s.peer.ledger.accounts {
+					pool[d] = acc.pool[d]
+				}
+			}
+		}
+	}
+	if owners > 1 {
+		t.Fatalf("at %v: %d nodes are the owner", time.Duration(w.now), owners)
+	}
+	most := float64(w.limit.Burst) + float64(w.lives)*float64(coldBurst(int64(w.limit.Burst), len(w.nodes)))
+	for d := range dimensions {
+		if shares[d] > 1+1e-9 {
+			t.Fatalf("at %v: shares add up to %v", time.Duration(w.now), shares[d])
+		}
+		if tokens[d]+pool[d] > most+float64(10*step) {
+			t.Fatalf("at %v: tokens of %v and a pool of %v, at most %v", time.Duration(w.now), time.Duration(tokens[d]), time.Duration(pool[d]), time.Duration(most))
+		}
+	}
+	if floorOf(len(w.nodes))*float64(len(w.nodes)) > 0.045 {
+		t.Fatalf("the floors are too high")
+	}
 }
 
 // work is one look of a node at what there is to do, as package broker does it.
@@ -175,7 +212,7 @@ func (s *site) work() {
 	if b, ok := s.peer.NextBid(now); ok {
 		s.bid(b, now)
 	}
-	asks := s.table.Asks()
+	asks, _ := s.table.Asks()
 	if len(asks) == 0 {
 		return
 	}
@@ -394,7 +431,7 @@ func TestSpreadIdle(t *testing.T) {
 	w.nodes[0].load = 0
 	w.over(t, 10*time.Second)
 	for _, s := range w.nodes {
-		if s.peer.Busy(s.clock()) || len(s.table.Asks()) > 0 || s.table.Held() != (Held{}) {
+		if asks, again := s.table.Asks(); s.peer.Busy(s.clock()) || len(asks) > 0 || again || s.table.Held() != (Held{}) {
 			t.Errorf("n%d is still busy: %+v", s.i, s.table.Held())
 		}
 	}

@@ -55,19 +55,22 @@ func (a *Asking) Apply(l Lease, until int64) (less bool) {
 	return l.Key == a.Key && a.bucket.apply(l, until)
 }
 
-// Asks returns what the owner has to be told, in no order: nothing of idle buckets.
-func (t *Table) Asks() []Asking {
+// Asks returns what the owner has to be told now, in no order, and whether there are buckets that it
+// has to be told of again: some 200 ms later, or when Spread.Wake is called. It is told nothing
+// of idle ones.
+func (t *Table) Asks() (due []Asking, again bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []Asking
 	for _, e := range t.entries {
 		if b := e.get(); b != nil && b.part != nil {
-			if a, some := b.report(); some {
-				out = append(out, Asking{a, b})
+			a, now, hot := b.report()
+			if now {
+				due = append(due, Asking{a, b})
 			}
+			again = again || hot
 		}
 	}
-	return out
+	return due, again
 }
 
 // Held is what a node has of the cluster's buckets.
