@@ -108,11 +108,12 @@ func (b *Bucket) Limit() Limit { return b.limit }
 // is held at the latest time seen; a larger step back moves the bucket with it,
 // so that a corrected wall clock never blocks a principal. It does not allocate.
 //
-// The bucket of a table that is spread (Table.Spread) asks the clock of that instead, admits by
-// the share of this node, and RetryAfter is an estimate: shares move.
+// The bucket of a table that is spread (Table.Spread) goes by the clock of that instead, which
+// it reads when nowNanos is another than before. It admits by the share of this node, and RetryAfter is an
+// estimate: shares move.
 func (b *Bucket) Take(nowNanos int64, bytes int) Decision {
 	if b.part != nil {
-		return b.takePart(bytes)
+		return b.takePart(nowNanos, bytes)
 	}
 	var byteCost int64
 	if b.byteCost > 0 && bytes > 0 {

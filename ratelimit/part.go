@@ -69,6 +69,8 @@ type part struct {
 	hot    bool  // it is reported to the owner
 	throng bool  // something was refused since the report before the last
 	urgent bool  // it is reported before it is due
+	batch  int64 // what Take was last given as the time
+	began  int64 // tick of that
 	taken  int64 // tick of the last request
 	told   int64 // tick of the last report
 	count  int64 // requests since
@@ -81,7 +83,7 @@ type flow struct {
 	virtual int64   // tick of the clock that runs at the speed of the share
 	full    int64   // on that clock: when the bucket is full again
 	extra   int64   // ticks given beyond the node's burst; void when the lease ends
-	demand  float64 // of the whole rate, smoothed
+	demand  float64 // of the whole rate, smoothed; at most 1
 	typical float64 // cost of a request
 	asked   int64   // cost of all requests since the last report
 	refused int64   // of those refused
@@ -116,44 +118,26 @@ func (p *part) speed(f *flow, now int64) float64 {
 
 // at is the flow's own clock: at the speed of the lease while there is one, then of the floor.
 func (p *part) at(f *flow, now int64) int64 {
-	leased := max(0, min(now, p.until)-f.from)
-	alone := max(0, now-max(p.until, f.from))
-	return f.virtual + int64(float64(leased)*max(f.share, p.floor)+float64(alone)*p.floor)
+	if now <= p.until {
+		return f.virtual + int64(float64(max(0, now-f.from))*max(f.share, p.floor))
+	}
+	leased := float64(max(0, p.until-f.from)) * max(f.share, p.floor)
+	return f.virtual + int64(leased+float64(now-max(p.until, f.from))*p.floor)
 }
 
-// takePart is Take for a part.
-func (b *Bucket) takePart(bytes int) Decision {
+// takePart is Take for a part. nowNanos only tells one batch of requests from the next: the clock is
+// read once for each.
+func (b *Bucket) takePart(nowNanos int64, bytes int) Decision {
 	costs := [dimensions]int64{inMessages: b.messageCost}
 	if b.byteCost > 0 && bytes > 0 {
 		costs[inBytes] = clampTicks(float64(bytes) * b.byteCost)
 	}
 	p := b.part
-	now := p.now()
 	b.mu.Lock()
-	ok, decision, after, fromExtra := p.tryLocked(now, &costs)
-	wake := !p.hot
-	if wake {
-		p.hot, p.urgent, p.told = true, true, now
+	if nowNanos != p.batch || p.began == 0 {
+		p.batch, p.began = nowNanos, p.now()
 	}
-	p.taken = now
-	p.count++
-	for d := range p.flows {
-		f := &p.flows[d]
-		f.asked = min(f.asked+costs[d], maxTicks)
-		if ok {
-			f.full, f.extra = after[d], f.extra-fromExtra[d]
-		}
-	}
-	if !ok {
-		d := inMessages
-		if decision.Bytes {
-			d = inBytes
-		}
-		p.flows[d].refused = min(p.flows[d].refused+costs[d], maxTicks)
-		if !p.throng {
-			wake, p.urgent, p.throng = true, true, true
-		}
-	}
+	decision, wake := p.takeLocked(p.began, &costs)
 	b.mu.Unlock()
 	if wake {
 		p.spread.Wake()
@@ -161,36 +145,59 @@ func (b *Bucket) takePart(bytes int) Decision {
 	return decision
 }
 
-// tryLocked says whether a request passes, and what it leaves. The caller holds Bucket.mu.
-func (p *part) tryLocked(now int64, costs *[dimensions]int64) (ok bool, d Decision, after, fromExtra [dimensions]int64) {
-	var wait [dimensions]int64
-	for i := range p.flows {
-		f := &p.flows[i]
-		if now >= p.until {
-			f.extra = 0
+// takeLocked takes or refuses a request, and counts it as demand. The caller holds Bucket.mu.
+func (p *part) takeLocked(now int64, costs *[dimensions]int64) (decision Decision, wake bool) {
+	var after, fromExtra, wait [dimensions]int64
+	for d := range p.flows {
+		if costs[d] > 0 {
+			after[d], fromExtra[d], wait[d] = p.next(&p.flows[d], now, costs[d])
 		}
-		if costs[i] == 0 {
-			after[i] = f.full
-			continue
-		}
-		here := p.at(f, now)
-		after[i] = max(f.full, here) + costs[i]
-		if over := after[i] - here - max(p.burst, costs[i]); over > 0 {
-			fromExtra[i] = min(over, f.extra)
-			after[i] -= fromExtra[i]
-			if over -= fromExtra[i]; over > 0 {
-				wait[i] = p.patience(over, p.speed(f, now))
+	}
+	decision.OK = wait[inMessages] == 0 && wait[inBytes] == 0
+	if wake = !p.hot; wake {
+		p.hot, p.urgent, p.told = true, true, now
+	}
+	p.taken = now
+	p.count++
+	for d := range p.flows {
+		if f := &p.flows[d]; costs[d] > 0 {
+			f.asked = min(f.asked+costs[d], maxTicks)
+			if decision.OK {
+				f.full, f.extra = after[d], f.extra-fromExtra[d]
 			}
 		}
 	}
-	if wait[inMessages] == 0 && wait[inBytes] == 0 {
-		return true, Decision{OK: true}, after, fromExtra
+	if decision.OK {
+		return decision, wake
 	}
-	longest := max(wait[inMessages], wait[inBytes])
-	return false, Decision{
-		Bytes:      wait[inBytes] > wait[inMessages],
-		RetryAfter: time.Duration((longest + ticksPerNano - 1) / ticksPerNano),
-	}, after, fromExtra
+	worse := inMessages
+	if wait[inBytes] > wait[inMessages] {
+		worse, decision.Bytes = inBytes, true
+	}
+	decision.RetryAfter = time.Duration((wait[worse] + ticksPerNano - 1) / ticksPerNano)
+	p.flows[worse].refused = min(p.flows[worse].refused+costs[worse], maxTicks)
+	if !p.throng {
+		wake, p.urgent, p.throng = true, true, true
+	}
+	return decision, wake
+}
+
+// next is Bucket.next for a flow: with what is taken of the extra tokens, and how long to wait, 0
+// where the request passes.
+func (p *part) next(f *flow, now, cost int64) (after, fromExtra, wait int64) {
+	here := p.at(f, now)
+	after = max(f.full, here) + cost
+	over := after - here - max(p.burst, cost)
+	if over <= 0 {
+		return after, 0, 0
+	}
+	if now < p.until {
+		fromExtra = min(over, f.extra)
+	}
+	if over -= fromExtra; over > 0 {
+		wait = p.patience(over, p.speed(f, now))
+	}
+	return after - fromExtra, fromExtra, wait
 }
 
 // patience is what a refusal tells to wait for the missing ticks: at the share in force,
@@ -218,7 +225,7 @@ func (b *Bucket) report() (a Ask, due, hot bool) {
 		if f.full > p.at(f, now) {
 			quiet = settling
 		}
-		a.Demand[d] = min(f.demand, 1)
+		a.Demand[d] = f.demand
 		a.Short[d] = min(time.Duration(f.refused/ticksPerNano), b.limit.Burst)
 		if leased {
 			a.Holds[d], a.Extra[d] = f.share, time.Duration(f.extra/ticksPerNano)
@@ -238,15 +245,13 @@ func (b *Bucket) report() (a Ask, due, hot bool) {
 // measure updates the demand from what was asked in so many ticks. It forgets slowly where
 // requests are few and dear, so that one a second is not taken for none or for five.
 func (f *flow) measure(ticks, requests int64) {
-	if ticks <= 0 {
-		return
-	}
+	ticks = max(ticks, 1)
 	if requests > 0 {
 		f.typical = float64(f.asked) / float64(requests)
 	}
 	span := min(max(measured*f.typical, float64(leastMeasure*ticksPerNano)), float64(mostMeasure*ticksPerNano))
 	weight := -math.Expm1(-float64(ticks) / span)
-	f.demand += weight * (min(float64(f.asked)/float64(ticks), 1e6) - f.demand)
+	f.demand = min(1, f.demand+weight*(float64(f.asked)/float64(ticks)-f.demand))
 }
 
 // apply puts a lease in force, until the given nanosecond of the spread's clock. It says
