@@ -30,7 +30,8 @@ const (
 	limitTick = 200 * time.Millisecond // between two reports of buckets that are asked for
 	limitSoon = 50 * time.Millisecond  // before a report that another node waits for
 	limitRest = 20 * time.Millisecond  // between two reports in any case
-	limitWait = 300 * time.Millisecond // of one question
+	limitWait = 300 * time.Millisecond // of one ask
+	limitVote = 500 * time.Millisecond // of one bid
 	// limitTries bounds the questions of one report: other nodes than the first are asked when
 	// it does not answer, and one that is about to be the owner again and again.
 	limitTries = 12
@@ -346,7 +347,7 @@ func (s *limitSpread) bid(life context.Context) {
 
 // vote asks one node; no answer is no vote.
 func (s *limitSpread) vote(life context.Context, name string, bid []byte) ratelimit.Vote {
-	ctx, cancel := context.WithTimeout(life, limitWait)
+	ctx, cancel := context.WithTimeout(life, limitVote)
 	defer cancel()
 	msg, err := s.n.nc.RequestWithContext(ctx, bidSubject+name, bid)
 	if err != nil {

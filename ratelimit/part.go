@@ -17,6 +17,11 @@ const (
 	floors = 0.04
 	// reportEvery is how often a bucket is reported at most, but for what is urgent.
 	reportEvery = 150 * time.Millisecond
+	// A demand beyond the whole rate is remembered up to mostDemand, so that a pause between two
+	// dear requests is not taken for less of it; what is under leastDemand is none.
+	mostDemand, leastDemand = 2, 0.01
+	// worthwhile is how much smaller a share must become for the owner to be told at once.
+	worthwhile = 0.05
 	// calm and settling are how long a bucket is reported after it was last asked for:
 	// a full one, and one that owes something.
 	calm     = 2 * time.Second
@@ -62,6 +67,7 @@ type part struct {
 	spread *Spread
 	key    string
 	burst  int64 // ticks, of this node
+	whole  int64 // ticks, of the cluster
 	floor  float64
 
 	until  int64 // tick at which the lease ends
@@ -78,12 +84,13 @@ type part struct {
 
 // flow is one dimension of a part.
 type flow struct {
+	limited bool
 	share   float64 // of the lease
 	from    int64   // tick at which virtual was set
 	virtual int64   // tick of the clock that runs at the speed of the share
 	full    int64   // on that clock: when the bucket is full again
 	extra   int64   // ticks given beyond the node's burst; void when the lease ends
-	demand  float64 // of the whole rate, smoothed; at most 1
+	demand  float64 // of the whole rate, smoothed; at most mostDemand
 	typical float64 // cost of a request
 	asked   int64   // cost of all requests since the last report
 	refused int64   // of those refused
@@ -97,11 +104,11 @@ func newPart(s *Spread, k key, l Limit, burst int64) *part {
 		id.Write([]byte(s))
 		id.Write([]byte{0})
 	}
-	p := &part{spread: s, key: base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:KeyBytes]), burst: coldBurst(burst, s.Nodes), floor: floorOf(s.Nodes)}
+	p := &part{spread: s, key: base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:KeyBytes]), burst: coldBurst(burst, s.Nodes), whole: burst, floor: floorOf(s.Nodes)}
 	now := p.now()
 	p.until = now
 	for d := range p.flows {
-		p.flows[d].from = now
+		p.flows[d].from, p.flows[d].limited = now, [dimensions]float64{l.Messages, l.Bytes}[d] > 0
 	}
 	return p
 }
@@ -225,7 +232,7 @@ func (b *Bucket) report() (a Ask, due, hot bool) {
 		if f.full > p.at(f, now) {
 			quiet = settling
 		}
-		a.Demand[d] = f.demand
+		a.Demand[d] = min(f.demand, 1)
 		a.Short[d] = min(time.Duration(f.refused/ticksPerNano), b.limit.Burst)
 		if leased {
 			a.Holds[d], a.Extra[d] = f.share, time.Duration(f.extra/ticksPerNano)
@@ -251,7 +258,10 @@ func (f *flow) measure(ticks, requests int64) {
 	}
 	span := min(max(measured*f.typical, float64(leastMeasure*ticksPerNano)), float64(mostMeasure*ticksPerNano))
 	weight := -math.Expm1(-float64(ticks) / span)
-	f.demand = min(1, f.demand+weight*(float64(f.asked)/float64(ticks)-f.demand))
+	f.demand = min(mostDemand, f.demand+weight*(float64(f.asked)/float64(ticks)-f.demand))
+	if f.demand < leastDemand {
+		f.demand = 0
+	}
 }
 
 // apply puts a lease in force, until the given nanosecond of the spread's clock. It says
@@ -272,13 +282,13 @@ func (b *Bucket) apply(l Lease, until int64) (less bool) {
 func (p *part) setLocked(now, until int64, l Lease) (less bool) {
 	for d := range p.flows {
 		f := &p.flows[d]
-		less = less || now < p.until && l.Share[d] < f.share
+		less = less || f.limited && now < p.until && l.Share[d] < f.share-worthwhile
 		f.virtual, f.from = p.at(f, now), now
 		if now >= p.until {
 			f.extra = 0
 		}
 		f.share = l.Share[d]
-		f.extra += int64(l.Extra[d]) * ticksPerNano
+		f.extra = min(f.extra+int64(l.Extra[d])*ticksPerNano, p.whole)
 	}
 	if p.until = until; until <= now {
 		for d := range p.flows {
