@@ -97,3 +97,36 @@ func TestLedgerBooks(t *testing.T) {
 		t.Errorf("one that has nothing gets %v", got)
 	}
 }
+
+// TestLedgerTokens: the owner's part of the burst is given once, and fills again only when it is not
+// with a node any more.
+func TestLedgerTokens(t *testing.T) {
+	const second = int64(time.Second)
+	const half = 600 * time.Millisecond
+	l := NewLedger(3, 0)
+	give := func(short, has time.Duration, now int64) time.Duration {
+		t.Helper()
+		lease, ok := l.Answer("n1/a", &Ask{
+			Key: "0123456789012345678901", Burst: 2 * half,
+			Short: [dimensions]time.Duration{inMessages: short}, Extra: [dimensions]time.Duration{inMessages: has},
+		}, now)
+		if !ok {
+			t.Fatal("no lease")
+		}
+		return lease.Extra[inMessages]
+	}
+	if got := give(time.Second, 0, 10*second); got != half {
+		t.Errorf("%v are given first, want half of the burst", got)
+	}
+	for at := 11 * second; at < 15*second; at += second {
+		if got := give(time.Second, half, at); got != 0 {
+			t.Errorf("%v are given while the node has all of it", got)
+		}
+	}
+	if got := give(0, 0, 15*second); got != 0 {
+		t.Errorf("%v are given that nobody asks for", got)
+	}
+	if got := give(time.Second, 0, 17*second); got < half/2 || got > half {
+		t.Errorf("%v are given when the node has used them, want up to half of the burst", got)
+	}
+}
