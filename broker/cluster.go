@@ -87,6 +87,7 @@ type nodes struct {
 	// the server. They are written down before they are told.
 	heard   atomic.Pointer[[]embed.TenantAccount]
 	storage durabilities
+	limits  *limitSpread
 	slots   chan struct{} // full: maxAnswers questions are being answered
 	life    context.Context
 	endLife context.CancelFunc

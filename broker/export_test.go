@@ -196,3 +196,12 @@ func DigestsTaken(b *Broker) (n uint64) {
 	}
 	return n
 }
+
+// AskLimits puts text to b as another node would that wants leases.
+func AskLimits(b *Broker, text string) (string, error) {
+	m, err := b.nodes.nc.Request(limitSubject+b.cfg.Name, []byte(text), peerTimeout)
+	if err != nil {
+		return "", err
+	}
+	return string(m.Data), nil
+}

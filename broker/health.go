@@ -222,6 +222,7 @@ func (b view) metrics() []ops.Source {
 	out = append(out, clockMetrics(b.Broker)...)
 	out = append(out, logMetrics(b.Broker)...)
 	out = append(out, policyMetrics(b.Broker)...)
+	out = append(out, limitMetrics(b.Broker)...)
 	out = append(out, trustMetrics(b.Broker)...)
 	out = append(out, routeMetrics(b.Broker)...)
 	out = append(out, ringMetrics(b.Broker)...)

@@ -88,7 +88,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 	trusted := trustedNodes(b.Broker)
 	b.nodes.trusted.Store(&trusted)
 	b.running("nodes", func(context.Context) error { b.nodes.close(); return nil })
-	return nil
+	return startLimits(b)
 }
 
 func (b startup) serverConfig(accounts []embed.TenantAccount, cluster *embed.ClusterConfig, atRest *embed.Encryption) embed.Config {

@@ -69,6 +69,7 @@ type Bucket struct {
 	burst       int64
 	messageCost int64   // ticks per message, 0 is unlimited
 	byteCost    float64 // ticks per byte, 0 is unlimited
+	part        *part   // nil: the bucket is whole, not one node's part of it
 
 	mu       sync.Mutex
 	started  bool
@@ -106,7 +107,14 @@ func (b *Bucket) Limit() Limit { return b.limit }
 // clock in nanoseconds, from any fixed origin. A clock that runs back by less than a second
 // is held at the latest time seen; a larger step back moves the bucket with it,
 // so that a corrected wall clock never blocks a principal. It does not allocate.
+//
+// The bucket of a table that is spread (Table.Spread) goes by the clock of that instead, which
+// it reads when nowNanos is another than before. It admits by the share of this node, and RetryAfter is an
+// estimate: shares move.
 func (b *Bucket) Take(nowNanos int64, bytes int) Decision {
+	if b.part != nil {
+		return b.takePart(nowNanos, bytes)
+	}
 	var byteCost int64
 	if b.byteCost > 0 && bytes > 0 {
 		byteCost = clampTicks(float64(bytes) * b.byteCost)
@@ -160,6 +168,9 @@ func (b *Bucket) tickLocked(nowNanos int64) int64 {
 // idle reports whether the bucket is full and was not taken from since the given
 // number of nanoseconds before nowNanos.
 func (b *Bucket) idle(nowNanos int64, since time.Duration) bool {
+	if b.part != nil {
+		return b.idlePart(since)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.started {

@@ -32,6 +32,73 @@ func (e *entry) get() *Bucket {
 type Table struct {
 	mu      sync.Mutex
 	entries map[key]*entry
+	spread  *Spread // nil: the buckets are whole
+}
+
+// Spread makes the buckets parts of buckets of a cluster. Call it before the first Bucket.
+func (t *Table) Spread(s *Spread) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spread = s
+}
+
+// Asking is an Ask that is not answered yet.
+type Asking struct {
+	Ask
+	bucket *Bucket
+}
+
+// Apply puts the lease that answers it in force, until the given nanosecond of Spread.Clock. It
+// says whether a share became smaller: the sooner the next ask, the sooner another node
+// has the rest.
+func (a *Asking) Apply(l Lease, until int64) (less bool) {
+	return l.Key == a.Key && a.bucket.apply(l, until)
+}
+
+// Asks returns what the owner has to be told now, in no order, and whether there are buckets that it
+// has to be told of again: some 200 ms later, or when Spread.Wake is called. It is told nothing
+// of idle ones.
+func (t *Table) Asks() (due []Asking, again bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.entries {
+		if b := e.get(); b != nil && b.part != nil {
+			a, now, hot := b.report()
+			if now {
+				due = append(due, Asking{a, b})
+			}
+			again = again || hot
+		}
+	}
+	return due, again
+}
+
+// Held is what a node has of the cluster's buckets.
+type Held struct {
+	Asked  int     // buckets that are asked for
+	Leased int     // of these, with a lease in force
+	Shares float64 // sum of the leases' shares; 1 is the whole rate of one limit
+}
+
+// Held counts the leases in force, for metrics.
+func (t *Table) Held() (h Held) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.entries {
+		b := e.get()
+		if b == nil || b.part == nil {
+			continue
+		}
+		share, hot := b.held()
+		if hot {
+			h.Asked++
+		}
+		if share > 0 {
+			h.Leased++
+		}
+		h.Shares += share
+	}
+	return h
 }
 
 // Bucket returns the bucket of principal ("tenant/name") and rule. While the limit
@@ -51,6 +118,9 @@ func (t *Table) Bucket(principal, rule string, l Limit) *Bucket {
 		t.entries = make(map[key]*entry)
 	}
 	b := NewBucket(l)
+	if t.spread != nil {
+		b.part = newPart(t.spread, k, l, b.burst)
+	}
 	t.entries[k] = &entry{bucket: b}
 	return b
 }

@@ -112,6 +112,9 @@ func Probe(ctx context.Context, c *Processes, i int) (ready bool, said string) {
 	return probe(ctx, "http://"+c.nodes[i].ops+"/readyz")
 }
 
+// OpsAddr is the operations port of a node.
+func OpsAddr(c *Processes, i int) string { return c.nodes[i].ops }
+
 func probe(ctx context.Context, url string) (ok bool, said string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
