@@ -171,7 +171,7 @@ const inactive = 5 * time.Minute
 func (c *subConfig) consumer(filter string) consumerConfig {
 	cfg := consumerConfig{
 		DeliverPolicy: c.policy, OptStartSeq: c.startSeq, FilterSubject: filter, ReplayPolicy: "instant",
-		AckPolicy: "explicit", AckWait: c.ackWait, MaxDeliver: c.maxDeliver, MaxAckPending: c.maxInFlight,
+		AckPolicy: "explicit", AckWait: c.ackWait, MaxAckPending: c.maxInFlight,
 	}
 	if c.policy == "by_start_time" {
 		t := c.startTime

@@ -14,10 +14,11 @@ import (
 	"github.com/signetbus/signet/signing"
 )
 
-// A Handler gets deliveries whose attestation holds, and no others. nil
-// acknowledges; an error puts the event back after RetryDelay; an error made by
-// Permanent terminates it. A delivery that the handler settled itself stays as it
-// is. ctx ends when the subscription is stopped.
+// A Handler gets deliveries whose attestation holds, and no others. What it returns
+// settles the event: nil acknowledges; an error made by Permanent or Reject makes it a
+// dead letter; one made by Retry brings it back after that time; any other error
+// brings it back when the retry policy of the broker says so. A delivery that the
+// handler settled itself stays as it is. ctx ends when the subscription is stopped.
 type Handler func(ctx context.Context, d *Delivery) error
 
 // Delivery is one verified event on its way to a handler.
@@ -54,20 +55,6 @@ type Delivery struct {
 	msg     *nats.Msg
 	sub     *Subscription // nil when there is nothing to settle
 	settled atomic.Bool
-}
-
-// permanent marks an error that no redelivery can heal.
-type permanent struct{ error }
-
-func (p permanent) Unwrap() error { return p.error }
-
-// Permanent wraps err so that a handler that returns it terminates the event,
-// which makes it a dead letter, instead of having it delivered again.
-func Permanent(err error) error {
-	if err == nil {
-		return nil
-	}
-	return permanent{err}
 }
 
 // Attested returns the event with the attributes that the broker set
@@ -111,7 +98,8 @@ func (d *Delivery) AckSync(ctx context.Context) error {
 	return fromTransport("ack", d.NATSSubject, err)
 }
 
-// Nak puts the event back, to be delivered again after delay (0: at once).
+// Nak puts the event back, to be delivered again after delay; 0: when the retry policy
+// of the broker says so.
 //
 // Errors: ErrSettled, ErrUnavailable.
 func (d *Delivery) Nak(delay time.Duration) error { return d.settle(nakBody(delay), false) }
@@ -151,37 +139,27 @@ func (d *Delivery) settle(body string, final bool) error {
 }
 
 // conclude settles by the result of the handler.
-func (d *Delivery) conclude(err error, delay time.Duration) error {
+func (d *Delivery) conclude(err error) error {
 	if d.sub == nil || d.settled.Load() {
 		return nil
 	}
 	var end permanent
+	var again retry
 	var settleErr error
 	switch {
 	case err == nil:
 		settleErr = d.Ack()
 	case errors.As(err, &end):
 		settleErr = d.Term(err.Error())
+	case errors.As(err, &again):
+		settleErr = d.Nak(jittered(again.after))
 	default:
-		settleErr = d.Nak(redeliveryDelay(delay, d.NumDelivered))
+		settleErr = d.Nak(0)
 	}
 	if errors.Is(settleErr, ErrSettled) { // by another goroutine of the handler
 		return nil
 	}
 	return settleErr
-}
-
-// redeliveryDelay doubles with each delivery, up to a minute (or delay, if that
-// is more).
-func redeliveryDelay(delay time.Duration, delivered uint64) time.Duration {
-	longest := max(delay, time.Minute)
-	if delay <= 0 {
-		return 0
-	}
-	for n := uint64(1); n < delivered && delay < longest; n++ {
-		delay *= 2
-	}
-	return min(delay, longest)
 }
 
 func nakBody(delay time.Duration) string {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -128,7 +127,7 @@ func pause(ctx context.Context, err error, delay time.Duration) bool {
 	if errors.As(err, &e) {
 		delay = max(delay, e.RetryAfter)
 	}
-	delay += time.Duration(rand.Int64N(int64(delay)/4 + 1)) //nolint:gosec // jitter is no secret
+	delay = jittered(delay)
 	if d, ok := ctx.Deadline(); ok && time.Until(d) <= delay {
 		return false
 	}
