@@ -52,10 +52,45 @@ type Delivery struct {
 	Pending      uint64    // events that the consumer has not delivered yet
 	Stored       time.Time // by the clock of the server
 
+	// Of SubscribeKeyed: the key of the event, and a number that grows each time the
+	// partition of the key changes hands. A handler that writes elsewhere can have that
+	// store refuse a number below the greatest it has seen, which keeps out a process
+	// that slept through losing the partition.
+	Key   string
+	Fence uint64
+
 	msg     *nats.Msg
 	sub     *Subscription // nil when there is nothing to settle
-	settled atomic.Bool
+	settled atomic.Uint32 // an outcome
 }
+
+// outcome is how a delivery was settled.
+type outcome uint32
+
+const (
+	outcomeOpen outcome = iota
+	outcomeAck
+	outcomeTerm
+	outcomeNak
+)
+
+// claim makes the caller the one that settles d.
+//
+// Errors: ErrSettled, ErrFenced.
+func (d *Delivery) claim(as outcome) error {
+	if k := d.sub.keyed(); k != nil && !k.holds() {
+		return ErrFenced
+	}
+	if !d.settled.CompareAndSwap(uint32(outcomeOpen), uint32(as)) {
+		return ErrSettled
+	}
+	if as != outcomeNak {
+		d.sub.done(d)
+	}
+	return nil
+}
+
+func (d *Delivery) outcome() outcome { return outcome(d.settled.Load()) }
 
 // Attested returns the event with the attributes that the broker set
 // (attestation, authid, authtype, recordedtime) and the producer's signature
@@ -77,20 +112,19 @@ func (d *Delivery) Attested() *Event {
 // Ack says that the event is handled. The broker may not have got it when Ack
 // returns: see AckSync.
 //
-// Errors: ErrSettled, ErrUnavailable.
-func (d *Delivery) Ack() error { return d.settle("+ACK", true) }
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
+func (d *Delivery) Ack() error { return d.settle("+ACK", outcomeAck) }
 
 // AckSync is Ack that waits for the broker's confirmation.
 //
-// Errors: ErrSettled, ErrUnavailable.
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
 func (d *Delivery) AckSync(ctx context.Context) error {
 	if d.sub == nil {
 		return nil
 	}
-	if d.settled.Swap(true) {
-		return ErrSettled
+	if err := d.claim(outcomeAck); err != nil {
+		return err
 	}
-	d.sub.done(d)
 	c := d.sub.client
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
@@ -101,46 +135,42 @@ func (d *Delivery) AckSync(ctx context.Context) error {
 // Nak puts the event back, to be delivered again after delay; 0: when the retry policy
 // of the broker says so.
 //
-// Errors: ErrSettled, ErrUnavailable.
-func (d *Delivery) Nak(delay time.Duration) error { return d.settle(nakBody(delay), false) }
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
+func (d *Delivery) Nak(delay time.Duration) error { return d.settle(nakBody(delay), outcomeNak) }
 
 // Term says that no redelivery will help: the event becomes a dead letter with
 // reason, one line.
 //
-// Errors: ErrSettled, ErrUnavailable.
-func (d *Delivery) Term(reason string) error { return d.settle(termBody(reason), true) }
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
+func (d *Delivery) Term(reason string) error { return d.settle(termBody(reason), outcomeTerm) }
 
 // InProgress starts the acknowledgement wait anew, for a handler that needs
 // longer.
 //
-// Errors: ErrSettled, ErrUnavailable.
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
 func (d *Delivery) InProgress() error {
 	if d.sub == nil {
 		return nil
 	}
-	if d.settled.Load() {
+	if d.outcome() != outcomeOpen {
 		return ErrSettled
 	}
 	return fromTransport("ack", d.NATSSubject, d.sub.client.nc.Publish(d.msg.Reply, []byte("+WPI")))
 }
 
-// settle sends body; final says that no redelivery is wanted.
-func (d *Delivery) settle(body string, final bool) error {
+func (d *Delivery) settle(body string, as outcome) error {
 	if d.sub == nil {
 		return nil
 	}
-	if d.settled.Swap(true) {
-		return ErrSettled
-	}
-	if final {
-		d.sub.done(d)
+	if err := d.claim(as); err != nil {
+		return err
 	}
 	return fromTransport("ack", d.NATSSubject, d.sub.client.nc.Publish(d.msg.Reply, []byte(body)))
 }
 
 // conclude settles by the result of the handler.
 func (d *Delivery) conclude(err error) error {
-	if d.sub == nil || d.settled.Load() {
+	if d.sub == nil || d.outcome() != outcomeOpen {
 		return nil
 	}
 	var end permanent

@@ -48,6 +48,9 @@ var (
 	ErrOutcomeUnknown = errors.New("client: the outcome of the publish is unknown")
 	// ErrSettled says that a delivery was already acked, nak'd or terminated.
 	ErrSettled = errors.New("client: the delivery is already settled")
+	// ErrFenced says that the partition of a delivery of SubscribeKeyed is another
+	// instance's by now, which gets the event again: this one must not settle it.
+	ErrFenced = errors.New("client: the partition of the delivery is another instance's")
 	// ErrConsumerGone says that the durable consumer was deleted under a subscription.
 	ErrConsumerGone = errors.New("client: the consumer was deleted")
 )
