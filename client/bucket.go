@@ -22,7 +22,7 @@ type bucket struct {
 	deadline func(context.Context) (context.Context, context.CancelFunc)
 }
 
-func (c *Client) bucket(name string) (bucket, error) {
+func newBucket(c *Client, name string) (bucket, error) {
 	if err := checkConsumerName(name); err != nil { // the grammar of buckets too
 		return bucket{}, fmt.Errorf("bucket: %w", err)
 	}

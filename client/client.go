@@ -89,7 +89,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 		cfg.setIdentity(nil)
 		return nil, fromTransport("connect", "", err)
 	}
-	if err := c.begin(ctx); err != nil {
+	if err := begin(ctx, c); err != nil {
 		c.Close()
 		return nil, fromTransport("connect", "", err)
 	}
@@ -97,7 +97,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 }
 
 // begin starts the workers and loads the first keyring.
-func (c *Client) begin(ctx context.Context) error {
+func begin(ctx context.Context, c *Client) error {
 	life, stop := context.WithCancel(context.Background())
 	c.mu.Lock()
 	c.stop = stop
@@ -237,7 +237,7 @@ func (c *Client) onReconnect(*nats.Conn) {
 		return
 	}
 	m.resume()
-	c.rejoin()
+	rejoin(c)
 	for _, s := range c.subs.all() {
 		s.reconnected()
 	}
@@ -245,7 +245,7 @@ func (c *Client) onReconnect(*nats.Conn) {
 }
 
 // rejoin has the keyring asked for again.
-func (c *Client) rejoin() {
+func rejoin(c *Client) {
 	select {
 	case c.rejoined <- struct{}{}:
 	default: // it is told already

@@ -202,7 +202,7 @@ func (c *Client) SubscribeKeyed(ctx context.Context, filter string, handler Hand
 	case given.ordered, given.queue != "":
 		return nil, fmt.Errorf("%w: SubscribeKeyed with Ordered or Queue", ErrInvalidOption)
 	}
-	kv, err := c.bucket(keyed.Bucket)
+	kv, err := newBucket(c, keyed.Bucket)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -88,6 +87,9 @@ func (g *KeyedSubscription) setUp(ctx context.Context) (err error) {
 		if g.stream, err = g.client.js().streamFor(ctx, g.filter); err != nil {
 			return err
 		}
+	}
+	if _, _, err := g.read(ctx); err != nil {
+		return err
 	}
 	for p := range g.cfg.Partitions {
 		cfg := *g.sub
@@ -210,7 +212,7 @@ func (g *KeyedSubscription) read(ctx context.Context) (*roll, uint64, error) {
 }
 
 func writeRoll(ctx context.Context, kv bucket, key string, r *roll, revision uint64) (uint64, error) {
-	text, err := json.Marshal(r)
+	text, err := marshalRoll(r)
 	if err != nil { // names and numbers always encode
 		return 0, err
 	}

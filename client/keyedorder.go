@@ -83,9 +83,10 @@ func (o *keyOrder) next(key string) *entry {
 
 func isRunning(e *entry) bool { return e.state == entryRunning }
 
-// begin says whether a worker may handle e, which it took from the queue.
+// begin says whether a worker may handle e, which it took from the queue. A barrier makes
+// of what is queued what waits.
 func (o *keyOrder) begin(e *entry) bool {
-	if e.state != entryQueued || o.barrier {
+	if e.state != entryQueued {
 		return false
 	}
 	e.state = entryRunning

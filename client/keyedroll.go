@@ -41,6 +41,8 @@ func parseRoll(text []byte) (*roll, error) {
 	return r, nil
 }
 
+func marshalRoll(r *roll) ([]byte, error) { return json.Marshal(r) }
+
 // shares says whether an instance with this filter and number of partitions is of the group.
 func (r *roll) shares(filter, stream string, partitions int) bool {
 	return r.Filter == filter && r.Stream == stream && len(r.Owners) == partitions
@@ -65,8 +67,7 @@ func (r *roll) attend(me string, beat uint64, dead []string, left []int, leaving
 	}
 	quota := r.quota(me)
 	for p, owner := range r.Owners {
-		// A partition that was just let go of is for others.
-		if owner == "" && have < quota && !slices.Contains(left, p) {
+		if owner == "" && have < quota {
 			r.Owners[p] = me
 			have++
 		}

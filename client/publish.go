@@ -186,7 +186,7 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 	if err != nil {
 		return nil, err
 	}
-	if err := c.slot(ctx, asksReceipt(msg)); err != nil {
+	if err := slot(ctx, c, asksReceipt(msg)); err != nil {
 		return nil, notSent(natsSubject, id, err)
 	}
 	f := &Future{done: make(chan struct{})}
@@ -226,7 +226,7 @@ func notSent(natsSubject, id string, err error) error {
 }
 
 // slot takes a place in flight, and one of those that wait for a signed acknowledgement.
-func (c *Client) slot(ctx context.Context, asks bool) error {
+func slot(ctx context.Context, c *Client, asks bool) error {
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
 	if err := take(ctx, c.slots); err != nil {

@@ -161,7 +161,7 @@ func publishSigned(ctx context.Context, c *Client, natsSubject string, ev *Event
 	if err != nil {
 		return nil, err
 	}
-	if err := c.slot(ctx, p.asks()); err != nil {
+	if err := slot(ctx, c, p.asks()); err != nil {
 		return nil, notSent(natsSubject, id, err)
 	}
 	// After the slot, which may be long in coming: recordedtime says when it is sent.
