@@ -312,6 +312,19 @@ func TestRollModel(t *testing.T) {
 	})
 }
 
+// TestRollMovesNoMoreThanNeeded: who comes when there is one partition, or comes back, waits.
+func TestRollMovesNoMoreThanNeeded(t *testing.T) {
+	r := newRoll("f", "S", 1)
+	for beat, me := range []string{"b", "a", "c", "b"} {
+		if surplus := r.attend(me, uint64(beat), nil, nil, false); surplus != 0 || r.Owners[0] != "b" {
+			t.Errorf("after %s: surplus %d, the owner is %s", me, surplus, r.Owners[0])
+		}
+	}
+	if surplus := r.attend("b", 9, nil, nil, true); surplus != 1 {
+		t.Errorf("leaving: surplus %d", surplus)
+	}
+}
+
 func TestRollWatch(t *testing.T) {
 	start := time.Now()
 	w := watch{after: time.Second, seen: map[string]sighting{}}

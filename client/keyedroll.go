@@ -95,10 +95,16 @@ func (r *roll) count(member string) int {
 	return n
 }
 
-// quota is how many partitions are member's: as many as everybody's, and one more for the
-// first members where they cannot be divided.
+// quota is how many partitions are member's: as many as everybody's, and one more for some
+// where they cannot be divided; for those who have the most now, so that nothing moves
+// without need.
 func (r *roll) quota(member string) int {
 	names := slices.Sorted(maps.Keys(r.Members))
+	have := map[string]int{}
+	for _, owner := range r.Owners {
+		have[owner]++
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return have[b] - have[a] })
 	n := len(r.Owners) / len(names)
 	if slices.Index(names, member) < len(r.Owners)%len(names) {
 		n++
