@@ -36,41 +36,47 @@ const (
 	headerExpected = "Nats-Expected-Last-Subject-Sequence"
 )
 
-// get returns the value of key and its revision. A key that was deleted has a revision
-// and no value; one that never was, or is over its time, has neither.
+// value is what a bucket holds for a key.
+type value struct {
+	data     []byte    // nil: none, or deleted
+	revision uint64    // 0: there never was one, or its time is over
+	stored   time.Time // by the clock of the server
+}
+
+// get returns the value of key.
 //
 // Errors: ErrDenied without the grant to read, ErrNotFound if there is no such bucket,
 // ErrUnavailable.
-func (b bucket) get(ctx context.Context, key string) (value []byte, revision uint64, err error) {
+func (b bucket) get(ctx context.Context, key string) (value, error) {
 	ctx, cancel := b.deadline(ctx)
 	defer cancel()
 	var answer struct {
 		apiAnswer
 		Message struct {
-			Sequence uint64 `json:"seq"`
-			Header   []byte `json:"hdrs"`
-			Data     []byte `json:"data"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
 		} `json:"message"`
 	}
 	// Not a direct get: any replica answers that, and one that lags shows a lease that is gone.
 	request := struct {
 		Last string `json:"last_by_subj"`
 	}{b.subject(key)}
-	err = b.js.request(ctx, "bucket", "STREAM.MSG.GET.KV_"+b.name, request, &answer)
+	err := b.js.request(ctx, "bucket", "STREAM.MSG.GET.KV_"+b.name, request, &answer)
 	var e *Error
 	switch {
-	case errors.As(err, &e) && e.Code == jsNoMessageFound:
-		return nil, 0, nil
+	case errors.As(err, &e) && e.Code == jsNoMessage:
+		return value{}, nil
 	case err != nil:
-		return nil, 0, err
+		return value{}, err
 	}
-	if m := answer.Message; len(m.Header) > 0 && gone(m.Header) {
-		return nil, m.Sequence, nil
+	m := &answer.Message
+	if len(m.Header) > 0 && gone(m.Header) {
+		m.Data = nil
 	}
-	return answer.Message.Data, answer.Message.Sequence, nil
+	return value{m.Data, m.Sequence, m.Time}, nil
 }
-
-const jsNoMessageFound = 10037
 
 // gone says whether a header block marks a value that was deleted.
 func gone(block []byte) bool {
@@ -113,10 +119,10 @@ func (b bucket) write(ctx context.Context, key string, value []byte, h nats.Head
 	return a.Sequence, nil
 }
 
-// limits returns how long values live, 0 for ever.
+// look returns how long values live, 0 for ever, and the clock of the server.
 //
-// Errors: ErrNotFound if there is no such bucket, or it is not granted; ErrUnavailable.
-func (b bucket) limits(ctx context.Context) (ttl time.Duration, err error) {
+// Errors: ErrDenied if there is no such bucket, or it is not granted; ErrUnavailable.
+func (b bucket) look(ctx context.Context) (ttl time.Duration, now time.Time, err error) {
 	ctx, cancel := b.deadline(ctx)
 	defer cancel()
 	var answer struct {
@@ -124,7 +130,8 @@ func (b bucket) limits(ctx context.Context) (ttl time.Duration, err error) {
 		Config struct {
 			MaxAge time.Duration `json:"max_age"`
 		} `json:"config"`
+		Now time.Time `json:"ts"`
 	}
 	err = b.js.request(ctx, "bucket", "STREAM.INFO.KV_"+b.name, struct{}{}, &answer)
-	return answer.Config.MaxAge, err
+	return answer.Config.MaxAge, answer.Now, err
 }

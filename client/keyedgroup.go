@@ -75,7 +75,7 @@ func (g *KeyedSubscription) wake() {
 func (g *KeyedSubscription) setUp(ctx context.Context) (err error) {
 	ctx, cancel := g.client.cfg.deadline(ctx)
 	defer cancel()
-	ttl, err := g.kv.limits(ctx)
+	ttl, _, err := g.kv.look(ctx)
 	if err != nil {
 		return err
 	}
@@ -191,14 +191,14 @@ func (g *KeyedSubscription) attend(ctx context.Context) error {
 }
 
 func (g *KeyedSubscription) read(ctx context.Context) (*roll, uint64, error) {
-	text, revision, err := g.kv.get(ctx, g.cfg.Group)
+	v, err := g.kv.get(ctx, g.cfg.Group)
 	if err != nil {
 		return nil, 0, err
 	}
-	if text == nil {
-		return newRoll(g.filter, g.stream, g.cfg.Partitions), revision, nil
+	if v.data == nil {
+		return newRoll(g.filter, g.stream, g.cfg.Partitions), v.revision, nil
 	}
-	r, err := parseRoll(text)
+	r, err := parseRoll(v.data)
 	if err == nil && !r.shares(g.filter, g.stream, g.cfg.Partitions) {
 		err = errOtherGroup
 	}
@@ -208,7 +208,7 @@ func (g *KeyedSubscription) read(ctx context.Context) (*roll, uint64, error) {
 			Title: "key " + g.cfg.Group + " of bucket " + g.cfg.Bucket + " is not a roll of this group", Err: err,
 		}
 	}
-	return r, revision, nil
+	return r, v.revision, nil
 }
 
 func writeRoll(ctx context.Context, kv bucket, key string, r *roll, revision uint64) (uint64, error) {
