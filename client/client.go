@@ -263,11 +263,11 @@ func (c *Client) onClosed(nc *nats.Conn) {
 	if last == nil || !errors.Is(fromTransport("", "", last), ErrUnauthenticated) {
 		last = errors.Join(nats.ErrConnectionClosed, last)
 	}
-	c.end(m, stop, fromTransport("connection", "", last))
+	end(c, m, stop, fromTransport("connection", "", last))
 }
 
 // end is run once, by whoever ends the client first.
-func (c *Client) end(m *mux, stop context.CancelFunc, cause error) {
+func end(c *Client, m *mux, stop context.CancelFunc, cause error) {
 	c.once.Do(func() {
 		c.cause = cause
 		m.close(cause)
@@ -387,7 +387,7 @@ func (c *Client) Close() {
 	c.mu.Lock()
 	m, stop := c.mux, c.stop
 	c.mu.Unlock()
-	c.end(m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
+	end(c, m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
 	c.signer.flush() // what was published meanwhile ends with the same error
 	c.workers.Wait()
 	if id := c.cfg.id; id != nil {

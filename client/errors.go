@@ -227,6 +227,7 @@ const (
 	// jsDuplicateInProcess: an earlier try of this event is on its way through the
 	// cluster, and nobody knows yet whether it arrives.
 	jsDuplicateInProcess = 10158
+	jsBatchDuplicate     = 10201
 	jsClusterNotLeader   = 10009
 )
 
@@ -234,7 +235,7 @@ func statusClass(a wire.APIError) wire.Class {
 	switch a.ErrCode {
 	case jsStreamNotFound, jsConsumerNotFound:
 		return wire.ClassNotFound
-	case jsConsumerExists, jsConsumerNameExist, jsWrongLastSeq, jsWrongLastMsgID:
+	case jsConsumerExists, jsConsumerNameExist, jsWrongLastSeq, jsWrongLastMsgID, jsBatchDuplicate:
 		return wire.ClassConflict
 	case jsMessageExceedsMax:
 		return wire.ClassTooLarge

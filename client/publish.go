@@ -31,6 +31,8 @@ type PubOpt func(*pubConfig) error
 type pubConfig struct {
 	header  [][2]string
 	noRetry bool
+	expires bool  // WithExpiry
+	plan    *plan // nil: now
 }
 
 // WithHeader adds a header that is not an attribute, such as
@@ -76,7 +78,7 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 
 // publish is Publish of an event that goes out as it is, within ctx.
 func publish(ctx context.Context, c *Client, natsSubject string, ev *Event, opts []PubOpt) (*Ack, error) {
-	msg, id, noRetry, err := c.prepare(natsSubject, ev, opts)
+	msg, id, noRetry, err := prepare(c, natsSubject, ev, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +95,7 @@ func publish(ctx context.Context, c *Client, natsSubject string, ev *Event, opts
 		if c.signer != nil && time.Since(made) > resignAfter {
 			again := *ev
 			again.ID, made = id, time.Now()
-			if msg, _, _, err = c.prepare(natsSubject, &again, opts); err != nil {
+			if msg, _, _, err = prepare(c, natsSubject, &again, opts); err != nil {
 				return nil, err
 			}
 		}
@@ -182,7 +184,7 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 	if c.signer != nil {
 		return publishSigned(ctx, c, natsSubject, ev, opts)
 	}
-	msg, id, _, err := c.prepare(natsSubject, ev, opts)
+	msg, id, _, err := prepare(c, natsSubject, ev, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +286,7 @@ func (c *Client) PublishLive(ctx context.Context, natsSubject string, ev *Event,
 	if err != nil {
 		return err
 	}
-	msg, id, _, err := c.prepare(natsSubject, ev, opts)
+	msg, id, _, err := prepare(c, natsSubject, ev, opts)
 	if err != nil {
 		return err
 	}
@@ -294,7 +296,7 @@ func (c *Client) PublishLive(ctx context.Context, natsSubject string, ev *Event,
 	return withEvent(fromTransport("publish", natsSubject, c.nc.PublishMsg(msg)), id)
 }
 
-func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Msg, string, bool, error) {
+func prepare(c *Client, natsSubject string, ev *Event, opts []PubOpt) (*nats.Msg, string, bool, error) {
 	if ev == nil {
 		return nil, "", false, malformed("publish", natsSubject, "", errors.New("no event"))
 	}
@@ -302,12 +304,16 @@ func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Ms
 	if id == "" {
 		id = NewID()
 	}
+	now := time.Now()
+	if err := checkExpiry(natsSubject, id, ev, now); err != nil {
+		return nil, id, false, err
+	}
 	var msg *nats.Msg
 	var err error
 	if c.signer != nil {
-		msg, err = c.signer.sign(natsSubject, id, ev, time.Now())
+		msg, err = c.signer.sign(natsSubject, id, ev, now)
 	} else {
-		msg, err = outgoing(natsSubject, id, ev, time.Now())
+		msg, err = outgoing(natsSubject, id, ev, now)
 	}
 	if err != nil || len(opts) == 0 {
 		return msg, id, false, err
@@ -316,8 +322,7 @@ func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Ms
 	if err != nil {
 		return nil, id, false, err
 	}
-	p.setHeader(msg)
-	return msg, id, p.noRetry, nil
+	return msg, id, p.noRetry, p.apply(msg, id, ev, now)
 }
 
 func pubOptions(opts []PubOpt) (*pubConfig, error) {

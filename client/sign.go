@@ -157,7 +157,14 @@ func publishSigned(ctx context.Context, c *Client, natsSubject string, ev *Event
 	if id == "" {
 		id = NewID()
 	}
+	now := time.Now()
+	if err := checkExpiry(natsSubject, id, ev, now); err != nil {
+		return nil, err
+	}
 	p, err := pubOptions(opts)
+	if err == nil {
+		err = p.expire(headerTTL, ev, now)
+	}
 	if err != nil {
 		return nil, err
 	}
