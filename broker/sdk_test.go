@@ -233,7 +233,7 @@ func TestSDKSettlements(t *testing.T) {
 		}
 		return nil
 	}
-	opts := []client.SubOption{client.Durable("d"), client.RetryDelay(0)}
+	opts := []client.SubOption{client.Durable("d")}
 	sub := must(wide.Subscribe(ctx, "orders.>", handle, opts...))(t)
 	want := map[seen]bool{}
 	for _, s := range []struct {

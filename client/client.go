@@ -89,7 +89,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 		cfg.setIdentity(nil)
 		return nil, fromTransport("connect", "", err)
 	}
-	if err := c.begin(ctx); err != nil {
+	if err := begin(ctx, c); err != nil {
 		c.Close()
 		return nil, fromTransport("connect", "", err)
 	}
@@ -97,7 +97,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 }
 
 // begin starts the workers and loads the first keyring.
-func (c *Client) begin(ctx context.Context) error {
+func begin(ctx context.Context, c *Client) error {
 	life, stop := context.WithCancel(context.Background())
 	c.mu.Lock()
 	c.stop = stop
@@ -237,7 +237,7 @@ func (c *Client) onReconnect(*nats.Conn) {
 		return
 	}
 	m.resume()
-	c.rejoin()
+	rejoin(c)
 	for _, s := range c.subs.all() {
 		s.reconnected()
 	}
@@ -245,7 +245,7 @@ func (c *Client) onReconnect(*nats.Conn) {
 }
 
 // rejoin has the keyring asked for again.
-func (c *Client) rejoin() {
+func rejoin(c *Client) {
 	select {
 	case c.rejoined <- struct{}{}:
 	default: // it is told already
@@ -263,11 +263,11 @@ func (c *Client) onClosed(nc *nats.Conn) {
 	if last == nil || !errors.Is(fromTransport("", "", last), ErrUnauthenticated) {
 		last = errors.Join(nats.ErrConnectionClosed, last)
 	}
-	c.end(m, stop, fromTransport("connection", "", last))
+	end(c, m, stop, fromTransport("connection", "", last))
 }
 
 // end is run once, by whoever ends the client first.
-func (c *Client) end(m *mux, stop context.CancelFunc, cause error) {
+func end(c *Client, m *mux, stop context.CancelFunc, cause error) {
 	c.once.Do(func() {
 		c.cause = cause
 		m.close(cause)
@@ -387,7 +387,7 @@ func (c *Client) Close() {
 	c.mu.Lock()
 	m, stop := c.mux, c.stop
 	c.mu.Unlock()
-	c.end(m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
+	end(c, m, stop, &Error{Op: "connection", Class: string(wire.ClassUnavailable), Title: "closed by this client", Err: ErrClosed})
 	c.signer.flush() // what was published meanwhile ends with the same error
 	c.workers.Wait()
 	if id := c.cfg.id; id != nil {

@@ -107,8 +107,13 @@ type consumerInfo struct {
 	Config consumerConfig `json:"config"`
 	// Delivered.StreamSeq of a new consumer is the sequence before its first event.
 	Delivered struct {
-		StreamSeq uint64 `json:"stream_seq"`
+		ConsumerSeq uint64 `json:"consumer_seq"`
+		StreamSeq   uint64 `json:"stream_seq"`
 	} `json:"delivered"`
+	AckFloor struct {
+		StreamSeq uint64 `json:"stream_seq"`
+	} `json:"ack_floor"`
+	NumAckPending int `json:"num_ack_pending"`
 }
 
 func (c jsAPI) consumerInfo(ctx context.Context, stream, consumer string) (*consumerInfo, error) {
@@ -171,7 +176,7 @@ const inactive = 5 * time.Minute
 func (c *subConfig) consumer(filter string) consumerConfig {
 	cfg := consumerConfig{
 		DeliverPolicy: c.policy, OptStartSeq: c.startSeq, FilterSubject: filter, ReplayPolicy: "instant",
-		AckPolicy: "explicit", AckWait: c.ackWait, MaxDeliver: c.maxDeliver, MaxAckPending: c.maxInFlight,
+		AckPolicy: "explicit", AckWait: c.ackWait, MaxAckPending: c.maxInFlight,
 	}
 	if c.policy == "by_start_time" {
 		t := c.startTime

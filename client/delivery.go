@@ -14,10 +14,11 @@ import (
 	"github.com/signetbus/signet/signing"
 )
 
-// A Handler gets deliveries whose attestation holds, and no others. nil
-// acknowledges; an error puts the event back after RetryDelay; an error made by
-// Permanent terminates it. A delivery that the handler settled itself stays as it
-// is. ctx ends when the subscription is stopped.
+// A Handler gets deliveries whose attestation holds, and no others. What it returns
+// settles the event: nil acknowledges; an error made by Permanent or Reject makes it a
+// dead letter; one made by Retry brings it back after that time; any other error
+// brings it back when the retry policy of the broker says so. A delivery that the
+// handler settled itself stays as it is. ctx ends when the subscription is stopped.
 type Handler func(ctx context.Context, d *Delivery) error
 
 // Delivery is one verified event on its way to a handler.
@@ -51,24 +52,45 @@ type Delivery struct {
 	Pending      uint64    // events that the consumer has not delivered yet
 	Stored       time.Time // by the clock of the server
 
+	// Of SubscribeKeyed: the key of the event, and a number that grows each time the
+	// partition of the key changes hands. A handler that writes elsewhere can have that
+	// store refuse a number below the greatest it has seen, which keeps out a process
+	// that slept through losing the partition.
+	Key   string
+	Fence uint64
+
 	msg     *nats.Msg
 	sub     *Subscription // nil when there is nothing to settle
-	settled atomic.Bool
+	settled atomic.Uint32 // an outcome
 }
 
-// permanent marks an error that no redelivery can heal.
-type permanent struct{ error }
+// outcome is how a delivery was settled.
+type outcome uint32
 
-func (p permanent) Unwrap() error { return p.error }
+const (
+	outcomeOpen outcome = iota
+	outcomeAck
+	outcomeTerm
+	outcomeNak
+)
 
-// Permanent wraps err so that a handler that returns it terminates the event,
-// which makes it a dead letter, instead of having it delivered again.
-func Permanent(err error) error {
-	if err == nil {
-		return nil
+// claim makes the caller the one that settles d.
+//
+// Errors: ErrSettled, ErrFenced.
+func (d *Delivery) claim(as outcome) error {
+	if k := d.sub.keyed(); k != nil && !k.holds() {
+		return ErrFenced
 	}
-	return permanent{err}
+	if !d.settled.CompareAndSwap(uint32(outcomeOpen), uint32(as)) {
+		return ErrSettled
+	}
+	if as != outcomeNak {
+		d.sub.done(d)
+	}
+	return nil
 }
+
+func (d *Delivery) outcome() outcome { return outcome(d.settled.Load()) }
 
 // Attested returns the event with the attributes that the broker set
 // (attestation, authid, authtype, recordedtime) and the producer's signature
@@ -90,20 +112,19 @@ func (d *Delivery) Attested() *Event {
 // Ack says that the event is handled. The broker may not have got it when Ack
 // returns: see AckSync.
 //
-// Errors: ErrSettled, ErrUnavailable.
-func (d *Delivery) Ack() error { return d.settle("+ACK", true) }
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
+func (d *Delivery) Ack() error { return d.settle("+ACK", outcomeAck) }
 
 // AckSync is Ack that waits for the broker's confirmation.
 //
-// Errors: ErrSettled, ErrUnavailable.
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
 func (d *Delivery) AckSync(ctx context.Context) error {
 	if d.sub == nil {
 		return nil
 	}
-	if d.settled.Swap(true) {
-		return ErrSettled
+	if err := d.claim(outcomeAck); err != nil {
+		return err
 	}
-	d.sub.done(d)
 	c := d.sub.client
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
@@ -111,77 +132,64 @@ func (d *Delivery) AckSync(ctx context.Context) error {
 	return fromTransport("ack", d.NATSSubject, err)
 }
 
-// Nak puts the event back, to be delivered again after delay (0: at once).
+// Nak puts the event back, to be delivered again after delay; 0: when the retry policy
+// of the broker says so.
 //
-// Errors: ErrSettled, ErrUnavailable.
-func (d *Delivery) Nak(delay time.Duration) error { return d.settle(nakBody(delay), false) }
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
+func (d *Delivery) Nak(delay time.Duration) error { return d.settle(nakBody(delay), outcomeNak) }
 
 // Term says that no redelivery will help: the event becomes a dead letter with
 // reason, one line.
 //
-// Errors: ErrSettled, ErrUnavailable.
-func (d *Delivery) Term(reason string) error { return d.settle(termBody(reason), true) }
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
+func (d *Delivery) Term(reason string) error { return d.settle(termBody(reason), outcomeTerm) }
 
 // InProgress starts the acknowledgement wait anew, for a handler that needs
 // longer.
 //
-// Errors: ErrSettled, ErrUnavailable.
+// Errors: ErrSettled, ErrFenced, ErrUnavailable.
 func (d *Delivery) InProgress() error {
 	if d.sub == nil {
 		return nil
 	}
-	if d.settled.Load() {
+	if d.outcome() != outcomeOpen {
 		return ErrSettled
 	}
 	return fromTransport("ack", d.NATSSubject, d.sub.client.nc.Publish(d.msg.Reply, []byte("+WPI")))
 }
 
-// settle sends body; final says that no redelivery is wanted.
-func (d *Delivery) settle(body string, final bool) error {
+func (d *Delivery) settle(body string, as outcome) error {
 	if d.sub == nil {
 		return nil
 	}
-	if d.settled.Swap(true) {
-		return ErrSettled
-	}
-	if final {
-		d.sub.done(d)
+	if err := d.claim(as); err != nil {
+		return err
 	}
 	return fromTransport("ack", d.NATSSubject, d.sub.client.nc.Publish(d.msg.Reply, []byte(body)))
 }
 
 // conclude settles by the result of the handler.
-func (d *Delivery) conclude(err error, delay time.Duration) error {
-	if d.sub == nil || d.settled.Load() {
+func (d *Delivery) conclude(err error) error {
+	if d.sub == nil || d.outcome() != outcomeOpen {
 		return nil
 	}
 	var end permanent
+	var again retry
 	var settleErr error
 	switch {
 	case err == nil:
 		settleErr = d.Ack()
 	case errors.As(err, &end):
 		settleErr = d.Term(err.Error())
+	case errors.As(err, &again):
+		settleErr = d.Nak(jittered(again.after))
 	default:
-		settleErr = d.Nak(redeliveryDelay(delay, d.NumDelivered))
+		settleErr = d.Nak(0)
 	}
 	if errors.Is(settleErr, ErrSettled) { // by another goroutine of the handler
 		return nil
 	}
 	return settleErr
-}
-
-// redeliveryDelay doubles with each delivery, up to a minute (or delay, if that
-// is more).
-func redeliveryDelay(delay time.Duration, delivered uint64) time.Duration {
-	longest := max(delay, time.Minute)
-	if delay <= 0 {
-		return 0
-	}
-	for n := uint64(1); n < delivered && delay < longest; n++ {
-		delay *= 2
-	}
-	return min(delay, longest)
 }
 
 func nakBody(delay time.Duration) string {

@@ -21,11 +21,13 @@
 // # Delivery
 //
 // Delivery is at least once, in stream order per subscription while
-// [Concurrency] is 1. A handler that returns nil acknowledges; an error puts the
-// event back after [RetryDelay]; [Permanent] errors terminate it: it is not
-// delivered to this consumer again, and stays in the stream. (This release keeps
-// no dead letter of it.) [Ordered] subscriptions are without acknowledgement: each
-// event once, in order.
+// [Concurrency] is 1. A handler that returns nil acknowledges; an error brings the
+// event back, after the pause and as often as the retry policy of the broker says,
+// which owns retries alone: [Retry] only replaces the next pause. [Reject] and
+// [Permanent] end it: the event becomes a dead letter and is not delivered to this
+// consumer again. [Once] keeps a handler from doing twice what was done; [Client.SubscribeKeyed]
+// keeps the order of each key over many workers and processes.
+// [Ordered] subscriptions are without acknowledgement: each event once, in order.
 //
 // # Publishing
 //

@@ -48,6 +48,9 @@ var (
 	ErrOutcomeUnknown = errors.New("client: the outcome of the publish is unknown")
 	// ErrSettled says that a delivery was already acked, nak'd or terminated.
 	ErrSettled = errors.New("client: the delivery is already settled")
+	// ErrFenced says that the partition of a delivery of SubscribeKeyed is another
+	// instance's by now, which gets the event again: this one must not settle it.
+	ErrFenced = errors.New("client: the partition of the delivery is another instance's")
 	// ErrConsumerGone says that the durable consumer was deleted under a subscription.
 	ErrConsumerGone = errors.New("client: the consumer was deleted")
 )
@@ -224,6 +227,7 @@ const (
 	// jsDuplicateInProcess: an earlier try of this event is on its way through the
 	// cluster, and nobody knows yet whether it arrives.
 	jsDuplicateInProcess = 10158
+	jsBatchDuplicate     = 10201
 	jsClusterNotLeader   = 10009
 )
 
@@ -231,7 +235,7 @@ func statusClass(a wire.APIError) wire.Class {
 	switch a.ErrCode {
 	case jsStreamNotFound, jsConsumerNotFound:
 		return wire.ClassNotFound
-	case jsConsumerExists, jsConsumerNameExist, jsWrongLastSeq, jsWrongLastMsgID:
+	case jsConsumerExists, jsConsumerNameExist, jsWrongLastSeq, jsWrongLastMsgID, jsBatchDuplicate:
 		return wire.ClassConflict
 	case jsMessageExceedsMax:
 		return wire.ClassTooLarge

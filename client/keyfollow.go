@@ -66,7 +66,7 @@ func (f *ringFollower) ask(ctx context.Context, held uint64) error {
 	case <-ctx.Done():
 		return nil
 	case <-f.c.rejoined:
-		f.c.rejoin() // run goes on at once
+		rejoin(f.c) // run goes on at once
 		return nil
 	case <-late.C:
 		return nil

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -32,6 +31,8 @@ type PubOpt func(*pubConfig) error
 type pubConfig struct {
 	header  [][2]string
 	noRetry bool
+	expires bool  // WithExpiry
+	plan    *plan // nil: now
 }
 
 // WithHeader adds a header that is not an attribute, such as
@@ -77,7 +78,7 @@ func (c *Client) Publish(ctx context.Context, natsSubject string, ev *Event, opt
 
 // publish is Publish of an event that goes out as it is, within ctx.
 func publish(ctx context.Context, c *Client, natsSubject string, ev *Event, opts []PubOpt) (*Ack, error) {
-	msg, id, noRetry, err := c.prepare(natsSubject, ev, opts)
+	msg, id, noRetry, err := prepare(c, natsSubject, ev, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func publish(ctx context.Context, c *Client, natsSubject string, ev *Event, opts
 		if c.signer != nil && time.Since(made) > resignAfter {
 			again := *ev
 			again.ID, made = id, time.Now()
-			if msg, _, _, err = c.prepare(natsSubject, &again, opts); err != nil {
+			if msg, _, _, err = prepare(c, natsSubject, &again, opts); err != nil {
 				return nil, err
 			}
 		}
@@ -128,7 +129,7 @@ func pause(ctx context.Context, err error, delay time.Duration) bool {
 	if errors.As(err, &e) {
 		delay = max(delay, e.RetryAfter)
 	}
-	delay += time.Duration(rand.Int64N(int64(delay)/4 + 1)) //nolint:gosec // jitter is no secret
+	delay = jittered(delay)
 	if d, ok := ctx.Deadline(); ok && time.Until(d) <= delay {
 		return false
 	}
@@ -183,11 +184,11 @@ func (c *Client) PublishAsync(ctx context.Context, natsSubject string, ev *Event
 	if c.signer != nil {
 		return publishSigned(ctx, c, natsSubject, ev, opts)
 	}
-	msg, id, _, err := c.prepare(natsSubject, ev, opts)
+	msg, id, _, err := prepare(c, natsSubject, ev, opts)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.slot(ctx, asksReceipt(msg)); err != nil {
+	if err := slot(ctx, c, asksReceipt(msg)); err != nil {
 		return nil, notSent(natsSubject, id, err)
 	}
 	f := &Future{done: make(chan struct{})}
@@ -227,7 +228,7 @@ func notSent(natsSubject, id string, err error) error {
 }
 
 // slot takes a place in flight, and one of those that wait for a signed acknowledgement.
-func (c *Client) slot(ctx context.Context, asks bool) error {
+func slot(ctx context.Context, c *Client, asks bool) error {
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
 	if err := take(ctx, c.slots); err != nil {
@@ -285,7 +286,7 @@ func (c *Client) PublishLive(ctx context.Context, natsSubject string, ev *Event,
 	if err != nil {
 		return err
 	}
-	msg, id, _, err := c.prepare(natsSubject, ev, opts)
+	msg, id, _, err := prepare(c, natsSubject, ev, opts)
 	if err != nil {
 		return err
 	}
@@ -295,7 +296,7 @@ func (c *Client) PublishLive(ctx context.Context, natsSubject string, ev *Event,
 	return withEvent(fromTransport("publish", natsSubject, c.nc.PublishMsg(msg)), id)
 }
 
-func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Msg, string, bool, error) {
+func prepare(c *Client, natsSubject string, ev *Event, opts []PubOpt) (*nats.Msg, string, bool, error) {
 	if ev == nil {
 		return nil, "", false, malformed("publish", natsSubject, "", errors.New("no event"))
 	}
@@ -303,12 +304,16 @@ func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Ms
 	if id == "" {
 		id = NewID()
 	}
+	now := time.Now()
+	if err := checkExpiry(natsSubject, id, ev, now); err != nil {
+		return nil, id, false, err
+	}
 	var msg *nats.Msg
 	var err error
 	if c.signer != nil {
-		msg, err = c.signer.sign(natsSubject, id, ev, time.Now())
+		msg, err = c.signer.sign(natsSubject, id, ev, now)
 	} else {
-		msg, err = outgoing(natsSubject, id, ev, time.Now())
+		msg, err = outgoing(natsSubject, id, ev, now)
 	}
 	if err != nil || len(opts) == 0 {
 		return msg, id, false, err
@@ -317,8 +322,7 @@ func (c *Client) prepare(natsSubject string, ev *Event, opts []PubOpt) (*nats.Ms
 	if err != nil {
 		return nil, id, false, err
 	}
-	p.setHeader(msg)
-	return msg, id, p.noRetry, nil
+	return msg, id, p.noRetry, p.apply(msg, id, ev, now)
 }
 
 func pubOptions(opts []PubOpt) (*pubConfig, error) {

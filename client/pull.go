@@ -39,6 +39,7 @@ type puller struct {
 	back    chan struct{} // the connection is back
 	lost    chan error    // a status that is more than the end of a pull
 	workers sync.WaitGroup
+	keyed   *partition // of SubscribeKeyed: gets the deliveries in place of the workers
 
 	mu       sync.Mutex
 	consumer string
@@ -65,10 +66,7 @@ func (c *Client) Subscribe(ctx context.Context, filter string, handler Handler, 
 	}
 	ctx, cancel := c.cfg.deadline(ctx)
 	defer cancel()
-	p := &puller{
-		s: s, stream: s.cfg.stream, inbox: nats.NewInbox(), consumer: s.cfg.durable,
-		kick: make(chan struct{}, 1), back: make(chan struct{}, 1), lost: make(chan error, 1),
-	}
+	p := newPuller(s, s.cfg.stream)
 	s.stored = p
 	if p.stream == "" {
 		if p.stream, err = c.js().streamFor(ctx, filter); err != nil {
@@ -89,6 +87,13 @@ func (c *Client) Subscribe(ctx context.Context, filter string, handler Handler, 
 		return nil, fromTransport("subscribe", filter, err)
 	}
 	return s, nil
+}
+
+func newPuller(s *Subscription, stream string) *puller {
+	return &puller{
+		s: s, stream: stream, inbox: nats.NewInbox(), consumer: s.cfg.durable,
+		kick: make(chan struct{}, 1), back: make(chan struct{}, 1), lost: make(chan error, 1),
+	}
 }
 
 // attach starts the reading goroutine, the workers and the supervisor.
@@ -155,12 +160,19 @@ func (p *puller) onMessage(msg *nats.Msg) {
 	d, later, err := p.s.verify(msg, info.stored)
 	if err != nil {
 		p.refuse(msg, &info, later, err)
+		if p.keyed != nil {
+			p.keyed.missed(&info, later)
+		}
 		return
 	}
 	d.Stream, d.Consumer, d.Sequence, d.NumDelivered = info.stream, info.consumer, info.streamSeq, info.delivered
 	d.Pending, d.Stored = info.queue, info.stored
 	if !p.s.cfg.ordered {
 		d.sub = p.s
+	}
+	if p.keyed != nil {
+		p.keyed.arrived(&info, d)
+		return
 	}
 	p.s.push(d)
 }
@@ -195,6 +207,14 @@ func (p *puller) settled(seq uint64) {
 	p.mu.Lock()
 	delete(p.open, seq)
 	p.mu.Unlock()
+}
+
+// keyed returns the partition of SubscribeKeyed that s reads for, or nil.
+func (s *Subscription) keyed() *partition {
+	if s.stored == nil {
+		return nil
+	}
+	return s.stored.keyed
 }
 
 // done is called when no redelivery of d is wanted.
@@ -341,7 +361,7 @@ func (p *puller) run() {
 func (p *puller) pull() {
 	most := int64(p.s.cfg.maxInFlight)
 	have := p.pending.Load()
-	if have > most/2 {
+	if have > most/2 || p.keyed != nil && !p.keyed.holds() {
 		return
 	}
 	p.mu.Lock()

@@ -157,11 +157,18 @@ func publishSigned(ctx context.Context, c *Client, natsSubject string, ev *Event
 	if id == "" {
 		id = NewID()
 	}
+	now := time.Now()
+	if err := checkExpiry(natsSubject, id, ev, now); err != nil {
+		return nil, err
+	}
 	p, err := pubOptions(opts)
+	if err == nil {
+		err = p.expire(headerTTL, ev, now)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := c.slot(ctx, p.asks()); err != nil {
+	if err := slot(ctx, c, p.asks()); err != nil {
 		return nil, notSent(natsSubject, id, err)
 	}
 	// After the slot, which may be long in coming: recordedtime says when it is sent.

@@ -10,7 +10,6 @@ const (
 	DefaultSubMaxInFlight = 256
 	MaxSubMaxInFlight     = 10_000
 	DefaultAckWait        = 30 * time.Second
-	DefaultRedelivery     = time.Second // of RetryDelay
 	MaxConcurrency        = 1024
 	maxConsumerName       = 64
 )
@@ -27,8 +26,6 @@ type subConfig struct {
 	maxInFlight int
 	concurrency int
 	ackWait     time.Duration
-	retryDelay  time.Duration
-	maxDeliver  int
 	ordered     bool
 	started     bool // a From option was given
 	acked       bool // an option about acknowledgement was given
@@ -42,7 +39,7 @@ type subConfig struct {
 func defaultSubConfig() *subConfig {
 	return &subConfig{
 		policy: "all", maxInFlight: DefaultSubMaxInFlight, concurrency: 1,
-		ackWait: DefaultAckWait, retryDelay: DefaultRedelivery, maxDeliver: -1,
+		ackWait: DefaultAckWait,
 	}
 }
 
@@ -145,30 +142,6 @@ func AckWait(d time.Duration) SubOption {
 	}
 }
 
-// RetryDelay is the pause before an event whose handler failed comes again. It
-// doubles with each delivery, up to a minute. Default 1 s; 0: at once.
-func RetryDelay(d time.Duration) SubOption {
-	return func(c *subConfig) error {
-		if d < 0 || d > time.Hour {
-			return fmt.Errorf("%w: RetryDelay: %v is not in 0 to 1h", ErrInvalidOption, d)
-		}
-		c.retryDelay, c.acked = d, true
-		return nil
-	}
-}
-
-// MaxDeliver bounds the deliveries of one event, after which it is a dead letter.
-// Default: no bound of the subscription.
-func MaxDeliver(n int) SubOption {
-	return func(c *subConfig) error {
-		if n < 1 {
-			return fmt.Errorf("%w: MaxDeliver: %d", ErrInvalidOption, n)
-		}
-		c.maxDeliver, c.acked = n, true
-		return nil
-	}
-}
-
 // Ordered reads without acknowledgement: every event once, in order, picking up
 // after the last one by itself when the connection or the server is lost. It is
 // the fast way to replay or to follow a stream. What a handler returns changes
@@ -210,7 +183,7 @@ func (c *subConfig) validate() error {
 	case c.concurrency != 1:
 		return fmt.Errorf("%w: Ordered with Concurrency", ErrInvalidOption)
 	case c.acked:
-		return fmt.Errorf("%w: Ordered with AckWait, RetryDelay or MaxDeliver", ErrInvalidOption)
+		return fmt.Errorf("%w: Ordered with AckWait", ErrInvalidOption)
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func (s *Subscription) handle() {
 		if err != nil {
 			s.failed.Add(1)
 		}
-		if err := d.conclude(err, s.cfg.retryDelay); err != nil && s.life.ctx.Err() == nil {
+		if err := d.conclude(err); err != nil && s.life.ctx.Err() == nil {
 			s.client.cfg.onError(err)
 		}
 	}
