@@ -14,6 +14,7 @@ type Consumer struct {
 	Owner   string   // "tenant/name" as the read guard wrote it; empty if it names none
 	Filters []string // none: the whole stream
 	Push    bool     // it delivers without being asked
+	Reads   []string // of the durable of a retry queue: what the consumer reads that it is for
 }
 
 // consumerPage is the part of the answer to CONSUMER.LIST that is read here.
@@ -73,6 +74,7 @@ func (s *Store) Consumers(ctx context.Context, tenant, stream string) ([]Consume
 			out = append(out, Consumer{
 				Stream: stream, Name: c.Name, Owner: c.Config.Metadata[wire.MetaOwner],
 				Filters: filters, Push: c.Config.DeliverSubject != "",
+				Reads: readsOf(c.Config.Metadata),
 			})
 		}
 		end := offset + len(page.Consumers)
