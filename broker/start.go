@@ -168,7 +168,12 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 	if err != nil {
 		return err
 	}
+	redriver, err := newRedriver(b.Broker)
+	if err != nil {
+		return err
+	}
 	b.admin, err = admin.New(admin.Config{
+		Redrive: redriver,
 		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store,
 		Recording: &admin.Recording{Journal: b.journal, Minute: b.minute, Records: b.records, Heads: loggedHeads(b.Broker), Unaudited: b.cfg.Audit.UnsafeContinueUnaudited},
 		Status:    view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),

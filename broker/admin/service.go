@@ -58,6 +58,8 @@ type Config struct {
 	// Recording puts calls on record and reads the records; nil: nothing is.
 	Recording *Recording
 	Letters   Letters
+	// Redrive brings dead letters back; nil: they stay.
+	Redrive Redrives
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
 	// Logs serves the area log; nil: it is not served.
@@ -115,6 +117,9 @@ var handlers = map[string]handler{
 	adminapi.SubjectPolicyUsage:     policyUsage,
 	adminapi.SubjectDLQLs:           (*Service).dlqLs,
 	adminapi.SubjectDLQShow:         (*Service).dlqShow,
+	adminapi.SubjectDLQStats:        dlqStats,
+	adminapi.SubjectDLQPurge:        dlqPurge,
+	adminapi.SubjectDLQRedrive:      dlqRedrive,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
 
 	adminapi.SubjectAuditLs:    audited(auditVerbs.ls),

@@ -155,14 +155,17 @@ func PutMark(ctx context.Context, s *Store, tenant string, m Mark) (_ *Mark, mad
 		if !errors.As(err, &api) || api.ErrorCode != wrongLastSequence {
 			return nil, false, err
 		}
-		if have, err := markOf(ctx, s, tenant, m.Letter); have != nil || err != nil {
+		if have, err := MarkOf(ctx, s, tenant, m.Letter); have != nil || err != nil {
 			return have, false, err
 		}
 	}
 	return nil, false, fmt.Errorf("%w: the mark of dead letter %d of %s comes and goes", ErrServer, m.Letter, tenant)
 }
 
-func markOf(ctx context.Context, s *Store, tenant string, letter uint64) (*Mark, error) {
+// MarkOf returns the mark of a letter; nil if it has none.
+//
+// Errors: ErrServer, ErrNoAccount, ErrClosed, or the connection's.
+func MarkOf(ctx context.Context, s *Store, tenant string, letter uint64) (*Mark, error) {
 	a, err := s.account(tenant)
 	if err != nil {
 		return nil, err
@@ -336,3 +339,6 @@ func joined(filters, before []string) []string {
 	slices.Sort(out)
 	return out
 }
+
+// Sequence is where the mark stands in StreamRetry.
+func (m *Mark) Sequence() uint64 { return m.seq }
