@@ -50,6 +50,9 @@ type Delivery struct {
 	NumDelivered uint64    // 1 at the first delivery
 	Pending      uint64    // events that the consumer has not delivered yet
 	Stored       time.Time // by the clock of the server
+	// Redrives is how often the event was brought back from the dead letters; 0: it came as
+	// it was published.
+	Redrives int
 
 	msg     *nats.Msg
 	sub     *Subscription // nil when there is nothing to settle

@@ -148,7 +148,7 @@ type Session struct {
 
 	now      time.Time
 	seenAt   time.Time // when the event of Redrive came first; zero: now
-	recorded []byte // now in whole seconds, RFC 3339
+	recorded []byte    // now in whole seconds, RFC 3339
 	lastUnix int64
 
 	ids      idSource

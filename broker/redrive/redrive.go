@@ -79,7 +79,7 @@ type letter struct {
 type delivery struct {
 	stream string
 	msg    *nats.Msg
-	window time.Duration             // how long the stream knows a Nats-Msg-Id
+	window time.Duration               // how long the stream knows a Nats-Msg-Id
 	ready  func(context.Context) error // makes what reads it; nil: nothing
 }
 

@@ -230,6 +230,7 @@ func ConsumerFor(ctx context.Context, s *Store, tenant, stream, consumer string)
 		Config struct {
 			Filter   string            `json:"filter_subject"`
 			Filters  []string          `json:"filter_subjects"`
+			AckWait  time.Duration     `json:"ack_wait"`
 			Metadata map[string]string `json:"metadata"`
 		} `json:"config"`
 	}
@@ -240,7 +241,7 @@ func ConsumerFor(ctx context.Context, s *Store, tenant, stream, consumer string)
 	case err != nil:
 		return nil, fmt.Errorf("tenant %s: %w", tenant, err)
 	}
-	c := &Consumer{Stream: stream, Name: consumer, Owner: info.Config.Metadata[wire.MetaOwner], Filters: info.Config.Filters}
+	c := &Consumer{Stream: stream, Name: consumer, Owner: info.Config.Metadata[wire.MetaOwner], Filters: info.Config.Filters, AckWait: info.Config.AckWait}
 	if info.Config.Filter != "" {
 		c.Filters = []string{info.Config.Filter}
 	}
@@ -254,7 +255,7 @@ func readsOf(metadata map[string]string) []string {
 
 // Settings of the durable of a retry queue. How often it may deliver, the gate says.
 const (
-	retryAckWait    = 30 * time.Second
+	retryAckWait    = 30 * time.Second // or that of the consumer that it is for, if longer
 	retryAckPending = 1000
 )
 
@@ -305,7 +306,7 @@ func EnsureRetry(ctx context.Context, s *Store, tenant string, c *Consumer, allo
 	}
 	cfg := jetstream.ConsumerConfig{
 		Name: name, Durable: name, FilterSubject: wire.RetrySubject(c.Stream, c.Name),
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: retryAckWait, MaxDeliver: -1, MaxAckPending: retryAckPending,
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: max(c.AckWait, retryAckWait), MaxDeliver: -1, MaxAckPending: retryAckPending,
 		Metadata: map[string]string{wire.MetaOwner: c.Owner, wire.MetaReads: strings.Join(reads, " ")},
 	}
 	if _, err = a.js.CreateOrUpdateConsumer(ctx, wire.StreamRetry, cfg); err != nil {

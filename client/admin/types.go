@@ -96,6 +96,6 @@ type StoredLetter struct {
 const (
 	DefaultListLimit = adminapi.DefaultListLimit // of DLQQuery.Limit and RefusalsQuery.Limit
 	MaxListLimit     = adminapi.MaxListLimit
-	MaxRedrive       = adminapi.MaxRedrive // of RedriveRequest.Limit
+	MaxRedrive       = adminapi.MaxRedrive     // of RedriveRequest.Limit
 	MaxBundleBytes   = adminapi.MaxBundleBytes // of all files of a PolicyCheck
 )
