@@ -58,17 +58,17 @@ func failedLetter(t *testing.T, b *brokertest.Broker, stream string, seq uint64,
 // readers is a durable subscription that takes down what it gets.
 type readers struct {
 	mu  sync.Mutex
-	got []client.Delivery
+	got []*client.Delivery
 }
 
 func (r *readers) handle(_ context.Context, d *client.Delivery) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.got = append(r.got, client.Delivery{Event: d.Event, NATSSubject: d.NATSSubject, Principal: d.Principal, Stream: d.Stream, Consumer: d.Consumer, Sequence: d.Sequence, Redrives: d.Redrives})
+	r.got = append(r.got, d)
 	return nil
 }
 
-func (r *readers) all() []client.Delivery {
+func (r *readers) all() []*client.Delivery {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.got)
@@ -76,7 +76,7 @@ func (r *readers) all() []client.Delivery {
 
 func redriveOne(t *testing.T, api *admin.API, q admin.RedriveRequest) admin.Redriven {
 	t.Helper()
-	page, err := api.Redrive(within(t), q)
+	page, err := admin.DLQOf(api).Redrive(within(t), q)
 	check(t, err)
 	if len(page.Letters) != 1 {
 		t.Fatalf("%+v", page)
@@ -86,7 +86,7 @@ func redriveOne(t *testing.T, api *admin.API, q admin.RedriveRequest) admin.Redr
 
 func letters(t *testing.T, api *admin.API) int {
 	t.Helper()
-	st, err := api.DLQStats(within(t), admin.DLQStatsQuery{})
+	st, err := admin.DLQOf(api).Stats(within(t), admin.DLQStatsQuery{})
 	check(t, err)
 	return int(st.Messages)
 }
@@ -221,7 +221,7 @@ func TestRedriveOfARefusal(t *testing.T) {
 	if v := redriveOne(t, mender, wrong); v.Verdict != admin.VerdictRefused || v.Code != wire.CodeSchemaViolation {
 		t.Errorf("with another fault: %+v", v)
 	}
-	if _, err := mender.Redrive(within(t), admin.RedriveRequest{Payload: []byte("{}"), To: admin.RedriveAll}); err == nil {
+	if _, err := admin.DLQOf(mender).Redrive(within(t), admin.RedriveRequest{Payload: []byte("{}"), To: admin.RedriveAll}); err == nil {
 		t.Error("a payload for all letters")
 	}
 	if letters(t, api) != 3 {
@@ -232,7 +232,7 @@ func TestRedriveOfARefusal(t *testing.T) {
 	}
 	// The rest is let in when the policy lets it in, as of who sent it.
 	reload(t, b, edit(t, redrivePolicy, `"id":{"type":"integer"}`, `"id":{}`))
-	page, err := api.Redrive(within(t), admin.RedriveRequest{DLQFilter: admin.DLQFilter{Reason: "schema"}, To: admin.RedriveAll})
+	page, err := admin.DLQOf(api).Redrive(within(t), admin.RedriveRequest{DLQFilter: admin.DLQFilter{Reason: "schema"}, To: admin.RedriveAll})
 	check(t, err)
 	if len(page.Letters) != 2 || page.Letters[0].Verdict != admin.VerdictRedriven || page.Letters[1].Verdict != admin.VerdictRedriven || page.More {
 		t.Fatalf("%+v", page)
@@ -248,4 +248,3 @@ func TestRedriveOfARefusal(t *testing.T) {
 		}
 	}
 }
-

@@ -3,9 +3,16 @@ package broker
 import (
 	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/redrive"
+	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing/keyring"
 )
+
+// letterBook is what the admin API reads and works dead letters with.
+type letterBook struct {
+	*store.Store
+	*redrive.Redriver
+}
 
 // newRedriver makes what brings dead letters back, by the policy and keys in force.
 func newRedriver(b *Broker) (*redrive.Redriver, error) {

@@ -60,12 +60,15 @@ func countOf(s string) int {
 	return int(n)
 }
 
-// EventType is the CloudEvents type of what a record holds; empty where it has none or is
-// no event.
+// EventType is the CloudEvents type of what a record holds, which is its subject where the
+// sender named none; empty where it is no event.
 func EventType(r *Record) string {
 	e := EventOf(r)
-	if e == nil {
+	switch {
+	case e == nil:
 		return ""
+	case len(e.Type) == 0:
+		return r.NATSSubject
 	}
 	return string(e.Type)
 }

@@ -10,8 +10,10 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-// Letters reads the dead letters of a tenant; broker/store implements it.
+// Letters reads and works the dead letters of a tenant; broker/store and broker/redrive
+// implement it.
 type Letters interface {
+	Redrives
 	ReadDLQ(ctx context.Context, tenant string, after uint64, filters []string, limit int) (page []store.DeadLetter, next uint64, err error)
 	GetDLQ(ctx context.Context, tenant string, seq uint64) (*store.DeadLetter, error)
 }

@@ -16,8 +16,7 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-// Redrives works the dead letters of all tenants; *redrive.Redriver is one, beside the
-// store.
+// Redrives works the dead letters of all tenants; *redrive.Redriver does.
 type Redrives interface {
 	// State is where the dead letters of a tenant are.
 	State(ctx context.Context, tenant string) (store.DLQState, error)
@@ -28,7 +27,7 @@ type Redrives interface {
 }
 
 // workFor bounds the work on one page: the caller waits for the answer.
-const workFor = 10 * time.Second
+const workFor = 2 * time.Second
 
 // dlqName tells the dead letters of a tenant from those of another cluster, and from those
 // of the same name that were made anew: the numbers of one mean nothing in the other.
@@ -39,11 +38,8 @@ func dlqName(tenant string, st *store.DLQState) string {
 
 // worked is what all verbs on many letters begin with: the state, checked against what the
 // caller believes to work on.
-func (s *Service) worked(ctx context.Context, tenant, name string) (store.DLQState, string, error) {
-	if s.cfg.Redrive == nil {
-		return store.DLQState{}, "", wire.Refuse(wire.CodeNotFound, "admin", "no such request")
-	}
-	st, err := s.cfg.Redrive.State(ctx, tenant)
+func worked(s *Service, ctx context.Context, tenant, name string) (store.DLQState, string, error) {
+	st, err := s.cfg.Letters.State(ctx, tenant)
 	if err != nil {
 		return st, "", storeRefusal(err)
 	}
@@ -64,7 +60,7 @@ func dlqStats(s *Service, ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, name, err := s.worked(ctx, tenant, "")
+	st, name, err := worked(s, ctx, tenant, "")
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +148,7 @@ func dlqPurge(s *Service, ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, name, err := s.worked(ctx, tenant, req.DLQ)
+	st, name, err := worked(s, ctx, tenant, req.DLQ)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +176,7 @@ func dlqPurge(s *Service, ctx context.Context, r *request) (any, error) {
 		}
 		for i := range letters {
 			if !req.DryRun {
-				if _, err := s.cfg.Redrive.Remove(ctx, tenant, letters[i].Sequence); err != nil {
+				if _, err := s.cfg.Letters.Remove(ctx, tenant, letters[i].Sequence); err != nil {
 					return nil, storeRefusal(err)
 				}
 			}
@@ -222,7 +218,7 @@ func dlqRedrive(s *Service, ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, name, err := s.worked(ctx, tenant, req.DLQ)
+	st, name, err := worked(s, ctx, tenant, req.DLQ)
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +235,7 @@ func dlqRedrive(s *Service, ctx context.Context, r *request) (any, error) {
 		if err != nil {
 			return nil, storeRefusal(err)
 		}
-		done, err := s.cfg.Redrive.Letter(ctx, d, order)
+		done, err := s.cfg.Letters.Letter(ctx, d, order)
 		if err != nil {
 			return nil, redriveRefusal(req.Seq, err)
 		}
@@ -282,7 +278,7 @@ func redrivePage(ctx context.Context, s *Service, c *scan, o *redrive.Order, mos
 				c.cursor, c.ended = letters[i].Sequence-1, false
 				return nil
 			}
-			done, err := s.cfg.Redrive.Letter(ctx, &letters[i], o)
+			done, err := s.cfg.Letters.Letter(ctx, &letters[i], o)
 			switch {
 			case err != nil && len(out.Letters) == 0:
 				return redriveRefusal(letters[i].Sequence, err)

@@ -58,8 +58,6 @@ type Config struct {
 	// Recording puts calls on record and reads the records; nil: nothing is.
 	Recording *Recording
 	Letters   Letters
-	// Redrive brings dead letters back; nil: they stay.
-	Redrive Redrives
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
 	// Logs serves the area log; nil: it is not served.

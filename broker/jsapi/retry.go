@@ -53,7 +53,7 @@ func RetryReadsWithin(p *policy.Principal, durable string, reads []string) bool 
 func brokersOwn(s *stream) bool { return s.kind == streamDeadLetters || s.kind == streamRetry }
 
 func judgeMsgDelete(c *call) Verdict {
-	if brokersOwn(&c.stream) {
+	if isAdmin(c.Principal, areaStreams) && brokersOwn(&c.stream) {
 		return c.refuse(wire.CodeAPIDenied, "dead letters and what is redriven go by signet dlq only")
 	}
 	return adminBody[msgDelete](areaStreams, true)(c)

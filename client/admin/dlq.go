@@ -25,10 +25,16 @@ const (
 	VerdictUnsupported = adminapi.VerdictUnsupported
 )
 
-// DLQStats counts dead letters. One call looks at a part of them: with More, the next one
+// DLQ works the dead letters, beside API.DLQList and API.DLQShow.
+type DLQ struct{ a *API }
+
+// DLQOf returns the part of the API that is about working dead letters.
+func DLQOf(a *API) DLQ { return DLQ{a} }
+
+// Stats counts dead letters. One call looks at a part of them: with More, the next one
 // is that after Cursor.
-func (a *API) DLQStats(ctx context.Context, q DLQStatsQuery) (*DLQStats, error) {
-	return call[DLQStats](ctx, a, adminapi.SubjectDLQStats, q)
+func (d DLQ) Stats(ctx context.Context, q DLQStatsQuery) (*DLQStats, error) {
+	return call[DLQStats](ctx, d.a, adminapi.SubjectDLQStats, q)
 }
 
 // Purge takes a page of dead letters away for ever. With More, call it again with the DLQ,
@@ -37,8 +43,8 @@ func (a *API) DLQStats(ctx context.Context, q DLQStatsQuery) (*DLQStats, error) 
 // Errors: client.ErrMalformed without Confirm or DryRun, or for a filter that is none;
 // client.ErrConflict where the dead letters are not those of q.DLQ, or were made by a
 // release that lets nothing be taken away.
-func (a *API) Purge(ctx context.Context, q PurgeRequest) (*Purged, error) {
-	return call[Purged](ctx, a, adminapi.SubjectDLQPurge, q)
+func (d DLQ) Purge(ctx context.Context, q PurgeRequest) (*Purged, error) {
+	return call[Purged](ctx, d.a, adminapi.SubjectDLQPurge, q)
 }
 
 // Redrive redrives a page of dead letters, or says what would become of them (DryRun). With
@@ -48,6 +54,6 @@ func (a *API) Purge(ctx context.Context, q PurgeRequest) (*Purged, error) {
 // Errors: client.ErrNotFound for a q.Seq that is not there; client.ErrMalformed for a
 // filter that is none; client.ErrConflict where the dead letters are not those of q.DLQ, or
 // were made by a release that lets nothing be taken away.
-func (a *API) Redrive(ctx context.Context, q RedriveRequest) (*RedrivePage, error) {
-	return call[RedrivePage](ctx, a, adminapi.SubjectDLQRedrive, q)
+func (d DLQ) Redrive(ctx context.Context, q RedriveRequest) (*RedrivePage, error) {
+	return call[RedrivePage](ctx, d.a, adminapi.SubjectDLQRedrive, q)
 }

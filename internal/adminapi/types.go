@@ -181,6 +181,7 @@ type DLQStatus struct {
 	Bytes    uint64 `json:"bytes"`
 	MaxBytes int64  `json:"maxBytes"`
 	Dropped  uint64 `json:"dropped"` // not stored since start: queue or rate limit
+	Queued   uint64 `json:"queued"`  // redriven, and not yet acknowledged by the consumer that failed
 }
 
 // CodeCount counts the refusals of one code.
