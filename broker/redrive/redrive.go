@@ -209,7 +209,16 @@ func (r *Redriver) carryOut(ctx context.Context, l *letter, to *delivery) error 
 	if err != nil {
 		return l.failure(err)
 	}
-	if !made {
+	if made {
+		// It may have been redriven since it was read, by one whose mark is gone.
+		if _, err := s.GetDLQ(ctx, tenant, l.Sequence); err != nil {
+			if !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			l.stop(adminapi.VerdictGone, "the letter is gone: another redrive or a purge took it")
+			return store.DropMark(ctx, s, tenant, mark)
+		}
+	} else {
 		done, again, err := r.settle(ctx, l, to, mark)
 		switch {
 		case err != nil || !done && !again:

@@ -23,11 +23,8 @@ const RetryWindow = 10 * time.Minute
 // ErrKept: the dead letters were made by a release that lets nothing be taken from them.
 var ErrKept = errors.New("store: nothing can be taken from these dead letters")
 
-// Codes of the server.
-const (
-	wrongLastSequence jetstream.ErrorCode = 10071 // Nats-Expected-Last-Subject-Sequence
-	notDeleted        jetstream.ErrorCode = 10057 // a message that is not there, among others
-)
+// wrongLastSequence is the server's code for Nats-Expected-Last-Subject-Sequence.
+const wrongLastSequence jetstream.ErrorCode = 10071
 
 // DLQState is where the dead letters of a tenant are at one moment.
 type DLQState struct {
@@ -82,7 +79,7 @@ func remove(ctx context.Context, s *Store, tenant, stream string, seq uint64) (b
 		return true, s.durable(ctx)
 	case errors.As(err, &api) && strings.Contains(api.Description, "not permitted"):
 		return false, fmt.Errorf("%w: %s of %s", ErrKept, stream, tenant)
-	case missing(err), errors.As(err, &api) && api.ErrorCode == notDeleted:
+	case errors.As(err, &api): // what is not there has several codes
 		m, e := a.message(ctx, stream, messageRequest{Sequence: seq})
 		if e == nil && m == nil {
 			return false, nil
