@@ -137,6 +137,10 @@ func streamStatus(ctx context.Context, b view, tenant string, out *adminapi.Stat
 			out.DeadLetters.Messages, out.DeadLetters.Bytes, out.DeadLetters.MaxBytes = s.Messages, s.Bytes, s.MaxBytes
 			continue
 		}
+		if s.Name == wire.StreamRetry {
+			out.DeadLetters.Queued = s.Messages
+			continue
+		}
 		out.Streams = append(out.Streams, adminapi.StreamStatus{
 			Name: s.Name, Subjects: s.Subjects, Messages: s.Messages, Bytes: s.Bytes, MaxBytes: s.MaxBytes,
 			FirstSeq: s.FirstSeq, LastSeq: s.LastSeq, Consumers: s.Consumers, MaxAgeMs: s.MaxAge.Milliseconds(), FirstTime: s.FirstTime,

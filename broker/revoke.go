@@ -59,6 +59,10 @@ func notAllowed(set *policy.Set, t *policy.Tenant, c *store.Consumer) string {
 		return "its owner is not in the policy"
 	case owner.Disabled:
 		return "its owner is disabled"
+	case c.Stream == wire.StreamRetry:
+		if !jsapi.RetryReadsWithin(owner, c.Name, store.Reading(c.Reads)) {
+			return "the consumer that it is for read outside of its owner's grants"
+		}
 	case !jsapi.ReadsWithin(owner, c.Stream, c.Filters):
 		return "it reads outside of its owner's grants"
 	}

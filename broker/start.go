@@ -168,8 +168,12 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 	if err != nil {
 		return err
 	}
+	redriver, err := newRedriver(b.Broker)
+	if err != nil {
+		return err
+	}
 	b.admin, err = admin.New(admin.Config{
-		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: b.store,
+		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: letterBook{b.store, redriver},
 		Recording: &admin.Recording{Journal: b.journal, Minute: b.minute, Records: b.records, Heads: loggedHeads(b.Broker), Unaudited: b.cfg.Audit.UnsafeContinueUnaudited},
 		Status:    view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
 		Nodes: b.adminNodes(), Logs: logs{b.logs.Load()}, PutKeys: func(ctx context.Context, doc []byte, cutOff []string) (adminapi.KeysPut, error) {

@@ -51,6 +51,9 @@ type Delivery struct {
 	NumDelivered uint64    // 1 at the first delivery
 	Pending      uint64    // events that the consumer has not delivered yet
 	Stored       time.Time // by the clock of the server
+	// Redrives is how often the event was brought back from the dead letters; 0: it came as
+	// it was published.
+	Redrives int
 
 	// Of SubscribeKeyed: the key of the event, and a number that grows each time the
 	// partition of the key changes hands. A handler that writes elsewhere can have that

@@ -81,7 +81,9 @@ func (c *Client) Subscribe(ctx context.Context, filter string, handler Handler, 
 	if err != nil {
 		return nil, err
 	}
+	s.retry = newRetryQueue(s, p.stream)
 	if err := p.attach(); err != nil {
+		s.retry.abandon()
 		p.end()
 		s.life.stop()
 		return nil, fromTransport("subscribe", filter, err)
@@ -121,6 +123,7 @@ func (p *puller) attach() error {
 	s.begin()
 	s.client.subs.add(s)
 	p.workers.Go(p.run)
+	s.retry.begin()
 	return nil
 }
 

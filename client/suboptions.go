@@ -46,7 +46,8 @@ func defaultSubConfig() *subConfig {
 // Durable names the consumer, so that its position outlives this process and is
 // shared by all subscriptions of that name: 1 to 64 of A-Z a-z 0-9 _ -. Default:
 // a consumer of this subscription alone, gone with it. Of an existing consumer
-// the start, ack wait and bounds stay as they were made.
+// the start, ack wait and bounds stay as they were made. The handler also gets what was
+// redriven to this consumer (signet dlq redrive), with Delivery.Redrives above 0.
 func Durable(name string) SubOption {
 	return func(c *subConfig) error {
 		if err := checkConsumerName(name); err != nil {

@@ -39,7 +39,8 @@ type Subscription struct {
 	cfg     *subConfig
 	handler Handler
 	filter  string
-	stored  *puller // nil for SubscribeLive
+	stored  *puller     // nil for SubscribeLive
+	retry   *retryQueue // nil without Durable
 
 	nsub    *nats.Subscription
 	dec     decoder // of the goroutine that reads
@@ -123,7 +124,12 @@ func (s *Subscription) push(d *Delivery) bool {
 // verify is the only way from a message to a delivery. later says that the check
 // could not be made now.
 func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, later bool, err error) {
-	rec, err := s.dec.decode(msg)
+	return s.verifyWith(&s.dec, msg, stored)
+}
+
+// verifyWith is verify in another goroutine than the one that reads, with its decoder.
+func (s *Subscription) verifyWith(dec *decoder, msg *nats.Msg, stored time.Time) (d *Delivery, later bool, err error) {
+	rec, err := dec.decode(msg)
 	if err != nil {
 		return nil, false, err
 	}
@@ -149,6 +155,7 @@ func (s *Subscription) verify(msg *nats.Msg, stored time.Time) (d *Delivery, lat
 	d = &both.d
 	d.Event, d.NATSSubject, d.Principal, d.Attestation, d.msg = &both.e, msg.Subject, att.Principal, att, msg
 	d.Producer, d.ProducerFault = producer, fault
+	d.Redrives = redrives(msg.Header)
 	if err := s.decrypt(d, stored); err != nil {
 		return nil, errors.Is(err, errLater), err
 	}
@@ -273,8 +280,16 @@ func (s *Subscription) finish() {
 			s.errMu.Unlock()
 			s.life.leave.Do(func() { close(s.life.leaving) })
 		}
-		close(s.work)
-		go s.end()
+		if s.retry == nil {
+			close(s.work)
+			go s.end()
+			return
+		}
+		go func() {
+			<-s.retry.done // it pushes, too
+			close(s.work)
+			s.end()
+		}()
 	})
 }
 

@@ -19,12 +19,17 @@ type Filter struct {
 	Ref       string
 	Stream    string // of the origin
 	Consumer  string // of the origin
+	Type      string // CloudEvents type; a trailing * matches any rest
+	Where     []Where
 	Since     time.Time
 	Until     time.Time // exclusive
 }
 
+// MaxWhere is how many conditions on the payload a filter may have.
+const MaxWhere = 8
+
 // Validate returns an error wrapping ErrRecord for an unknown reason or stage, a
-// malformed subject filter, or an empty time range.
+// malformed subject filter, too many conditions, or an empty time range.
 func (f *Filter) Validate() error {
 	for _, r := range f.Reasons {
 		if !r.Valid() {
@@ -36,6 +41,8 @@ func (f *Filter) Validate() error {
 		return fmt.Errorf("%w: unknown stage %.32q", ErrRecord, f.Stage)
 	case f.Subject != "" && wire.CheckRawSubject(f.Subject, true) != nil:
 		return fmt.Errorf("%w: malformed subject filter", ErrRecord)
+	case len(f.Where) > MaxWhere:
+		return fmt.Errorf("%w: more than %d conditions on the payload", ErrRecord, MaxWhere)
 	case !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until):
 		return fmt.Errorf("%w: since is not before until", ErrRecord)
 	}
@@ -57,7 +64,17 @@ func (f *Filter) Match(r *Record) bool {
 		!f.Until.IsZero() && !r.Time.Before(f.Until):
 		return false
 	}
-	return true
+	if f.Type != "" && !matchType(f.Type, EventType(r)) {
+		return false
+	}
+	return len(f.Where) == 0 || whereAll(f.Where, r.Payload)
+}
+
+func matchType(want, have string) bool {
+	if start, ok := strings.CutSuffix(want, "*"); ok {
+		return strings.HasPrefix(have, start)
+	}
+	return want == have
 }
 
 // Subjects returns the narrowest subject filters on the DLQ stream that keep every

@@ -10,15 +10,95 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-// Letters reads the dead letters of a tenant; broker/store implements it.
+// Letters reads and works the dead letters of a tenant; broker/store and broker/redrive
+// implement it.
 type Letters interface {
+	Redrives
 	ReadDLQ(ctx context.Context, tenant string, after uint64, filters []string, limit int) (page []store.DeadLetter, next uint64, err error)
 	GetDLQ(ctx context.Context, tenant string, seq uint64) (*store.DeadLetter, error)
 }
 
-// maxScan bounds how many records one dlq.ls looks at: a filter that matches
+// maxScan bounds how many records one request looks at: a filter that matches
 // little must not read a whole stream in one request.
 const maxScan = 5000
+
+// filterOf reads a filter of a request.
+func filterOf(tenant string, q *adminapi.DLQFilter) (dlq.Filter, error) {
+	f := dlq.Filter{
+		Stage: dlq.Stage(q.Stage), Code: q.Code, Subject: q.Subject, Stream: q.Stream, Consumer: q.Consumer,
+		Type: q.Type, Since: q.Since, Until: q.Until,
+	}
+	if q.Reason != "" {
+		f.Reasons = []dlq.Reason{dlq.Reason(q.Reason)}
+	}
+	if q.Principal != "" {
+		f.Principal = tenant + "/" + q.Principal
+	}
+	for _, text := range q.Where {
+		w, err := dlq.ParseWhere(text)
+		if err != nil {
+			return f, wire.Refuse(wire.CodeRequestMalformed, "admin", err.Error())
+		}
+		f.Where = append(f.Where, w)
+	}
+	if err := f.Validate(); err != nil {
+		return f, wire.Refuse(wire.CodeRequestMalformed, "admin", err.Error())
+	}
+	return f, nil
+}
+
+// scan is one look through the dead letters of a tenant.
+type scan struct {
+	s      *Service
+	tenant string
+	filter dlq.Filter
+	cursor uint64 // the last sequence that was looked at
+	upTo   uint64 // 0: no bound
+	read   int
+	ended  bool // there is nothing behind cursor
+}
+
+// next returns the next letters that the filter selects, at most want. None: the scan has
+// ended, or has looked at maxScan letters.
+func (c *scan) next(ctx context.Context, want int) (letters []store.DeadLetter, records []*dlq.Record, err error) {
+	for len(letters) == 0 && !c.ended && c.read < maxScan {
+		page, next, err := c.s.cfg.Letters.ReadDLQ(ctx, c.tenant, c.cursor, c.filter.Subjects(), want)
+		if err != nil {
+			return nil, nil, storeRefusal(err)
+		}
+		c.ended = len(page) == 0
+		for i := range page {
+			if c.upTo > 0 && page[i].Sequence > c.upTo {
+				c.ended = true
+				break
+			}
+			c.cursor = page[i].Sequence
+			rec, err := dlq.Decode(page[i].Header, page[i].Data)
+			if err != nil {
+				// One unreadable record must not hide the others.
+				c.s.cfg.Log.Error().Err(err).Uint64("seq", page[i].Sequence).Msg("dead letter not readable")
+				continue
+			}
+			if c.filter.Match(rec) {
+				letters, records = append(letters, page[i]), append(records, rec)
+			}
+		}
+		if !c.ended {
+			c.cursor = next
+		}
+		c.read += len(page)
+	}
+	return letters, records, nil
+}
+
+// more reports whether there may be letters behind the cursor.
+func (c *scan) more(ctx context.Context) (bool, error) {
+	if c.ended || c.upTo > 0 && c.cursor >= c.upTo {
+		return false, nil
+	}
+	rest, next, err := c.s.cfg.Letters.ReadDLQ(ctx, c.tenant, c.cursor, c.filter.Subjects(), 1)
+	return err == nil && len(rest) > 0 && (c.upTo == 0 || next <= c.upTo), storeRefusal(err)
+}
 
 func (s *Service) dlqLs(ctx context.Context, r *request) (any, error) {
 	var req adminapi.DLQLsRequest
@@ -26,48 +106,27 @@ func (s *Service) dlqLs(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	tenant := r.caller.Tenant.Name
-	f := dlq.Filter{Subject: req.Subject, Since: req.Since}
-	if req.Reason != "" {
-		f.Reasons = []dlq.Reason{dlq.Reason(req.Reason)}
+	f, err := filterOf(tenant, &req.DLQFilter)
+	if err != nil {
+		return nil, err
 	}
-	if req.Principal != "" {
-		f.Principal = tenant + "/" + req.Principal
-	}
-	if err := f.Validate(); err != nil {
-		return nil, wire.Refuse(wire.CodeRequestMalformed, "admin", err.Error())
-	}
-	out := adminapi.DLQList{Entries: []adminapi.DeadLetter{}, Cursor: req.Cursor}
-	want := limit(req.Limit)
-	for scanned := 0; len(out.Entries) < want; {
-		page, next, err := s.cfg.Letters.ReadDLQ(ctx, tenant, out.Cursor, f.Subjects(), want-len(out.Entries))
+	c := scan{s: s, tenant: tenant, filter: f, cursor: req.Cursor}
+	out := adminapi.DLQList{Entries: []adminapi.DeadLetter{}}
+	for want := limit(req.Limit); len(out.Entries) < want; {
+		letters, records, err := c.next(ctx, want-len(out.Entries))
 		if err != nil {
-			return nil, storeRefusal(err)
+			return nil, err
 		}
-		if len(page) == 0 {
-			return out, nil
-		}
-		for i := range page {
-			rec, err := dlq.Decode(page[i].Header, page[i].Data)
-			if err != nil {
-				// One unreadable record must not hide the others.
-				s.cfg.Log.Error().Err(err).Uint64("seq", page[i].Sequence).Msg("dead letter not readable")
-				continue
-			}
-			if f.Match(rec) {
-				out.Entries = append(out.Entries, describe(page[i].Sequence, rec))
-			}
-		}
-		out.Cursor = next
-		if scanned += len(page); scanned >= maxScan {
+		if len(letters) == 0 {
 			break
 		}
+		for i, rec := range records {
+			out.Entries = append(out.Entries, describe(&letters[i], rec))
+		}
 	}
-	rest, _, err := s.cfg.Letters.ReadDLQ(ctx, tenant, out.Cursor, f.Subjects(), 1)
-	if err != nil {
-		return nil, storeRefusal(err)
-	}
-	out.More = len(rest) > 0
-	return out, nil
+	out.Cursor = c.cursor
+	out.More, err = c.more(ctx)
+	return out, err
 }
 
 func (s *Service) dlqShow(ctx context.Context, r *request) (any, error) {
@@ -91,23 +150,27 @@ func (s *Service) dlqShow(ctx context.Context, r *request) (any, error) {
 	if req.Limit > 0 {
 		n = min(n, req.Limit)
 	}
-	out := adminapi.DLQShow{DeadLetter: describe(letter.Sequence, rec), Payload: rec.Payload[req.Offset : req.Offset+n], Offset: req.Offset}
+	out := adminapi.DLQShow{DeadLetter: describe(letter, rec), Payload: rec.Payload[req.Offset : req.Offset+n], Offset: req.Offset}
 	if req.Offset == 0 {
 		out.Header = rec.Header
 	}
 	return out, nil
 }
 
-func describe(seq uint64, r *dlq.Record) adminapi.DeadLetter {
+func describe(d *store.DeadLetter, r *dlq.Record) adminapi.DeadLetter {
+	f := dlq.FailedOf(d.Header, r)
 	return adminapi.DeadLetter{
-		Seq: seq, Time: r.Time, Reason: string(r.Reason), Code: r.Code, Detail: r.Detail, Rule: r.Rule, Ref: r.Ref,
-		Stage: string(r.Stage), Principal: r.Principal, Subject: r.NATSSubject,
-		Stream: r.Origin.Stream, StreamSeq: r.Origin.Sequence, Consumer: r.Origin.Consumer,
+		Seq: d.Sequence, Time: r.Time, Reason: string(r.Reason), Code: r.Code, Detail: r.Detail, Rule: r.Rule, Ref: r.Ref,
+		Stage: string(r.Stage), Principal: r.Principal, Subject: f.Subject,
+		Stream: f.Stream, StreamSeq: f.Sequence, Consumer: f.Consumer, Redrives: f.Redrives, Type: dlq.EventType(r),
 		Attempts: uint64(r.Attempts), Policy: r.Policy, Schema: r.Schema, Violations: r.Violations, Bytes: len(r.Payload),
 	}
 }
 
 func storeRefusal(err error) error {
+	if errors.Is(err, store.ErrKept) {
+		return wire.Refuse(wire.CodeConflict, "dlq", "these dead letters were made by a release that lets nothing be taken from them: they go by deadLetter.maxAge; a backup that is restored into a new cluster can be worked")
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return wire.Refuse(wire.CodeNotFound, "admin", "no such dead letter")
 	}

@@ -37,7 +37,7 @@ var reads = map[string]bool{
 	adminapi.SubjectAuditLs: true, adminapi.SubjectAuditRead: true, adminapi.SubjectAuditSeal: true, adminapi.SubjectAuditHeads: true,
 	adminapi.SubjectBackupRead: true, adminapi.SubjectBackupWrite: true, adminapi.SubjectBackupProgress: true,
 	adminapi.SubjectClusterStatus: true,
-	adminapi.SubjectDLQLs:         true, adminapi.SubjectDLQShow: true,
+	adminapi.SubjectDLQLs:         true, adminapi.SubjectDLQShow: true, adminapi.SubjectDLQStats: true,
 	adminapi.SubjectKeysLs:     true,
 	adminapi.SubjectPolicyCanI: true, adminapi.SubjectPolicyCheck: true, adminapi.SubjectPolicyExplain: true,
 	adminapi.SubjectRefusalsLs:      true,
@@ -102,7 +102,7 @@ func entryOf(c *call, outcome auditlog.Outcome) auditlog.Entry {
 
 // named are the members of requests that go on record: names and numbers, never
 // contents.
-var named = []string{"node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system"}
+var named = []string{"node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system", "reason", "subject", "cursor", "upTo", "limit", "force"}
 
 // arguments says what a call was about.
 func arguments(body []byte) string {

@@ -115,6 +115,9 @@ var handlers = map[string]handler{
 	adminapi.SubjectPolicyUsage:     policyUsage,
 	adminapi.SubjectDLQLs:           (*Service).dlqLs,
 	adminapi.SubjectDLQShow:         (*Service).dlqShow,
+	adminapi.SubjectDLQStats:        dlqStats,
+	adminapi.SubjectDLQPurge:        dlqPurge,
+	adminapi.SubjectDLQRedrive:      dlqRedrive,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
 
 	adminapi.SubjectAuditLs:    audited(auditVerbs.ls),

@@ -87,8 +87,8 @@ type Shortage struct {
 // NoPayload as Shortage.Most refuses empty payloads too.
 const NoPayload = -1
 
-// refusal is nil for a payload that is taken.
-func (s *Shortage) refusal(payload int) *wire.Refusal {
+// Refusal is nil for a payload that is taken; s may be nil, for no shortage.
+func (s *Shortage) Refusal(payload int) *wire.Refusal {
 	if s == nil || payload <= s.Most {
 		return nil
 	}
@@ -147,7 +147,8 @@ type Session struct {
 	routes map[string]*route
 
 	now      time.Time
-	recorded []byte // now in whole seconds, RFC 3339
+	seenAt   time.Time // when the event of Redrive came first; zero: now
+	recorded []byte    // now in whole seconds, RFC 3339
 	lastUnix int64
 
 	ids      idSource
@@ -322,7 +323,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	}
 	rt.spared.Add()
 	if shortage := s.chain.cfg.Shortage; shortage != nil && rt.stored() {
-		if r := shortage().refusal(len(p.Payload)); r != nil {
+		if r := shortage().Refusal(len(p.Payload)); r != nil {
 			return r
 		}
 	}

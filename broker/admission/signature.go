@@ -98,7 +98,11 @@ func connectionKey(s *Session, k *keyring.Key) bool {
 // deduplication, or Seen.
 func inWindow(s *Session, recorded time.Time) *wire.Refusal {
 	detail := ""
-	switch age := s.now.Sub(recorded); {
+	seen := s.now
+	if !s.seenAt.IsZero() {
+		seen = s.seenAt // it was in time when the broker refused it
+	}
+	switch age := seen.Sub(recorded); {
 	case age >= policy.ReplayPast:
 		detail = "it is " + age.Truncate(time.Second).String() + " old, less than " + policy.ReplayPast.String() + " is wanted"
 	case age < -policy.ReplayFuture:

@@ -23,6 +23,7 @@ const (
 	streamKV
 	streamObjects
 	streamDeadLetters
+	streamRetry // the retry queues
 )
 
 // stream is a stream of the tenant as the policy declares it.
@@ -44,8 +45,12 @@ func lookupStream(t *policy.Tenant, name string) stream {
 		s.subjects = []string{wire.PrefixObject + bucket + ".C.>", wire.PrefixObject + bucket + ".M.>"}
 		return s
 	}
-	if name == wire.StreamDLQ {
+	switch name {
+	case wire.StreamDLQ:
 		s.kind = streamDeadLetters
+		return s
+	case wire.StreamRetry:
+		s.kind = streamRetry
 		return s
 	}
 	if declared := t.Stream(name); declared != nil {

@@ -245,6 +245,8 @@ func (c *call) owned(shareable bool, area string) (v Verdict, ok bool) {
 		return v, true
 	case c.stream.kind == streamUnknown || c.stream.kind == streamDeadLetters:
 		return c.refuse(wire.CodeAPIDenied, "the policy declares no such stream"), false
+	case c.stream.kind == streamRetry:
+		return ownedRetry(c, shareable)
 	}
 	share := shareable && shared(c.Principal, c.stream.name, c.name)
 	owner, found, known := c.owner(c.stream.name, c.name)
@@ -292,6 +294,9 @@ const stillReadsNothing = "no subscribe grant reaches the stream any more"
 // lost every grant on the stream since gets nothing more from it, however it asks;
 // narrower losses are settled by ReadsWithin when the policy is applied.
 func (c *call) stillReads() bool {
+	if c.stream.kind == streamRetry {
+		return retryReads(c)
+	}
 	return canReadSome(c.Principal, &c.stream) || shared(c.Principal, c.stream.name, c.name)
 }
 

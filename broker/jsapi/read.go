@@ -66,6 +66,8 @@ func judgePurge(c *call) Verdict {
 	switch {
 	case req.Sequence > 0 && req.Keep > 0:
 		return c.malformed(errors.New("seq and keep exclude each other"))
+	case admin && brokersOwn(&c.stream):
+		return c.refuse(wire.CodeAPIDenied, "dead letters and what is redriven go by signet dlq only")
 	case admin && c.stream.kind != streamUnknown && (req.Filter == "" || wire.CheckRawSubject(req.Filter, true) == nil):
 	case req.Filter == "":
 		return c.refuse(wire.CodeAdminDenied, "a purge without a filter needs an admin grant for streams")

@@ -45,7 +45,7 @@ func init() { // in init, because the judges refer back to the table through ref
 		"CONSUMER.RESET":          {"consumer_reset", 2, 0, judgeReset},
 
 		"STREAM.LIST":       {"stream_list", 0, 0, adminBody[paged](areaStreams, false)},
-		"STREAM.MSG.DELETE": {"stream_msg_delete", 1, 0, adminBody[msgDelete](areaStreams, true)},
+		"STREAM.MSG.DELETE": {"stream_msg_delete", 1, 0, judgeMsgDelete},
 		"CONSUMER.NAMES":    {"consumer_names", 1, 0, adminBody[paged](areaConsumers, false)},
 		"CONSUMER.LIST":     {"consumer_list", 1, 0, adminBody[paged](areaConsumers, false)},
 		"CONSUMER.PAUSE":    {"consumer_pause", 2, 0, adminBody[pause](areaConsumers, false)},

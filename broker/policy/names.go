@@ -35,8 +35,8 @@ func checkStream(s string) (string, error) {
 	switch {
 	case !streamName.MatchString(s):
 		return "", fmt.Errorf("%q is not a stream name: A-Z 0-9 _ -, at most 64", s)
-	case s == wire.StreamDLQ, strings.HasPrefix(s, "KV_"), strings.HasPrefix(s, "OBJ_"), strings.HasPrefix(s, "SIGNET_"):
-		return "", fmt.Errorf("stream name %q is reserved (DLQ, KV_*, OBJ_*, SIGNET_*)", s)
+	case s == wire.StreamDLQ, s == wire.StreamRetry, strings.HasPrefix(s, "KV_"), strings.HasPrefix(s, "OBJ_"), strings.HasPrefix(s, "SIGNET_"):
+		return "", fmt.Errorf("stream name %q is reserved (DLQ, RETRY, KV_*, OBJ_*, SIGNET_*)", s)
 	}
 	return s, nil
 }

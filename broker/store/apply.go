@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // Errors of ApplyPolicy.
@@ -166,6 +167,9 @@ func (s *Store) plan(ctx context.Context, name string, wanted []jetstream.Stream
 		}
 		if s.elsewhere(&info.Config) {
 			continue // another broker restores it, and gives it the policy's settings
+		}
+		if want.Name == wire.StreamDLQ && info.Config.DenyDelete {
+			want.DenyDelete = true // of an earlier release: the server never takes it back
 		}
 		changed := false
 		for _, d := range differences(&info.Config, &want) {

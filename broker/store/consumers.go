@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -11,9 +12,11 @@ import (
 type Consumer struct {
 	Stream  string
 	Name    string
-	Owner   string   // "tenant/name" as the read guard wrote it; empty if it names none
-	Filters []string // none: the whole stream
-	Push    bool     // it delivers without being asked
+	Owner   string        // "tenant/name" as the read guard wrote it; empty if it names none
+	Filters []string      // none: the whole stream
+	Push    bool          // it delivers without being asked
+	AckWait time.Duration // of ConsumerFor only
+	Reads   []string      // of the durable of a retry queue: what the consumer reads that it is for
 }
 
 // consumerPage is the part of the answer to CONSUMER.LIST that is read here.
@@ -73,6 +76,7 @@ func (s *Store) Consumers(ctx context.Context, tenant, stream string) ([]Consume
 			out = append(out, Consumer{
 				Stream: stream, Name: c.Name, Owner: c.Config.Metadata[wire.MetaOwner],
 				Filters: filters, Push: c.Config.DeliverSubject != "",
+				Reads: readsOf(c.Config.Metadata),
 			})
 		}
 		end := offset + len(page.Consumers)

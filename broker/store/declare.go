@@ -50,13 +50,14 @@ func CheckReplicas(t *policy.Tenant, nodes int) error {
 }
 
 // NodeBytes is how many bytes one node needs for everything that the policy declares
-// for a tenant, the dead letter reserve included.
+// for a tenant, the dead letter reserve included. The room of the retry queues is the
+// broker's own: see OwnNodeBytes.
 func NodeBytes(t *policy.Tenant) int64 {
 	var sum int64
 	for _, cfg := range declared(t, 1) {
 		sum = addSat(sum, cfg.MaxBytes)
 	}
-	return sum
+	return sum - retryStream(t).MaxBytes
 }
 
 // AccountBytes is how many bytes the account of a tenant needs in a cluster of nodes
@@ -93,7 +94,7 @@ func addSat(a, b int64) int64 {
 // declared returns the stream configurations of everything that a tenant declares,
 // for a cluster of nodes.
 func declared(t *policy.Tenant, nodes int) []jetstream.StreamConfig {
-	out := []jetstream.StreamConfig{deadLetterStream(t)}
+	out := []jetstream.StreamConfig{deadLetterStream(t), retryStream(t)}
 	for i := range t.Streams {
 		out = append(out, eventStream(&t.Streams[i]))
 	}
@@ -152,7 +153,23 @@ func deadLetterStream(t *policy.Tenant) jetstream.StreamConfig {
 	cfg := safe(wire.StreamDLQ, t.DeadLetter.MaxBytes, wire.PrefixDLQ+">")
 	cfg.MaxAge = t.DeadLetter.MaxAge
 	cfg.Duplicates = shorter(deadLetterWindow, cfg.MaxAge)
-	cfg.DenyPurge = true
+	cfg.DenyPurge, cfg.DenyDelete = true, false // what was redriven or purged goes, one by one
+	return cfg
+}
+
+// Room of the retry queues of a tenant: a share of its dead letters.
+const (
+	retryShare = 4
+	retryLeast = 1 << 20
+)
+
+// retryStream holds what was redriven to one consumer until that has acknowledged it. It
+// has no age: what is in it is nowhere else any more.
+func retryStream(t *policy.Tenant) jetstream.StreamConfig {
+	cfg := safe(wire.StreamRetry, max(t.DeadLetter.MaxBytes/retryShare, retryLeast), wire.PrefixRetry+">", wire.PrefixRedrive+"*")
+	cfg.Retention = jetstream.WorkQueuePolicy
+	cfg.Duplicates = RetryWindow
+	cfg.DenyPurge, cfg.DenyDelete = true, false
 	return cfg
 }
 

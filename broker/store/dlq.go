@@ -149,8 +149,13 @@ type messageRequest struct {
 	Next     string `json:"next_by_subj,omitempty"`
 }
 
-// deadLetter reads one message; nil if there is none.
+// deadLetter reads one message of the dead letters; nil if there is none.
 func (a *account) deadLetter(ctx context.Context, req messageRequest) (*DeadLetter, error) {
+	return a.message(ctx, wire.StreamDLQ, req)
+}
+
+// message reads one message; nil if there is none.
+func (a *account) message(ctx context.Context, stream string, req messageRequest) (*DeadLetter, error) {
 	var answer struct {
 		Message struct {
 			Subject  string    `json:"subject"`
@@ -160,13 +165,13 @@ func (a *account) deadLetter(ctx context.Context, req messageRequest) (*DeadLett
 			Time     time.Time `json:"time"`
 		} `json:"message"`
 	}
-	err := a.request(ctx, "STREAM.MSG.GET."+wire.StreamDLQ, req, &answer)
+	err := a.request(ctx, "STREAM.MSG.GET."+stream, req, &answer)
 	var api *jetstream.APIError
 	switch {
 	case errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeMessageNotFound:
 		return nil, nil
 	case missing(err):
-		return nil, fmt.Errorf("%w: dead letter stream of %s", ErrNotFound, a.tenant)
+		return nil, fmt.Errorf("%w: stream %s of %s", ErrNotFound, stream, a.tenant)
 	case err != nil:
 		return nil, fmt.Errorf("tenant %s: %w", a.tenant, err)
 	}
@@ -176,7 +181,7 @@ func (a *account) deadLetter(ctx context.Context, req messageRequest) (*DeadLett
 	}
 	if len(answer.Message.Header) > 0 {
 		if d.Header, err = nats.DecodeHeadersMsg(answer.Message.Header); err != nil {
-			return nil, fmt.Errorf("store: headers of dead letter %d: %w", d.Sequence, err)
+			return nil, fmt.Errorf("store: headers of message %d of %s: %w", d.Sequence, stream, err)
 		}
 	}
 	return d, nil

@@ -104,9 +104,14 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 // LogRoom is what the log of a stream of so many bytes may take in StreamLog.
 func LogRoom(maxBytes policy.ByteSize) int64 { return int64(logPerLog + maxBytes/logShare) }
 
-// OwnNodeBytes is NodeBytes of the broker's own account.
+// OwnNodeBytes is NodeBytes of the broker's own account, and of the retry queues of the
+// tenants.
 func OwnNodeBytes(set *policy.Set) int64 {
-	return allCopies(ownStreams(set, 1))
+	sum := allCopies(ownStreams(set, 1))
+	for _, t := range set.Tenants() {
+		sum = addSat(sum, retryStream(t).MaxBytes)
+	}
+	return sum
 }
 
 // OwnAccountBytes is AccountBytes of the broker's own account.

@@ -147,7 +147,7 @@ func TestMadeAgainAtOnce(t *testing.T) {
 		if _, err := r.js("shop").Publish(ctx, "orders.a", []byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"ORDERS", "BILLS", "DLQ", "KV_prices", "OBJ_scans"} {
+		for _, name := range []string{"ORDERS", "BILLS", "DLQ", "RETRY", "KV_prices", "OBJ_scans"} {
 			a, err := r.store.account("shop")
 			if err != nil {
 				t.Fatal(err)
@@ -184,7 +184,7 @@ func TestApplyPolicy(t *testing.T) {
 	for _, stream := range []string{"ORDERS", "BILLS", "DLQ", "KV_prices", "OBJ_scans"} {
 		c := r.config(stream)
 		event, bucket := stream == "ORDERS" || stream == "BILLS", strings.Contains(stream, "_")
-		if c.Storage != jetstream.FileStorage || c.Retention != jetstream.LimitsPolicy || c.Discard != jetstream.DiscardNew || c.Replicas != 1 || !c.DenyDelete || c.MaxBytes <= 0 ||
+		if c.Storage != jetstream.FileStorage || c.Retention != jetstream.LimitsPolicy || c.Discard != jetstream.DiscardNew || c.Replicas != 1 || c.DenyDelete == (stream == "DLQ") || c.MaxBytes <= 0 ||
 			c.Duplicates <= 0 || c.NoAck || c.Sealed || c.PersistMode != jetstream.DefaultPersistMode || c.AllowMsgTTL || c.AllowMsgCounter || c.AllowMsgSchedules || c.AllowAtomicPublish || c.AllowBatchPublish ||
 			c.Mirror != nil || c.Sources != nil || c.RePublish != nil || c.SubjectTransform != nil {
 			t.Errorf("%s is not safe: %+v", stream, c)
@@ -199,6 +199,9 @@ func TestApplyPolicy(t *testing.T) {
 	if c := r.config("DLQ"); len(c.Subjects) != 1 || c.Subjects[0] != "$SIGNET.DLQ.>" || c.MaxAge != time.Hour {
 		t.Errorf("DLQ: %+v", c)
 	}
+	if c := r.config("RETRY"); c.Retention != jetstream.WorkQueuePolicy || c.Discard != jetstream.DiscardNew || !c.DenyPurge || c.MaxAge != 0 || c.MaxBytes <= 0 || c.Duplicates != RetryWindow {
+		t.Errorf("RETRY: %+v", c)
+	}
 	// A second time changes nothing, and asks for nothing to be changed.
 	set := compile(t, shop)
 	steps, err := r.store.plan(testContext(t), "shop", declared(set.Tenant("shop"), 1))
@@ -206,7 +209,7 @@ func TestApplyPolicy(t *testing.T) {
 		t.Errorf("second plan: %d steps, %v", len(steps), err)
 	}
 	all, err := r.store.Streams(testContext(t), "shop")
-	if err != nil || len(all) != 5 || all[0].Name != "BILLS" || all[0].MaxBytes != 4<<20 {
+	if err != nil || len(all) != 6 || all[0].Name != "BILLS" || all[0].MaxBytes != 4<<20 {
 		t.Errorf("Streams: %+v, %v", all, err)
 	}
 	if _, err := r.store.StreamInfo(testContext(t), "shop", "NONE"); !errors.Is(err, ErrNotFound) {

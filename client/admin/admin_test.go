@@ -65,7 +65,7 @@ func TestCallsUseTheirSubjects(t *testing.T) {
 		}},
 		{adminapi.SubjectPolicyExplain, `{"ref":"r"}`, func() error { _, err := a.Explain(ctx, "r"); return err }},
 		{adminapi.SubjectDLQLs, `{"reason":"schema"}`, func() error {
-			_, err := a.DLQList(ctx, admin.DLQQuery{Reason: "schema"})
+			_, err := a.DLQList(ctx, admin.DLQQuery{DLQFilter: admin.DLQFilter{Reason: "schema"}})
 			return err
 		}},
 		{adminapi.SubjectRefusalsLs, `{"after":3,"waitMs":30000}`, func() error {

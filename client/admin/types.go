@@ -54,10 +54,27 @@ type (
 	RefusalsQuery = adminapi.RefusalsLsRequest
 	// RefusalList is a page of refusals; its Cursor is the next After.
 	RefusalList = adminapi.RefusalList
-	// DLQQuery filters dead letters: Reason, Subject, Principal, Since, Cursor, Limit.
+	// DLQFilter selects dead letters: Reason, Stage, Code, Subject, Principal, Stream,
+	// Consumer, Type, Where (conditions on the payload), Since, Until.
+	DLQFilter = adminapi.DLQFilter
+	// DLQQuery is a filter with Cursor and Limit.
 	DLQQuery = adminapi.DLQLsRequest
 	// DLQList is a page of dead letters; with More, its Cursor is the next one.
 	DLQList = adminapi.DLQList
+	// DLQStatsQuery is a filter with a Cursor.
+	DLQStatsQuery = adminapi.DLQStatsRequest
+	// DLQStats counts dead letters by what they have in common.
+	DLQStats = adminapi.DLQStats
+	// PurgeRequest says which dead letters to take away for ever.
+	PurgeRequest = adminapi.DLQPurgeRequest
+	// Purged says how many were.
+	Purged = adminapi.DLQPurged
+	// RedriveRequest says which dead letters to redrive, and to whom.
+	RedriveRequest = adminapi.DLQRedriveRequest
+	// RedrivePage says what became of each.
+	RedrivePage = adminapi.DLQRedriven
+	// Redriven is one of them.
+	Redriven = adminapi.Redriven
 	// DeadLetter describes one dead letter.
 	DeadLetter = adminapi.DeadLetter
 	// RestoreRequest says what to restore: Bytes, Tenant, TrustRoot, Skip, DryRun.
@@ -79,5 +96,6 @@ type StoredLetter struct {
 const (
 	DefaultListLimit = adminapi.DefaultListLimit // of DLQQuery.Limit and RefusalsQuery.Limit
 	MaxListLimit     = adminapi.MaxListLimit
+	MaxRedrive       = adminapi.MaxRedrive     // of RedriveRequest.Limit
 	MaxBundleBytes   = adminapi.MaxBundleBytes // of all files of a PolicyCheck
 )

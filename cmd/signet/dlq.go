@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -13,32 +14,99 @@ import (
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/dlq"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 func dlqCommand(a *app) *cobra.Command {
-	return parent("dlq", "look into the dead letters", "  signet dlq ls\n  signet dlq show 1", dlqLsCommand(a), dlqShowCommand(a))
+	return parent("dlq", "look into the dead letters, bring them back", "  signet dlq ls\n  signet dlq show 1\n  signet dlq redrive --consumer ORDERS.billing --dry-run",
+		dlqLsCommand(a), dlqShowCommand(a), dlqStatsCommand(a), dlqTailCommand(a), dlqExportCommand(a), dlqRedriveCommand(a), dlqPurgeCommand(a))
 }
 
+// letterFilter is the flags that select dead letters.
+type letterFilter struct {
+	admin.DLQFilter
+	code         int
+	since, until string
+	consumer     string
+}
+
+func (q *letterFilter) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&q.Reason, "reason", "", "only this reason: schema, signature, delivery, terminated, ...")
+	f.StringVar(&q.Stage, "stage", "", "only this stage: ingress, consumer or bridge")
+	f.IntVar(&q.code, "code", 0, "only this code, such as 40400")
+	f.StringVar(&q.Subject, "subject", "", "only this original subject; wildcards allowed")
+	f.StringVar(&q.Principal, "principal", "", "only of this principal: who sent it, or who owns the consumer that failed")
+	f.StringVar(&q.consumer, "consumer", "", "only of this consumer: NAME or STREAM.NAME")
+	f.StringVar(&q.Type, "type", "", "only this CloudEvents type; a trailing * matches any rest")
+	f.StringArrayVar(&q.Where, "where", nil, "only payloads in JSON with /pointer, /pointer=value or /pointer!=value (repeat it)")
+	f.StringVar(&q.since, "since", "", "only after this: 10m or an RFC 3339 time")
+	f.StringVar(&q.until, "until", "", "only before this: 10m (ago) or an RFC 3339 time")
+	var reasons []string
+	for _, r := range dlq.Reasons() {
+		reasons = append(reasons, string(r))
+	}
+	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions(reasons, noFiles)) // fails only for an unknown flag
+}
+
+// read checks what was typed and completes the filter.
+func (q *letterFilter) read() (err error) {
+	now := time.Now()
+	if q.Since, err = since("--since", q.since, now); err != nil {
+		return err
+	}
+	if q.Until, err = since("--until", q.until, now); err != nil {
+		return err
+	}
+	q.Consumer = q.consumer
+	if stream, name, ok := strings.Cut(q.consumer, "."); ok {
+		q.Stream, q.Consumer = stream, name
+	}
+	if q.Code = wire.Code(q.code); q.code != 0 && q.Code.Entry().Code != q.Code {
+		return &usageError{msg: fmt.Sprintf("--code %d is no code; docs/spec/errors.md lists them", q.code)}
+	}
+	for _, w := range q.Where {
+		if _, err := dlq.ParseWhere(w); err != nil {
+			return &usageError{msg: "--where: " + strings.TrimPrefix(err.Error(), "dlq: ")}
+		}
+	}
+	switch {
+	case q.Reason != "" && !dlq.Reason(q.Reason).Valid():
+		return &usageError{msg: fmt.Sprintf("--reason %q: want one of %v", q.Reason, dlq.Reasons())}
+	case q.Stage != "" && !dlq.Stage(q.Stage).Valid():
+		return &usageError{msg: fmt.Sprintf("--stage %q: want ingress, consumer or bridge", q.Stage)}
+	case q.Subject != "" && wire.CheckRawSubject(q.Subject, true) != nil:
+		return &usageError{msg: fmt.Sprintf("--subject %q is not a subject", q.Subject)}
+	case len(q.Where) > dlq.MaxWhere:
+		return &usageError{msg: fmt.Sprintf("--where: at most %d", dlq.MaxWhere)}
+	case !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until):
+		return &usageError{msg: "--since is not before --until"}
+	}
+	return nil
+}
+
+// all reports whether the filter selects everything.
+func (q *letterFilter) all() bool { return reflect.DeepEqual(q.DLQFilter, admin.DLQFilter{}) }
+
 func dlqLsCommand(a *app) *cobra.Command {
-	var q admin.DLQQuery
-	var from string
+	var q letterFilter
+	var limit int
+	var after uint64
 	cmd := &cobra.Command{
 		Use: "ls", Short: "list dead letters, oldest first (grant: admin dlq)", Args: cobra.NoArgs,
 		Example: `  signet dlq ls
   signet dlq ls --reason schema --subject 'orders.>' --since 1h
+  signet dlq ls --where /action=opened --type 'com.github.*'
   signet dlq ls --limit 500 -o json`,
-		RunE: a.verb(func(ctx context.Context, _ []string) (err error) {
-			if q.Since, err = since("--since", from, time.Now()); err != nil {
+		RunE: a.verb(func(ctx context.Context, _ []string) error {
+			if err := q.read(); err != nil {
 				return err
 			}
-			if q.Reason != "" && !dlq.Reason(q.Reason).Valid() {
-				return &usageError{msg: fmt.Sprintf("--reason %q: want one of %v", q.Reason, dlq.Reasons())}
-			}
-			if q.Limit < 1 || q.Limit > admin.MaxListLimit {
+			if limit < 1 || limit > admin.MaxListLimit {
 				return &usageError{msg: fmt.Sprintf("--limit: 1 to %d", admin.MaxListLimit)}
 			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				list, err := api.DLQList(ctx, q)
+				list, err := api.DLQList(ctx, admin.DLQQuery{DLQFilter: q.DLQFilter, Limit: limit, Cursor: after})
 				if err != nil {
 					return err
 				}
@@ -46,18 +114,10 @@ func dlqLsCommand(a *app) *cobra.Command {
 			})
 		}),
 	}
+	q.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&q.Reason, "reason", "", "only this reason: schema, signature, acl, rate, ...")
-	f.StringVar(&q.Subject, "subject", "", "only this original subject; wildcards allowed")
-	f.StringVar(&q.Principal, "principal", "", "only of this principal")
-	f.StringVar(&from, "since", "", "only after this: 10m or an RFC 3339 time")
-	f.IntVar(&q.Limit, "limit", admin.DefaultListLimit, "at most this many")
-	f.Uint64Var(&q.Cursor, "after", 0, "only after this number, to turn the page")
-	var reasons []string
-	for _, r := range dlq.Reasons() {
-		reasons = append(reasons, string(r))
-	}
-	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions(reasons, noFiles)) // fails only for an unknown flag
+	f.IntVar(&limit, "limit", admin.DefaultListLimit, "at most this many")
+	f.Uint64Var(&after, "after", 0, "only after this number, to turn the page")
 	return cmd
 }
 
@@ -109,11 +169,7 @@ func dlqShowCommand(a *app) *cobra.Command {
 						a.note("%s written to %s", plural(len(letter.Payload), "byte"), out)
 					}
 				case a.jsonOut():
-					err = a.printJSON(struct {
-						admin.DeadLetter
-						Header  []byte `json:"header,omitempty"`
-						Payload []byte `json:"payload"`
-					}{letter.DeadLetter, letter.Header, letter.Payload})
+					err = a.printJSON(letterJSON(letter))
 				default:
 					printLetter(a, letter)
 				}
@@ -149,7 +205,10 @@ func findLetter(ctx context.Context, api *admin.API, arg string) (uint64, error)
 }
 
 func printLetter(a *app, l *admin.StoredLetter) {
-	code, origin, attempts := "", "", ""
+	code, origin, attempts, redrives := "", "", "", ""
+	if l.Redrives > 0 {
+		redrives = strconv.Itoa(l.Redrives)
+	}
 	if l.Code != 0 {
 		code = l.Code.String()
 	}
@@ -162,7 +221,7 @@ func printLetter(a *app, l *admin.StoredLetter) {
 	pairs := []string{
 		"seq", count(l.Seq), "time", l.Time.Format(time.RFC3339Nano), "reason", l.Reason, "code", code, "stage", l.Stage,
 		"subject", l.Subject, "principal", l.Principal, "detail", l.Detail, "rule", l.Rule, "ref", l.Ref,
-		"origin", origin, "attempts", attempts, "schema", l.Schema, "policy", l.Policy,
+		"origin", origin, "attempts", attempts, "redrives", redrives, "type", l.Type, "schema", l.Schema, "policy", l.Policy,
 	}
 	for _, v := range l.Violations {
 		pairs = append(pairs, "violation", violationText(v))

@@ -32,6 +32,28 @@ func TestGuideCommandsRun(t *testing.T) {
 	}
 }
 
+// TestGuideDeadLettersCommandsRun: whatever the guide for dead letters shows is run by its
+// script, word for word.
+func TestGuideDeadLettersCommandsRun(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/guides/dead-letters.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile("testdata/script/dlq.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile("(?m)^    (signet .*)$").FindAllStringSubmatch(string(guide), -1)
+	for _, c := range commands {
+		if !regexp.MustCompile(`(?m)^(rc [03]|start TAIL .*) ` + regexp.QuoteMeta(c[1]) + "( --context [a-z-]+)?$").Match(script) {
+			t.Errorf("the script does not run %q", c[1])
+		}
+	}
+	if len(commands) < 12 {
+		t.Errorf("only %d commands found in the guide", len(commands))
+	}
+}
+
 const (
 	firstService   = "../../docs/guides/first-service.md"
 	secureServices = "../../docs/guides/secure-services.md"

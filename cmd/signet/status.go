@@ -63,7 +63,7 @@ func printStatus(a *app, s *admin.Status, now time.Time) {
 		"durability", s.Server.Durability,
 		"policy", fmt.Sprintf("%s, loaded %s ago, %s, %s", digest, span(now.Sub(s.Policy.Loaded)), plural(s.Policy.Tenants, "tenant"), plural(s.Policy.Principals, "principal")),
 		"gate", fmt.Sprintf("%s, %s, %d accepted, %d refused", plural(s.Gate.Connections, "connection"), plural(s.Gate.Subscriptions, "subscription"), s.Gate.Accepted, s.Gate.Refused),
-		"dead letters", fmt.Sprintf("%d (%s of %s), %d dropped", s.DeadLetters.Messages, size(int64(s.DeadLetters.Bytes)), size(s.DeadLetters.MaxBytes), s.DeadLetters.Dropped),
+		"dead letters", fmt.Sprintf("%d (%s of %s), %d dropped, %d in retry queues", s.DeadLetters.Messages, size(int64(s.DeadLetters.Bytes)), size(s.DeadLetters.MaxBytes), s.DeadLetters.Dropped, s.DeadLetters.Queued),
 	}
 	for _, c := range s.Certificates {
 		left := "in " + span(c.NotAfter.Sub(now))

@@ -110,6 +110,7 @@ func all(ctx context.Context, bin string) (err error) {
 	}{
 		{"publish and read 329 webhooks", d.publishAndRead},
 		{"dead letters", d.deadLetters},
+		{"one is mended and redriven", d.redrive},
 		{"an intruder and a flood", d.intruder},
 		{"one changed byte", d.oneByte},
 	} {

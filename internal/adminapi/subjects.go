@@ -32,6 +32,9 @@ const (
 	SubjectPolicyExplain   = wire.PrefixAdmin + AreaPolicy + ".explain"
 	SubjectDLQLs           = wire.PrefixAdmin + AreaDLQ + ".ls"
 	SubjectDLQShow         = wire.PrefixAdmin + AreaDLQ + ".show"
+	SubjectDLQStats        = wire.PrefixAdmin + AreaDLQ + ".stats"
+	SubjectDLQPurge        = wire.PrefixAdmin + AreaDLQ + ".purge"
+	SubjectDLQRedrive      = wire.PrefixAdmin + AreaDLQ + ".redrive"
 	SubjectRefusalsLs      = wire.PrefixAdmin + AreaRefusals + ".ls"
 
 	SubjectAuditLs   = wire.PrefixAdmin + AreaAudit + ".ls"
@@ -69,7 +72,7 @@ func Subjects() []string {
 		SubjectBackupRead, SubjectBackupRestore, SubjectBackupWrite,
 		SubjectClusterEvacuate, SubjectClusterRebalance, SubjectClusterRemove, SubjectClusterRescue,
 		SubjectClusterStatus, SubjectClusterStepDown,
-		SubjectDLQLs, SubjectDLQShow,
+		SubjectDLQLs, SubjectDLQPurge, SubjectDLQRedrive, SubjectDLQShow, SubjectDLQStats,
 		SubjectKeysCertify, SubjectKeysLs, SubjectKeysPut, SubjectKeysRing,
 		SubjectLogCheckpoint, SubjectLogConsistency, SubjectLogFind, SubjectLogLs,
 		SubjectLogPart, SubjectLogProve, SubjectLogRestart, SubjectLogVerify,

@@ -181,6 +181,7 @@ type DLQStatus struct {
 	Bytes    uint64 `json:"bytes"`
 	MaxBytes int64  `json:"maxBytes"`
 	Dropped  uint64 `json:"dropped"` // not stored since start: queue or rate limit
+	Queued   uint64 `json:"queued"`  // redriven, and not yet acknowledged by the consumer that failed
 }
 
 // CodeCount counts the refusals of one code.
@@ -312,12 +313,9 @@ type RefusalList struct {
 
 // DLQLsRequest lists dead letters, oldest first.
 type DLQLsRequest struct {
-	Reason    string    `json:"reason,omitempty"`
-	Subject   string    `json:"subject,omitempty"`   // filter on the original subject
-	Principal string    `json:"principal,omitempty"` // name in the caller's tenant
-	Since     time.Time `json:"since,omitzero"`
-	Cursor    uint64    `json:"cursor,omitempty"` // entries with a greater sequence
-	Limit     int       `json:"limit,omitempty"`
+	DLQFilter
+	Cursor uint64 `json:"cursor,omitempty"` // entries with a greater sequence
+	Limit  int    `json:"limit,omitempty"`
 }
 
 // DeadLetter describes one dead letter.
@@ -339,7 +337,9 @@ type DeadLetter struct {
 	Policy     string           `json:"policy,omitempty"`
 	Schema     string           `json:"schema,omitempty"`
 	Violations []wire.Violation `json:"violations,omitempty"`
-	Bytes      int              `json:"bytes"` // original payload
+	Type       string           `json:"type,omitempty"`     // of the event, if it is one
+	Redrives   int              `json:"redrives,omitempty"` // how often it was redriven before it failed again
+	Bytes      int              `json:"bytes"`              // original payload
 }
 
 // DLQList is the result of dlq.ls. More says that the filter matches more

@@ -88,9 +88,13 @@ var allowed = map[string][]string{
 	"broker/store":              {"internal/wire", "broker/policy", "dlq", "github.com/nats-io/nats.go", "golang.org/x/sys"},
 	"broker/audit":              {"internal/durablefile", "internal/wire", "internal/auditlog", "signing", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
 	"broker/deadletter":         {"internal/wire", "broker/policy", "dlq", "ratelimit", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog"},
+	"broker/redrive": {
+		"internal/wire", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "dlq", "broker/policy", "broker/acl", "broker/admission",
+		"broker/jsapi", "broker/store", "github.com/nats-io/nats.go",
+	},
 	"broker/admin": {
 		"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit", "internal/auditlog",
-		"broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
+		"broker/store", "broker/redrive", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
 	},
 	"broker/translog": {
 		"internal/wire", "signing", "signing/keyring", "signing/tlog", "broker/store", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
@@ -105,7 +109,7 @@ var allowed = map[string][]string{
 	"broker": {
 		"internal/wire", "internal/durablefile", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
 		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/jwks", "broker/ca", "broker/admission", "broker/jsapi",
-		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
+		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/redrive", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
 		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang",
 	},

@@ -119,6 +119,7 @@ type Kind string
 const (
 	KindEvents Kind = "events" // attested events
 	KindDLQ    Kind = "dead letters"
+	KindRetry  Kind = "retry queues"
 	KindKV     Kind = "key-value"
 	KindObject Kind = "objects"
 )
@@ -128,6 +129,8 @@ func KindOf(stream string) Kind {
 	switch {
 	case stream == wire.StreamDLQ:
 		return KindDLQ
+	case stream == wire.StreamRetry:
+		return KindRetry
 	case strings.HasPrefix(stream, prefixKV):
 		return KindKV
 	case strings.HasPrefix(stream, prefixObject):

@@ -205,6 +205,8 @@ func fits(kind Kind, stream, subject string) bool {
 	switch kind {
 	case KindDLQ:
 		return strings.HasPrefix(subject, wire.PrefixDLQ)
+	case KindRetry:
+		return strings.HasPrefix(subject, wire.PrefixRetry) || strings.HasPrefix(subject, wire.PrefixRedrive)
 	case KindKV:
 		return strings.HasPrefix(subject, wire.PrefixKV+strings.TrimPrefix(stream, prefixKV)+".")
 	case KindObject:

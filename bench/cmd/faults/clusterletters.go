@@ -201,7 +201,7 @@ func (l *letters) missing(calm bool) []string {
 func (l *letters) read(ctx context.Context, r *clusterRun) error {
 	return oversee(ctx, r, func(api *admin.API) error {
 		for {
-			page, err := api.DLQList(ctx, admin.DLQQuery{Principal: "publisher", Cursor: l.cursor, Limit: admin.MaxListLimit})
+			page, err := api.DLQList(ctx, admin.DLQQuery{DLQFilter: admin.DLQFilter{Principal: "publisher"}, Cursor: l.cursor, Limit: admin.MaxListLimit})
 			if err != nil {
 				return err
 			}
@@ -253,7 +253,7 @@ func (l *letters) stay(ctx context.Context, r *clusterRun) error {
 	now := map[uint64]string{}
 	err := oversee(ctx, r, func(api *admin.API) error {
 		for cursor, more := uint64(0), true; more; {
-			page, err := api.DLQList(ctx, admin.DLQQuery{Principal: "publisher", Cursor: cursor, Limit: admin.MaxListLimit})
+			page, err := api.DLQList(ctx, admin.DLQQuery{DLQFilter: admin.DLQFilter{Principal: "publisher"}, Cursor: cursor, Limit: admin.MaxListLimit})
 			if err != nil {
 				return err
 			}

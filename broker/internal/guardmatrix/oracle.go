@@ -56,7 +56,7 @@ func (c *Cell) verdict() (policy bool) {
 	case SeeStream:
 		return r.AdminStreams || r.sees(&s)
 	case Purge:
-		return r.AdminStreams && s.Kind != Undeclared || len(c.Body.Filters) == 1 && r.purges(&s, c.Body.Filters[0])
+		return r.AdminStreams && s.Kind != Undeclared && s.Kind != DeadLetters || len(c.Body.Filters) == 1 && r.purges(&s, c.Body.Filters[0])
 	case Read:
 		return r.reads(&s, c.Body.Filters)
 	case CreateConsumer:
@@ -71,7 +71,7 @@ func (c *Cell) verdict() (policy bool) {
 	case ChangeConsumer:
 		return r.AdminConsumer || c.Consumer == Mine && usable(&s)
 	case AdminStreams:
-		return r.AdminStreams
+		return r.AdminStreams && s.Kind != DeadLetters // those go by signet dlq, on record
 	case AdminConsumers:
 		return r.AdminConsumer
 	}

@@ -1,0 +1,227 @@
+package redrive
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/signetbus/signet/broker/acl"
+	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/jsapi"
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
+)
+
+// planConsumer brings a letter to the consumer that failed, by its retry queue: the
+// original bytes, read by nobody but those who read that consumer.
+func (r *Redriver) planConsumer(ctx context.Context, l *letter) (*delivery, error) {
+	f := &l.failed
+	if l.tenant.Stream(f.Stream) == nil {
+		l.stop(adminapi.VerdictGone, "the policy has no stream "+f.Stream+" any more")
+		return nil, nil
+	}
+	c, err := store.ConsumerFor(ctx, r.cfg.Store, l.tenant.Name, f.Stream, f.Consumer)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		l.stop(adminapi.VerdictGone, "stream "+f.Stream+" has no consumer "+f.Consumer+" any more: let its owner make it again, or use --to all")
+		return nil, nil
+	}
+	owner := principal(l.tenant, c.Owner)
+	switch {
+	case owner == nil:
+		l.stop(adminapi.VerdictRefused, "the owner of the consumer is not in the policy, or disabled: "+c.Owner)
+		l.out.Code = wire.CodePrincipalRevoked
+		return nil, nil
+	case !acl.Subscribe(owner, f.Subject).Allowed:
+		d := acl.Subscribe(owner, f.Subject)
+		refusal := wire.Refuse(wire.CodeSubscribeDenied, d.Rule, owner.FullName()+", who owns consumer "+f.Consumer+", may not read "+f.Subject+" now")
+		l.refuse(adminapi.VerdictRefused, refusal)
+		return nil, nil
+	case l.noRoom():
+		return nil, nil
+	}
+	header := l.headers()
+	if header == nil {
+		return nil, nil
+	}
+	if refusal := r.cfg.Room(len(l.rec.Payload)); refusal != nil {
+		l.refuse(adminapi.VerdictFull, refusal)
+		return nil, nil
+	}
+	header.Set(wire.HeaderRedriveStream, f.Stream)
+	header.Set(wire.HeaderRedriveConsumer, f.Consumer)
+	header.Set(wire.HeaderRedriveSubject, f.Subject)
+	header.Set(wire.HeaderRedriveSequence, strconv.FormatUint(f.Sequence, 10))
+	header.Set(wire.HeaderMsgID, l.msgID())
+	return &delivery{
+		stream: wire.StreamRetry, window: store.RetryWindow,
+		msg: &nats.Msg{Subject: wire.RetrySubject(f.Stream, f.Consumer), Header: header, Data: l.rec.Payload},
+		ready: func(ctx context.Context) error {
+			return store.EnsureRetry(ctx, r.cfg.Store, l.tenant.Name, c, func(filters []string) bool { return jsapi.ReadsWithin(owner, f.Stream, filters) })
+		},
+	}, nil
+}
+
+// noRoom stops what has no queue to go to.
+func (l *letter) noRoom() bool {
+	if wire.RetryConsumer(l.failed.Stream, l.failed.Consumer) == "" {
+		l.stop(adminapi.VerdictUnsupported, "the names of stream and consumer are too long for a retry queue: use --to all")
+		return true
+	}
+	return false
+}
+
+// principal finds a principal that may act now.
+func principal(t *policy.Tenant, fullName string) *policy.Principal {
+	for _, p := range t.Principals() {
+		if p.FullName() == fullName && !p.Disabled {
+			return p
+		}
+	}
+	return nil
+}
+
+// sender is who published the event of the letter; nil with a verdict if he may not now.
+func (l *letter) sender(name string) *policy.Principal {
+	p := principal(l.tenant, name)
+	if p == nil {
+		l.stop(adminapi.VerdictRefused, "who published it is not in the policy any more, or disabled: "+name)
+		l.out.Code = wire.CodePrincipalRevoked
+	}
+	return p
+}
+
+// planRefused publishes a letter of the door for everybody: it goes through the whole
+// admission, as of the principal that sent it, and is attested now.
+func (r *Redriver) planRefused(l *letter) *delivery {
+	p := l.sender(l.rec.Principal)
+	if p == nil {
+		return nil
+	}
+	block, ok := l.without(func(name []byte) bool { return string(name) == wire.HeaderAck })
+	if !ok {
+		return nil
+	}
+	return r.admit(l, p, &admission.Publish{Subject: []byte(l.failed.Subject), Header: block, Payload: l.rec.Payload}, false)
+}
+
+// planFixed publishes another payload in place of that of the letter: a new event, of who
+// redrives it.
+func (r *Redriver) planFixed(l *letter) *delivery {
+	if l.event != nil && string(l.event.ContentType) == wire.EncryptedContentType {
+		l.stop(adminapi.VerdictUnsupported, "its payload is encrypted: publish the event anew, encrypted, and purge the letter")
+		return nil
+	}
+	block, ok := l.without(func(name []byte) bool {
+		return wire.HasPrefixFold(name, wire.PrefixNats) || wire.HasPrefixFold(name, wire.PrefixSignet) || ofTheOldEvent[string(name)]
+	})
+	if !ok {
+		return nil
+	}
+	if len(block) == 0 {
+		block = []byte(wire.HeaderLine + "\r\n")
+	}
+	// The event has an id that is the same when this is tried again.
+	block = wire.AppendHeader(block[:len(block)-2], wire.HeaderMsgID, []byte(l.msgID()))
+	block = append(block, '\r', '\n')
+	return r.admit(l, l.order.By, &admission.Publish{Subject: []byte(l.failed.Subject), Header: block, Payload: l.order.Payload}, true)
+}
+
+// ofTheOldEvent are the headers that say who made the event, and when.
+var ofTheOldEvent = map[string]bool{
+	wire.PrefixAttribute + "id": true, wire.PrefixAttribute + "source": true, wire.PrefixAttribute + "time": true,
+	wire.PrefixAttribute + wire.AttrAttestation: true, wire.PrefixAttribute + wire.AttrExpanded: true, wire.PrefixAttribute + wire.AttrDSSE: true,
+	wire.PrefixAttribute + wire.AttrAuthID: true, wire.PrefixAttribute + wire.AttrAuthType: true,
+	wire.PrefixAttribute + wire.AttrRecordedTime: true, wire.PrefixAttribute + wire.AttrNATSSubject: true,
+	wire.PrefixAttribute + wire.AttrSequence: true, wire.PrefixAttribute + wire.AttrExpiryTime: true,
+}
+
+// admit has p publish the event.
+func (r *Redriver) admit(l *letter, p *policy.Principal, publish *admission.Publish, anew bool) *delivery {
+	seen := l.rec.Time
+	if anew {
+		seen = l.now
+	}
+	block, payload, refusal := r.cfg.Chain().Session(p).Redrive(publish, seen, l.now, l.order.DryRun)
+	if refusal != nil {
+		verdict := adminapi.VerdictRefused
+		if refusal.Code == wire.CodeConflict {
+			verdict = adminapi.VerdictUnsupported
+		}
+		l.refuse(verdict, refusal)
+		return nil
+	}
+	if l.order.DryRun {
+		return l.toAll(nats.Header{}, nil)
+	}
+	header := l.headersOf(block)
+	if header == nil {
+		return nil
+	}
+	if header.Get(wire.HeaderMsgID) == "" {
+		header.Set(wire.HeaderMsgID, l.msgID())
+	}
+	return l.toAll(header, payload)
+}
+
+// planStored publishes for everybody what was stored once already: as it was, with its old
+// attestation, if the policy would let it in from who sent it.
+func (r *Redriver) planStored(l *letter) *delivery {
+	if l.event == nil {
+		l.stop(adminapi.VerdictUnsupported, "it is no event")
+		return nil
+	}
+	att, err := r.verifier.Verify(restored(l.event), l.failed.Subject)
+	if err != nil {
+		l.stop(adminapi.VerdictRefused, "its attestation does not hold: "+err.Error())
+		l.out.Code = wire.CodeAttestationForbidden
+		return nil
+	}
+	p := l.sender(att.Principal)
+	if p == nil {
+		return nil
+	}
+	header := l.headers()
+	if header == nil {
+		return nil
+	}
+	block := []byte(wire.HeaderLine)
+	for name, values := range header {
+		if !wire.HasPrefixFold([]byte(name), wire.PrefixSignet) {
+			block = wire.AppendHeader(block, name, []byte(values[0]))
+		}
+	}
+	block = append(block, '\r', '\n')
+	_, what, refusal := r.cfg.Judge().Event(p, l.failed.Subject, block, l.rec.Payload, l.now)
+	if refusal == nil && acl.Classify(l.tenant, l.failed.Subject) != acl.ClassEvent {
+		refusal = wire.Refuse(wire.CodeConflict, "redrive", "no stream of the policy has this subject any more")
+	}
+	if refusal == nil {
+		refusal = r.cfg.Room(len(l.rec.Payload))
+	}
+	if refusal != nil {
+		if refusal.Detail == "" {
+			refusal.Detail = what
+		}
+		l.refuse(adminapi.VerdictRefused, refusal)
+		return nil
+	}
+	header.Set(wire.HeaderMsgID, l.msgID())
+	return l.toAll(header, l.rec.Payload)
+}
+
+func (l *letter) toAll(header nats.Header, payload []byte) *delivery {
+	st := l.tenant.StreamFor(l.failed.Subject)
+	if st == nil {
+		l.stop(adminapi.VerdictGone, "no stream of the policy has this subject any more")
+		return nil
+	}
+	header.Set(wire.HeaderRedriveCount, strconv.Itoa(l.out.Count))
+	header.Set(wire.HeaderRedriveLetter, strconv.FormatUint(l.Sequence, 10))
+	return &delivery{stream: st.Name, window: st.DuplicateWindow, msg: &nats.Msg{Subject: l.failed.Subject, Header: header, Data: payload}}
+}

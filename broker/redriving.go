@@ -1,0 +1,28 @@
+package broker
+
+import (
+	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/redrive"
+	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing/keyring"
+)
+
+// letterBook is what the admin API reads and works dead letters with.
+type letterBook struct {
+	*store.Store
+	*redrive.Redriver
+}
+
+// newRedriver makes what brings dead letters back, by the policy and keys in force.
+func newRedriver(b *Broker) (*redrive.Redriver, error) {
+	return redrive.New(redrive.Config{
+		Store: b.store, Chain: b.chain.Load,
+		Judge: func() *admission.Judge {
+			return admission.NewJudge(b.material.Load().validator, int(b.cfg.Gate.MaxPayload))
+		},
+		Ring: func() *keyring.Ring { return b.material.Load().ring },
+		Room: func(payload int) *wire.Refusal { return b.guards.shortage.Load().Refusal(payload) },
+		Done: func(tenant, by, detail string) { b.trail.Event("dlq-redriven", tenant, by, "", detail) },
+	})
+}
