@@ -62,7 +62,7 @@ func readDocument(name string, n *ast.DocumentNode, open opener, f *faults) *doc
 		"deadLetter": r.deadLetter,
 		"audit":      r.audit,
 		"quota":      r.quota,
-		"retry":      r.retry,
+		"retry":      func(n ast.Node) { readRetry(r, n) },
 		"mode":       func(n ast.Node) { d.mode, d.modeAt = r.mode(n), r.at(n) },
 		"bridges":    func(n ast.Node) { r.fault(n, "bridges are not in this release") },
 	})
@@ -127,8 +127,8 @@ func (r *docReader) stream(_ int, n ast.Node) {
 		"fastBatches":         func(n ast.Node) { s.FastBatches = r.bool(n, "fastBatches") },
 		"unsafeRollup":        func(n ast.Node) { s.UnsafeRollup = r.bool(n, "unsafeRollup") },
 		"unsafeSchedules":     func(n ast.Node) { s.UnsafeSchedules = r.bool(n, "unsafeSchedules") },
-		"retention":           func(n ast.Node) { s.Retention = r.retention(n) },
-		"retry":               func(n ast.Node) { s.Retry.rule = r.streamRetry(n) },
+		"retention":           func(n ast.Node) { s.Retention = readRetention(r, n) },
+		"retry":               func(n ast.Node) { s.Retry.rule = readStreamRetry(r, n) },
 	})
 	r.need(n, "stream", seen, "name", "subjects", "maxBytes")
 	if s.UnsafeSingleReplica && s.Replicas > 1 {

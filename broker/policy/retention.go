@@ -22,7 +22,7 @@ var retentions = []string{"limits", "interest", "workqueue"}
 // String returns the word of the policy.
 func (r Retention) String() string { return retentions[r] }
 
-func (r *docReader) retention(n ast.Node) Retention {
+func readRetention(r *docReader, n ast.Node) Retention {
 	v, ok := r.text(n, "retention")
 	for i, word := range retentions {
 		if v == word {

@@ -139,52 +139,52 @@ type retryDecl struct {
 	at        Position
 }
 
-func (r *docReader) retry(n ast.Node) {
+func readRetry(r *docReader, n ast.Node) {
 	d := &retryDecl{at: r.at(n)}
-	fs := r.retryFields("retry", &d.rule)
+	fs := retryFields(r, "retry", &d.rule)
 	fs["consumers"] = func(n ast.Node) {
 		r.list(n, "retry.consumers", func(_ int, n ast.Node) {
 			c := consumerRetry{at: r.at(n)}
-			fs := r.retryFields("retry.consumers", &c.retry)
+			fs := retryFields(r, "retry.consumers", &c.retry)
 			fs["match"] = func(n ast.Node) {
 				pair := parsed(&r.reader, n, "match", checkConsumerPattern)
 				c.stream, c.consumer, _ = strings.Cut(pair, ".")
 			}
 			seen := r.object(n, "retry of a consumer", fs)
 			r.need(n, "retry of a consumer", seen, "match")
-			r.checkRetry(n, &c.retry)
+			checkRetry(r, n, &c.retry)
 			if d.consumers = append(d.consumers, c); len(d.consumers) == maxPatterns+1 {
 				r.fault(n, "retry.consumers: more than %d", maxPatterns)
 			}
 		})
 	}
 	r.object(n, "retry", fs)
-	r.checkRetry(n, &d.rule)
+	checkRetry(r, n, &d.rule)
 	r.doc.retry = d
 }
 
 // retryFields are the keys that every level has.
-func (r *docReader) retryFields(what string, to *Retry) fields {
+func retryFields(r *docReader, what string, to *Retry) fields {
 	return fields{
 		"maxDeliveries": func(n ast.Node) { to.MaxDeliveries = r.number(n, what+".maxDeliveries", MaxMaxDeliveries) },
 		"backoff": func(n ast.Node) {
 			r.object(n, what+".backoff", fields{
 				"min":    r.duration("min", &to.Min, leastRetry),
 				"max":    r.duration("max", &to.Max, leastRetry),
-				"factor": func(n ast.Node) { to.Factor = r.factor(n) },
+				"factor": func(n ast.Node) { to.Factor = readFactor(r, n) },
 			})
 		},
 	}
 }
 
-// streamRetry reads retry: of one stream; consumers are named under that of the tenant.
-func (r *docReader) streamRetry(n ast.Node) (rule Retry) {
-	r.object(n, "retry", r.retryFields("retry", &rule))
-	r.checkRetry(n, &rule)
+// readStreamRetry reads retry: of one stream; consumers are named under that of the tenant.
+func readStreamRetry(r *docReader, n ast.Node) (rule Retry) {
+	r.object(n, "retry", retryFields(r, "retry", &rule))
+	checkRetry(r, n, &rule)
 	return rule
 }
 
-func (r *docReader) factor(n ast.Node) float64 {
+func readFactor(r *docReader, n ast.Node) float64 {
 	text := ""
 	switch n := n.(type) {
 	case *ast.IntegerNode:
@@ -200,7 +200,7 @@ func (r *docReader) factor(n ast.Node) float64 {
 	return v
 }
 
-func (r *docReader) checkRetry(n ast.Node, rule *Retry) {
+func checkRetry(r *docReader, n ast.Node, rule *Retry) {
 	if rule.Min > 0 && rule.Max > 0 && rule.Min > rule.Max {
 		r.fault(n, "backoff: min %s is more than max %s", rule.Min, rule.Max)
 	}
