@@ -315,6 +315,7 @@ func (b startup) startWatch(context.Context, *material) error {
 		clock, began := time.NewTicker(clockEvery), time.Now()
 		defer clock.Stop()
 		set := clockSet{wall: began.Round(0)}
+		b.sweep.run(life, b.Broker)
 		for {
 			select {
 			case <-life.Done():

@@ -39,9 +39,10 @@ type Failure struct {
 	Terminated    bool
 	Reason, Reply string
 
-	// Deliver hands the delivery on after all. nil: it is known to be one too many.
-	Deliver func()
-	Size    int // bytes that Deliver holds on to
+	// Deliver hands the delivery on after all, Withheld is told that it is one too many. nil:
+	// that is known.
+	Deliver, Withheld func()
+	Size              int // bytes that they hold on to
 }
 
 // Failures is what a Keeper needs of the store. Safe for concurrent use.

@@ -217,6 +217,9 @@ func (k *Keeper) handle(ctx context.Context, f *Failure) {
 	case err == nil && !tooMany(t, key.consumerKey, &facts, f.Attempt):
 		return // it may be delivered after all, and comes again
 	}
+	if f.Withheld != nil {
+		f.Withheld()
+	}
 	if err == nil {
 		if !k.begin(key) {
 			return // another worker has the same failure

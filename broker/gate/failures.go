@@ -47,10 +47,11 @@ type Failure struct {
 	Terminated    bool
 	Reason, Reply string
 
-	// Deliver writes the delivery to the client, which JudgeUnknown is about. Size is what
-	// it holds on to in bytes.
-	Deliver func()
-	Size    int
+	// Deliver writes the delivery, which JudgeUnknown is about, to the client; Withheld is
+	// called instead where it is one too many. Size is what they hold on to in bytes. nil
+	// where there is nothing to decide.
+	Deliver, Withheld func()
+	Size              int
 }
 
 // withhold reports whether a delivery, which is not the first one of its event, stays here:
@@ -83,6 +84,8 @@ func (r *relay) withhold(buf []byte, at, n int, f *frame, d *delivered, now time
 	failure.Size = len(frame)
 	// In a goroutine of its own: a client that does not read holds up nobody's dead letters.
 	failure.Deliver = func() { c.gate.spawn(c, func() { _ = c.session.down.write(frame) }) }
+	sid := bytes.Clone(f.sid)
+	failure.Withheld = func() { c.gate.spawn(c, func() { r.pullAgain(sid, stream, consumer) }) }
 	if deps.Take(failure) {
 		r.out = r.out[:mark]
 	}
@@ -90,7 +93,7 @@ func (r *relay) withhold(buf []byte, at, n int, f *frame, d *delivered, now time
 }
 
 // pullAgain asks for another event in place of one that was withheld: the server counts
-// that as delivered, and the client waits for it.
+// that as delivered, and the client waits for it. Any goroutine may call it.
 func (r *relay) pullAgain(sid []byte, stream, consumer string) {
 	filter, ok := r.s.subs.filter(sid)
 	if !ok {
