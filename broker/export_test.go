@@ -196,3 +196,6 @@ func DigestsTaken(b *Broker) (n uint64) {
 	}
 	return n
 }
+
+// SweepConsumers is what the file watch does each minute.
+func SweepConsumers(ctx context.Context, b *Broker) { new(consumerSweep).run(ctx, b) }
