@@ -76,10 +76,11 @@ type Broker struct {
 
 	cert    *ca.Reloader
 	letters *deadletter.Writer
-	admin   *admin.Service
-	gate    *gate.Gate
-	ops     *ops.Server
-	files   *watcher
+	failures
+	admin *admin.Service
+	gate  *gate.Gate
+	ops   *ops.Server
+	files *watcher
 
 	parts []part // what Start has started, in order
 	done  chan struct{}
@@ -197,6 +198,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"server", up.startServer},
 		{"store", up.openStore},
 		{"dead letters", up.startDeadLetters},
+		{"failures", func(ctx context.Context, _ *material) error { return startFailures(ctx, up) }},
 		{"gate", func(_ context.Context, m *material) error { return makeGate(b, m) }},
 		{"operations port", up.startOps},
 		{"filling", func(context.Context, *material) error { startFilling(up); return nil }},

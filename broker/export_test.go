@@ -205,3 +205,6 @@ func AskLimits(b *Broker, text string) (string, error) {
 	}
 	return string(m.Data), nil
 }
+
+// SweepConsumers is what the file watch does each minute.
+func SweepConsumers(ctx context.Context, b *Broker) { new(consumerSweep).run(ctx, b) }

@@ -111,7 +111,7 @@ func (b view) status(ctx context.Context, tenant string) (adminapi.Status, error
 		}
 		out.Health = append(out.Health, h)
 	}
-	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant), b.roomHealth())
+	out.Health = append(out.Health, b.integrityHealth(tenant), b.logHealth(tenant), b.roomHealth(), b.failuresHealth(tenant))
 	if b.cfg.Audit.UnsafeContinueUnaudited {
 		out.Health = append(out.Health, adminapi.HealthPart{Part: "audit", Detail: "unsafeContinueUnaudited: when the spool is full, logins and changes leave no record"})
 	}
@@ -231,6 +231,7 @@ func (b view) metrics() []ops.Source {
 	out = append(out, routeMetrics(b.Broker)...)
 	out = append(out, ringMetrics(b.Broker)...)
 	out = append(out, receiptMetrics(b.Broker)...)
+	out = append(out, failureMetrics(b.Broker)...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

@@ -120,7 +120,13 @@ func replayPolicy(ctx context.Context, b *Broker, now *policy.Set, next *materia
 	var parts []part
 	for _, t := range now.Tenants() {
 		for i := range t.Streams {
-			if tenant == "" || t.Name == tenant {
+			if tenant != "" && t.Name != tenant {
+				continue
+			}
+			// A reader of its own would have a say in what such a stream keeps.
+			if how := t.Streams[i].Retention; how != policy.RetentionLimits {
+				r.out.Cut = fmt.Sprintf("%s of tenant %s: retention %s, not replayed", t.Streams[i].Name, t.Name, how)
+			} else {
 				parts = append(parts, part{t.Name, t.Streams[i].Name})
 			}
 		}

@@ -249,6 +249,7 @@ func makeGate(b *Broker, m *material) error {
 		Memory:     b.guards.memory.Over,
 		Recordable: b.recordable,
 		Sink:       &sink{log: b.component("gate"), rec: &b.auditing, letters: b.letters, policy: b.Policy},
+		Failures:   failed{b.keeper},
 	}
 	if b.barrier != nil {
 		deps.Barrier = b.barrier
@@ -318,6 +319,7 @@ func (b startup) startWatch(context.Context, *material) error {
 		clock, began := time.NewTicker(clockEvery), time.Now()
 		defer clock.Stop()
 		set := clockSet{wall: began.Round(0)}
+		b.sweep.run(life, b.Broker)
 		for {
 			select {
 			case <-life.Done():
@@ -328,6 +330,7 @@ func (b startup) startWatch(context.Context, *material) error {
 				b.gate.Tally()
 				flushMinute(life, b.Broker)
 				recheckConsumers(life, b.Broker)
+				b.sweep.run(life, b.Broker)
 				recheckNodes(b.Broker)
 				own.run(life, b.Broker, now)
 				ends.report(b.Broker, now)

@@ -17,15 +17,21 @@ const (
 	ReasonSize       Reason = "size"       // too large
 	ReasonDelivery   Reason = "delivery"   // a consumer had it as often as allowed
 	ReasonTerminated Reason = "terminated" // a consumer gave it up
+	ReasonHandler    Reason = "handler"    // the program behind a consumer failed on it, and said so (HandlerPrefix)
+	ReasonTTL        Reason = "ttl"        // it expired before a consumer took it
 	ReasonBridge     Reason = "bridge"     // a bridge could not pass it on
 	ReasonInternal   Reason = "internal"   // the broker could not decide or store
 )
+
+// HandlerPrefix begins the text of a +TERM that is not the verdict of a program but its
+// failure: ReasonHandler, where it would be ReasonTerminated.
+const HandlerPrefix = "handler: "
 
 // Reasons returns every reason, in the order of the specification.
 func Reasons() []Reason {
 	return []Reason{
 		ReasonIdentity, ReasonACL, ReasonMalformed, ReasonSignature, ReasonSchema, ReasonRate,
-		ReasonSize, ReasonDelivery, ReasonTerminated, ReasonBridge, ReasonInternal,
+		ReasonSize, ReasonDelivery, ReasonTerminated, ReasonHandler, ReasonTTL, ReasonBridge, ReasonInternal,
 	}
 }
 
@@ -44,7 +50,7 @@ func (r Reason) Valid() bool {
 // could fill the stream with them.
 func (r Reason) StoredByDefault() bool {
 	switch r {
-	case ReasonSignature, ReasonSchema, ReasonDelivery, ReasonTerminated, ReasonBridge:
+	case ReasonSignature, ReasonSchema, ReasonDelivery, ReasonTerminated, ReasonHandler, ReasonTTL, ReasonBridge:
 		return true
 	default:
 		return false

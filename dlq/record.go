@@ -16,6 +16,7 @@ const (
 	MaxText       = 2048     // bytes of one text member before escaping; longer ones are cut by Encode
 	MaxViolations = 10       // more are dropped by Encode
 	MaxHeader     = 64 << 10 // bytes of the original header block
+	MaxDeliveries = 16       // times of deliveries; of more, Encode keeps the first and the latest
 )
 
 // version is the value of Signet-Dlq-Version.
@@ -41,6 +42,10 @@ const (
 	HeaderSchema       = "Signet-Dlq-Schema"
 	HeaderViolations   = "Signet-Dlq-Violations"
 	HeaderHeaderLength = "Signet-Dlq-Header-Length"
+	HeaderBy           = "Signet-Dlq-By"
+	HeaderStored       = "Signet-Dlq-Stored"
+	HeaderDeliveries   = "Signet-Dlq-Deliveries"
+	HeaderRedrives     = "Signet-Dlq-Redrives"
 )
 
 // Errors of Encode and Decode.
@@ -62,6 +67,10 @@ type Record struct {
 	Stage       Stage
 	Attempts    int // deliveries before it was given up
 	Origin      Origin
+	By          string     // "tenant/name" who had it last or gave it up; of the consumer stage
+	Stored      time.Time  // when the event was stored; of the consumer stage
+	Deliveries  []Delivery // those whose time is known, in order
+	Redrives    int        // how often the event was redriven before
 	Policy      string // version (digest) of the policy that decided
 	Schema      string // "name@version" that the payload was held against
 	Violations  []wire.Violation
@@ -75,6 +84,12 @@ type Origin struct {
 	Stream   string
 	Sequence uint64
 	Consumer string
+}
+
+// Delivery is when a consumer delivered an event.
+type Delivery struct {
+	Attempt int // from 1
+	At      time.Time
 }
 
 // FromRefusal starts an ingress record from a refusal; header and payload are
@@ -112,14 +127,18 @@ func token(principal string) string {
 }
 
 // MsgID returns the deduplication id under which the record is written: the same
-// failure of the same stored event is one dead letter however often it is written,
-// and a refusal (refs are unique) is one dead letter however often a write of it is
+// failure of the same stored event is one dead letter however often it is written
+// (after a redrive it is another), and a refusal (refs are unique) is one dead letter however often a write of it is
 // tried again. It is empty if the record has neither origin nor ref.
 func (r *Record) MsgID() string {
 	switch {
 	case r.Origin.Stream != "":
-		return "dlq:" + escape(cut(r.Origin.Stream)) + ":" + escape(cut(r.Origin.Consumer)) + ":" +
+		id := "dlq:" + escape(cut(r.Origin.Stream)) + ":" + escape(cut(r.Origin.Consumer)) + ":" +
 			strconv.FormatUint(r.Origin.Sequence, 10)
+		if r.Redrives > 0 {
+			id += ":" + strconv.Itoa(r.Redrives)
+		}
+		return id
 	case r.Ref != "":
 		return "dlq:ref:" + escape(cut(r.Ref))
 	default:
@@ -136,12 +155,12 @@ func (r *Record) Encode() (header map[string][]string, body []byte, err error) {
 	switch {
 	case !r.Reason.Valid(), !r.Stage.Valid(), r.Time.IsZero():
 		return nil, nil, fmt.Errorf("%w: reason, stage and time are needed", ErrRecord)
-	case r.Attempts < 0 || r.Code < 0:
+	case r.Attempts < 0 || r.Code < 0 || r.Redrives < 0:
 		return nil, nil, fmt.Errorf("%w: negative number", ErrRecord)
 	case len(r.Header) > MaxHeader:
 		return nil, nil, fmt.Errorf("%w: header block over 64 KiB", ErrRecord)
 	}
-	if y := r.Time.UTC().Year(); y < 0 || y > 9999 {
+	if !r.timesInRange() {
 		return nil, nil, fmt.Errorf("%w: time out of range", ErrRecord)
 	}
 	h := map[string][]string{
@@ -165,6 +184,7 @@ func (r *Record) Encode() (header map[string][]string, body []byte, err error) {
 	if r.Origin.Sequence != 0 {
 		h[HeaderSequence] = []string{strconv.FormatUint(r.Origin.Sequence, 10)}
 	}
+	r.encodeHistory(h)
 	if len(r.Violations) > 0 {
 		b, err := json.Marshal(r.Violations[:min(len(r.Violations), MaxViolations)])
 		if err != nil {
@@ -196,6 +216,7 @@ func (r *Record) texts() []text {
 		{HeaderConsumer, &r.Origin.Consumer},
 		{HeaderPolicy, &r.Policy},
 		{HeaderSchema, &r.Schema},
+		{HeaderBy, &r.By},
 	}
 }
 
@@ -224,6 +245,7 @@ func Decode(header map[string][]string, body []byte) (*Record, error) {
 	if r.Time.IsZero() || r.Time.Year() < 0 || r.Time.Year() > 9999 {
 		d.fail(HeaderTime)
 	}
+	d.history(r)
 	if v := d.text(HeaderViolations); v != "" {
 		if json.Unmarshal([]byte(v), &r.Violations) != nil || len(r.Violations) > MaxViolations {
 			d.fail(HeaderViolations)

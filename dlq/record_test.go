@@ -20,6 +20,47 @@ func sample() *Record {
 		Policy: strings.Repeat("ab", 32), Schema: "order-created@3",
 		Violations: []wire.Violation{{At: "/qty", Rule: "type", Message: "want integer, got string of 3 bytes"}},
 		Header:     []byte("NATS/1.0\r\nce-id: 1\r\n\r\n"), Payload: []byte("{\"qty\":\"\x00\xff\"}"),
+		By: "shop/worker", Stored: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC), Redrives: 2,
+		Deliveries: []Delivery{{1, time.Date(2026, 11, 22, 9, 0, 1, 0, time.UTC)}, {3, time.Date(2026, 11, 22, 9, 9, 0, 7, time.UTC)}},
+	}
+}
+
+// TestMsgIDOfARedrive: what was redriven and fails again is another dead letter; the same
+// failure is the same one, whatever is written of it.
+func TestMsgIDOfARedrive(t *testing.T) {
+	a, b := sample(), sample()
+	b.Attempts, b.Reason, b.Time = 9, ReasonTerminated, b.Time.Add(time.Hour)
+	if a.MsgID() != b.MsgID() || a.MsgID() != "dlq:ORDERS:billing:7:2" {
+		t.Errorf("ids of one failure: %s and %s", a.MsgID(), b.MsgID())
+	}
+	b.Redrives++
+	if a.MsgID() == b.MsgID() {
+		t.Errorf("the id after another redrive is still %s", b.MsgID())
+	}
+	b.Redrives = 0
+	if b.MsgID() != "dlq:ORDERS:billing:7" {
+		t.Errorf("id of the first failure: %s", b.MsgID())
+	}
+}
+
+// TestManyDeliveries: of more times than are kept, the first and the latest stay.
+func TestManyDeliveries(t *testing.T) {
+	r := sample()
+	r.Deliveries = nil
+	for i := range 40 {
+		r.Deliveries = append(r.Deliveries, Delivery{Attempt: i + 1, At: r.Stored.Add(time.Duration(i) * time.Second)})
+	}
+	h, body, err := r.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Decode(h, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := len(got.Deliveries)
+	if n != MaxDeliveries || got.Deliveries[0] != r.Deliveries[0] || got.Deliveries[1].Attempt != 40-MaxDeliveries+2 || got.Deliveries[n-1].Attempt != 40 {
+		t.Errorf("kept %+v", got.Deliveries)
 	}
 }
 
@@ -75,6 +116,12 @@ func TestRecordRefused(t *testing.T) {
 		{"escape", HeaderDetail, "a%zz", ErrRecord},
 		{"second encoding of one text", HeaderDetail, "%41", ErrRecord},
 		{"violations", HeaderViolations, "[", ErrRecord},
+		{"time of storing", HeaderStored, "soon", ErrRecord},
+		{"deliveries without a time", HeaderDeliveries, "1", ErrRecord},
+		{"delivery zero", HeaderDeliveries, "0@2026-11-22T09:00:01Z", ErrRecord},
+		{"deliveries that end in nothing", HeaderDeliveries, "1@2026-11-22T09:00:01Z,", ErrRecord},
+		{"too many deliveries", HeaderDeliveries, strings.Repeat("1@2026-11-22T09:00:01Z,", MaxDeliveries) + "2@2026-11-22T09:00:01Z", ErrRecord},
+		{"redrives", HeaderRedrives, "often", ErrRecord},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h, body, _ := sample().Encode()
@@ -164,6 +211,7 @@ func TestFilter(t *testing.T) {
 // member values survive.
 func FuzzRecord(f *testing.F) {
 	f.Add("schema", "ingress", "2026-11-22T10:00:00Z", "a%0Db", "12", "[]", []byte("NATS/1.0\r\n\r\nx"))
+	f.Add("delivery", "consumer", "2026-11-22T10:00:00Z", "1@2026-11-22T09:00:01Z,5@2026-11-22T09:30:00.5Z", "0", "", []byte("{}"))
 	f.Add("acl", "consumer", "0000-01-01T00:00:00.1Z", "", "0", `[{"at":"","rule":"","message":"\ud800"}]`, []byte{})
 	f.Fuzz(func(t *testing.T, reason, stage, at, detail, split, violations string, body []byte) {
 		raw := Record{Reason: ReasonACL, Stage: StageBridge, Time: time.Unix(1, 0), Detail: detail, NATSSubject: reason, Header: []byte(split), Payload: body}
@@ -178,7 +226,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		h := map[string][]string{
 			HeaderVersion: {version}, HeaderReason: {reason}, HeaderStage: {stage}, HeaderTime: {at},
-			HeaderDetail: {detail}, HeaderHeaderLength: {split}, HeaderViolations: {violations},
+			HeaderDetail: {detail}, HeaderHeaderLength: {split}, HeaderViolations: {violations}, HeaderDeliveries: {detail}, HeaderStored: {at},
 		}
 		r, err := Decode(h, body)
 		if err != nil {

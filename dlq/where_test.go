@@ -2,10 +2,8 @@ package dlq
 
 import (
 	"errors"
-	"math"
 	"strings"
 	"testing"
-	"time"
 )
 
 const opened = `{"action":"opened","n":1,"ok":true,"none":null,"list":["a",{"b/c":"d~"}],"s":"1","":{"":"e"}}`
@@ -110,28 +108,6 @@ func TestFilterByTypeAndPayload(t *testing.T) {
 	}
 	if f := (Filter{Where: make([]Where, MaxWhere+1)}); !errors.Is(f.Validate(), ErrRecord) {
 		t.Error("too many conditions")
-	}
-}
-
-// TestFailed: what failed again in a retry queue is still the event of its stream, and what
-// a client sent says nothing.
-func TestFailed(t *testing.T) {
-	block := []byte("NATS/1.0\r\nSignet-Redrive-Count: 2\r\nSignet-Redrive-Stream: ORDERS\r\nSignet-Redrive-Consumer: billing\r\n" +
-		"Signet-Redrive-Sequence: 7\r\nSignet-Redrive-Subject: orders.1\r\n\r\n")
-	r := &Record{Stage: StageConsumer, Time: time.Now(), Origin: Origin{"RETRY", 3, "6_ORDERS_billing"}, NATSSubject: "$SIGNET.RETRY.ORDERS.billing", Header: block}
-	want := Failed{Origin{"ORDERS", 7, "billing"}, "orders.1", 2}
-	if got := FailedOf(nil, r); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	if got := FailedOf(map[string][]string{HeaderRedrives: {"4"}}, r); got.Redrives != 4 {
-		t.Errorf("%d redrives", got.Redrives)
-	}
-	if got := FailedOf(map[string][]string{HeaderRedrives: {"-1"}}, r); got.Redrives != math.MaxInt32 {
-		t.Errorf("a count that is none: %d", got.Redrives)
-	}
-	r.Stage = StageIngress
-	if got := FailedOf(map[string][]string{HeaderRedrives: {"4"}}, r); got.Redrives != 0 || got.Stream != "RETRY" {
-		t.Errorf("headers of a client are believed: %+v", got)
 	}
 }
 

@@ -158,11 +158,10 @@ func (s *Service) dlqShow(ctx context.Context, r *request) (any, error) {
 }
 
 func describe(d *store.DeadLetter, r *dlq.Record) adminapi.DeadLetter {
-	f := dlq.FailedOf(d.Header, r)
 	return adminapi.DeadLetter{
 		Seq: d.Sequence, Time: r.Time, Reason: string(r.Reason), Code: r.Code, Detail: r.Detail, Rule: r.Rule, Ref: r.Ref,
-		Stage: string(r.Stage), Principal: r.Principal, Subject: f.Subject,
-		Stream: f.Stream, StreamSeq: f.Sequence, Consumer: f.Consumer, Redrives: f.Redrives, Type: dlq.EventType(r),
+		Stage: string(r.Stage), Principal: r.Principal, Subject: r.NATSSubject,
+		Stream: r.Origin.Stream, StreamSeq: r.Origin.Sequence, Consumer: r.Origin.Consumer, Redrives: r.Redrives, Type: dlq.EventType(r),
 		Attempts: uint64(r.Attempts), Policy: r.Policy, Schema: r.Schema, Violations: r.Violations, Bytes: len(r.Payload),
 	}
 }

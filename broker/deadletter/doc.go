@@ -1,5 +1,6 @@
-// Package deadletter writes what was refused at ingress into the tenant's DLQ
-// stream, after the sender has its answer and without ever holding it up.
+// Package deadletter writes dead letters into the tenant's DLQ stream: what was refused at
+// ingress, after the sender has its answer, and what consumers fail on, before the event is
+// let go.
 //
 // A Writer is best effort by design: its queue is bounded in entries and bytes and
 // each tenant has a rate of its own, so that refusals cannot become a way to fill
@@ -8,5 +9,11 @@
 // written does not become another dead letter.
 //
 // A Writer is safe for concurrent use. Offer never blocks; one goroutine (Start to
-// Shutdown) writes. Format: docs/spec/dlq.md.
+// Shutdown) writes.
+//
+// A Keeper is the opposite: what a consumer has acknowledged as failed, or was given too
+// often, is stored first and let go then, so nothing is lost where the DLQ takes nothing:
+// the event stays with its consumer. It has a queue and goroutines of its own.
+//
+// Format of both: docs/spec/dlq.md.
 package deadletter

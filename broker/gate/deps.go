@@ -132,6 +132,9 @@ type Deps struct {
 	// in, or nil. It must not block. No function: it always can.
 	Recordable func() error
 	Sink       Sink // nil: nobody is told
+	// Failures keeps what consumers fail on. nil: a +TERM is an ack like others, and
+	// deliveries are not counted.
+	Failures Failures
 }
 
 func (d *Deps) validate() error {

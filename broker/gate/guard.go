@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/signetbus/signet/broker/jsapi"
 	"github.com/signetbus/signet/internal/wire"
@@ -26,6 +27,9 @@ type apiCaller struct {
 	rates  apiRates                    // of the principal
 	mapper func(string) (string, bool) // s.box.mapReply, made once
 	who    func() *Connection          // says whose requests they are
+
+	failures Failures                                    // nil: nobody keeps them
+	first    func(ack []byte, sequence uint64) time.Time // of the relay's tally
 }
 
 // call judges one request to the JetStream API, an ack or a flow control answer.
@@ -80,6 +84,12 @@ func (a *apiCaller) call(cmd *command) error {
 	}
 	if access := v.Access(); access != jsapi.AccessOther {
 		a.s.audit.sink.Requested(a.who(), access, &v)
+	}
+	if hasPrefix(cmd.subject, wire.PrefixJSAck) && a.settle(&v) {
+		return nil
+	}
+	if p, ok := pullOf(v.Subject, v.Stream, v.Consumer, v.Reply, v.Body, b.now); ok {
+		a.s.pulls.note(p)
 	}
 	b.forward([]byte(v.Subject), []byte(v.Reply), v.Header, v.Body)
 	return nil

@@ -20,7 +20,9 @@ type relay struct {
 	max      int           // largest payload of a frame from the server
 	done     chan struct{} // closed when run has ended
 
-	tally  tally
+	tally    tally
+	failures Failures // nil: deliveries are not counted
+
 	in     window // starts with what the handshake read too much
 	need   int    // bytes of the pending frame, once known
 	out    []byte // rewritten frames of this chunk; empty: the chunk goes as it is
@@ -41,6 +43,7 @@ func (r *relay) init(c *conn) {
 	r.max = max(4*(g.cfg.Limits.Payload+g.cfg.Limits.HeaderBudget)+largeBuffer, leastFrame)
 	r.done = make(chan struct{})
 	r.tally.c = c
+	r.failures = g.deps.Failures
 }
 
 // awaitPong reads INFO and the PONG of the gate's own PING. What follows stays in
@@ -191,7 +194,11 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	s.subs.delivered(f.sid)
 	ownSubject := s.box.own(f.subject)
 	if !ownSubject {
-		r.tally.message(f)
+		d := r.tally.look(f)
+		if r.withhold(buf, at, n, f, &d, now) {
+			return
+		}
+		r.tally.message(f, &d, now)
 	}
 	change := ownSubject || f.kind == frameHMsg && !s.opts.Headers
 	if len(f.reply) > 0 {

@@ -18,6 +18,7 @@ type session struct {
 	handed *handed
 	subs   subscriptions
 	acks   signedAcks
+	pulls  pulls
 	audit  witness
 }
 

@@ -72,6 +72,18 @@ func (t *subscriptions) has(sid []byte) bool {
 	return ok
 }
 
+// filter returns what sid listens on, as the client wrote it; ok is false if it is none of
+// the inboxes.
+func (t *subscriptions) filter(sid []byte) (filter string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.bySID[string(sid)]
+	if s == nil || !s.inbox {
+		return "", false
+	}
+	return s.subject, true
+}
+
 // list returns the live ones, in no order.
 func (t *subscriptions) list() []*subscription {
 	t.mu.Lock()

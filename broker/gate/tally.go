@@ -3,6 +3,7 @@ package gate
 import (
 	"bytes"
 	"sync"
+	"time"
 
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
@@ -25,6 +26,7 @@ type tally struct {
 	mu     sync.Mutex // held by the relay for one chunk, so that it costs nothing per event
 	counts []count
 	last   int // index of the consumer that was counted last
+	firsts firsts
 
 	// The relay's alone.
 	principal *policy.Principal // that the rest belongs to
@@ -35,6 +37,7 @@ type tally struct {
 // count is a Range under construction.
 type count struct {
 	prefix []byte // of the ack subjects of the consumer, up to its name and the dot
+	tag    uint64 // consumerTag of it
 	Range
 }
 
@@ -78,32 +81,51 @@ func (t *tally) takeLocked() []Range {
 	return out
 }
 
-// message looks at one message that is not for an inbox of the client's own, or has an
-// ack subject.
-func (t *tally) message(f *frame) {
-	var c *count
-	attempt, sequence := uint64(1), uint64(0)
-	if hasPrefix(f.reply, wire.PrefixJSAck) {
-		if c = t.find(f.reply); c != nil {
-			var ok bool
-			if attempt, sequence, ok = ackNumbers(f.reply[len(c.prefix):]); !ok {
-				return
-			}
-			if c.Count == 0 || sequence < c.First {
-				c.First = sequence
-			}
-			c.Last = max(c.Last, sequence)
-			c.Count++
+// delivered is what an ack subject says of a delivery.
+type delivered struct {
+	count             *count // of its consumer; nil: it does not come from one
+	attempt, sequence uint64
+	bad               bool // the subject cannot be read
+}
+
+// look reads one message that is not for an inbox of the client's own, or has an ack
+// subject.
+func (t *tally) look(f *frame) delivered {
+	d := delivered{attempt: 1}
+	if !hasPrefix(f.reply, wire.PrefixJSAck) {
+		return d
+	}
+	if d.count = t.find(f.reply); d.count != nil {
+		var ok bool
+		d.attempt, d.sequence, ok = ackNumbers(f.reply[len(d.count.prefix):])
+		d.bad = !ok
+	}
+	return d
+}
+
+// message counts what goes to the client.
+func (t *tally) message(f *frame, d *delivered, now time.Time) {
+	if d.bad {
+		return
+	}
+	if c := d.count; c != nil {
+		if c.Count == 0 || d.sequence < c.First {
+			c.First = d.sequence
+		}
+		c.Last = max(c.Last, d.sequence)
+		c.Count++
+		if d.attempt == 1 {
+			t.firsts.note(c, d.sequence, now)
 		}
 	}
 	if !t.audits || !t.isFull(f.subject) {
 		return
 	}
-	d := Delivery{Subject: string(f.subject), Sequence: sequence, Attempt: attempt}
-	if c != nil {
-		d.Stream, d.Consumer = c.Stream, c.Consumer
+	one := Delivery{Subject: string(f.subject), Sequence: d.sequence, Attempt: d.attempt}
+	if c := d.count; c != nil {
+		one.Stream, one.Consumer = c.Stream, c.Consumer
 	}
-	t.c.gate.sink.Delivered(t.c.describe(), &d)
+	t.c.gate.sink.Delivered(t.c.describe(), &one)
 }
 
 func (t *tally) isFull(subject []byte) bool {
@@ -132,28 +154,44 @@ func (t *tally) find(ack []byte) *count {
 			return &t.counts[i]
 		}
 	}
-	// $JS.ACK.<stream>.<consumer>.… has 9 tokens, the form with domain and account 11 or
-	// more (jsapi.Ack).
-	skip := 0
-	switch dots := bytes.Count(ack, []byte{'.'}); {
-	case dots == 8:
-	case dots >= 10:
-		skip = 2
-	default:
+	at := consumerEnd(ack)
+	if at < 0 {
 		return nil
 	}
-	at := len(wire.PrefixJSAck)
-	var stream, consumer []byte
-	for range skip + 2 {
-		name, _, _ := bytes.Cut(ack[at:], []byte{'.'})
-		stream, consumer = consumer, name
-		at += len(name) + 1
-	}
+	rest, consumer := cutLast(ack[:at-1])
+	_, stream := cutLast(rest)
 	t.last = len(t.counts)
+	prefix := bytes.Clone(ack[:at])
 	t.counts = append(t.counts, count{
-		prefix: bytes.Clone(ack[:at]), Range: Range{Stream: string(stream), Consumer: string(consumer)},
+		prefix: prefix, tag: consumerTag(prefix), Range: Range{Stream: string(stream), Consumer: string(consumer)},
 	})
 	return &t.counts[t.last]
+}
+
+// consumerEnd returns where an ack subject goes on after its consumer and the dot, below 0
+// if it is none. $JS.ACK.<stream>.<consumer>.… has 9 tokens, the form with domain and
+// account 11 or more (jsapi.Ack).
+func consumerEnd(ack []byte) int {
+	names := 0
+	switch dots := bytes.Count(ack, []byte{'.'}); {
+	case dots == 8:
+		names = 2
+	case dots >= 10:
+		names = 4
+	default:
+		return -1
+	}
+	at := len(wire.PrefixJSAck)
+	for range names {
+		at += bytes.IndexByte(ack[at:], '.') + 1 // there are as many
+	}
+	return at
+}
+
+// cutLast cuts off the last token.
+func cutLast(s []byte) (rest, last []byte) {
+	i := bytes.LastIndexByte(s, '.')
+	return s[:max(i, 0)], s[i+1:]
 }
 
 // ackNumbers reads the number of the delivery and the sequence in the stream from what

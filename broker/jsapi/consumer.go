@@ -84,6 +84,7 @@ func (c *call) create(req *consumerCreate) Verdict {
 	if !ok {
 		return v
 	}
+	c.countHere(cfg)
 	size := 0
 	for k, v := range cfg.Metadata {
 		size += len(k) + len(v)

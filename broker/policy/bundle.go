@@ -47,6 +47,7 @@ type document struct {
 	deadLetter *DeadLetter
 	audit      *Audit
 	quota      *Quota
+	retry      *retryDecl
 	mode       Mode
 	modeAt     Position
 }

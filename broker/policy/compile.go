@@ -73,6 +73,7 @@ func compileTenant(set *Set, m *merged) *Tenant {
 	}
 	compileQuota(set, t, m)
 	t.Streams = sorted(m.streams, func(s *Stream) string { return s.Name })
+	compileRetry(t, m)
 	t.KV = sorted(m.kv, func(b *Bucket) string { return b.Name })
 	t.Objects = sorted(m.objects, func(b *Bucket) string { return b.Name })
 	for i := range t.Streams {

@@ -62,6 +62,7 @@ func readDocument(name string, n *ast.DocumentNode, open opener, f *faults) *doc
 		"deadLetter": r.deadLetter,
 		"audit":      r.audit,
 		"quota":      r.quota,
+		"retry":      func(n ast.Node) { readRetry(r, n) },
 		"mode":       func(n ast.Node) { d.mode, d.modeAt = r.mode(n), r.at(n) },
 		"bridges":    func(n ast.Node) { r.fault(n, "bridges are not in this release") },
 	})
@@ -126,11 +127,8 @@ func (r *docReader) stream(_ int, n ast.Node) {
 		"fastBatches":         func(n ast.Node) { s.FastBatches = r.bool(n, "fastBatches") },
 		"unsafeRollup":        func(n ast.Node) { s.UnsafeRollup = r.bool(n, "unsafeRollup") },
 		"unsafeSchedules":     func(n ast.Node) { s.UnsafeSchedules = r.bool(n, "unsafeSchedules") },
-		"retention": func(n ast.Node) {
-			if v, ok := r.text(n, "retention"); ok && v != "limits" {
-				r.fault(n, "retention: %q is not in this release, only limits is", v)
-			}
-		},
+		"retention":           func(n ast.Node) { s.Retention = readRetention(r, n) },
+		"retry":               func(n ast.Node) { s.Retry.rule = readStreamRetry(r, n) },
 	})
 	r.need(n, "stream", seen, "name", "subjects", "maxBytes")
 	if s.UnsafeSingleReplica && s.Replicas > 1 {
@@ -138,6 +136,9 @@ func (r *docReader) stream(_ int, n ast.Node) {
 	}
 	if s.Log && (s.MessageTTL || s.UnsafeRollup || s.UnsafeSchedules) {
 		r.fault(n, "stream: log: true excludes messageTTL, unsafeRollup and unsafeSchedules: what goes from the middle of a stream cannot be proven complete")
+	}
+	if s.Retention != RetentionLimits && s.Log {
+		r.fault(n, "stream: log: true excludes retention: %s: what goes when it is acknowledged cannot be proven complete", s.Retention)
 	}
 	if seen["maxAge"] && s.MaxAge < s.DuplicateWindow {
 		r.fault(n, "stream: maxAge %s is less than duplicateWindow %s", s.MaxAge, s.DuplicateWindow)

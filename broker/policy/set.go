@@ -165,7 +165,10 @@ type Stream struct {
 	// UnsafeSchedules lets Nats-Schedule publish later. The server makes of it that the
 	// oldest events go when the stream is full, and that it can be purged.
 	UnsafeSchedules bool
-	At              Position
+	// Retention says when an event goes: by age alone, or when its consumers are done.
+	Retention Retention
+	Retry     StreamRetry // see Tenant.Retry
+	At        Position
 }
 
 // Bucket is one declared key-value or object bucket.

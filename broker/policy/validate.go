@@ -23,6 +23,7 @@ type merged struct {
 	deadLetter *DeadLetter
 	audit      *Audit
 	quota      *Quota
+	retry      *retryDecl
 	mode       Mode
 	modeAt     Position
 
@@ -116,6 +117,7 @@ func (m *merged) add(d *document, o *tenantOnce, f *faults) {
 		m.deadLetter = d.deadLetter
 	}
 	m.addTenant(d, f)
+	m.addRetry(d, f)
 	if d.audit != nil && m.audit != nil {
 		f.add(d.audit.At, "audit is declared twice, first at %s", m.audit.At)
 	} else if d.audit != nil {
@@ -144,6 +146,7 @@ func (b *Bundle) validate(f *faults) {
 		m.checkRequire(f)
 		m.checkEncrypted(f)
 		m.checkStorage(f)
+		m.checkRetry(f)
 		for _, name := range slices.Sorted(maps.Keys(m.roles)) {
 			m.checkGrants(&m.roles[name].grantDecl, f)
 		}

@@ -18,17 +18,17 @@ import (
 // planConsumer brings a letter to the consumer that failed, by its retry queue: the
 // original bytes, read by nobody but those who read that consumer.
 func (r *Redriver) planConsumer(ctx context.Context, l *letter) (*delivery, error) {
-	f := &l.failed
-	if l.tenant.Stream(f.Stream) == nil {
-		l.stop(adminapi.VerdictGone, "the policy has no stream "+f.Stream+" any more")
+	f := l.rec
+	if l.tenant.Stream(f.Origin.Stream) == nil {
+		l.stop(adminapi.VerdictGone, "the policy has no stream "+f.Origin.Stream+" any more")
 		return nil, nil
 	}
-	c, err := store.ConsumerFor(ctx, r.cfg.Store, l.tenant.Name, f.Stream, f.Consumer)
+	c, err := store.ConsumerFor(ctx, r.cfg.Store, l.tenant.Name, f.Origin.Stream, f.Origin.Consumer)
 	if err != nil {
 		return nil, err
 	}
 	if c == nil {
-		l.stop(adminapi.VerdictGone, "stream "+f.Stream+" has no consumer "+f.Consumer+" any more: let its owner make it again, or use --to all")
+		l.stop(adminapi.VerdictGone, "stream "+f.Origin.Stream+" has no consumer "+f.Origin.Consumer+" any more: let its owner make it again, or use --to all")
 		return nil, nil
 	}
 	owner := principal(l.tenant, c.Owner)
@@ -37,9 +37,9 @@ func (r *Redriver) planConsumer(ctx context.Context, l *letter) (*delivery, erro
 		l.stop(adminapi.VerdictRefused, "the owner of the consumer is not in the policy, or disabled: "+c.Owner)
 		l.out.Code = wire.CodePrincipalRevoked
 		return nil, nil
-	case !acl.Subscribe(owner, f.Subject).Allowed:
-		d := acl.Subscribe(owner, f.Subject)
-		refusal := wire.Refuse(wire.CodeSubscribeDenied, d.Rule, owner.FullName()+", who owns consumer "+f.Consumer+", may not read "+f.Subject+" now")
+	case !acl.Subscribe(owner, f.NATSSubject).Allowed:
+		d := acl.Subscribe(owner, f.NATSSubject)
+		refusal := wire.Refuse(wire.CodeSubscribeDenied, d.Rule, owner.FullName()+", who owns consumer "+f.Origin.Consumer+", may not read "+f.NATSSubject+" now")
 		l.refuse(adminapi.VerdictRefused, refusal)
 		return nil, nil
 	case l.noRoom():
@@ -53,23 +53,23 @@ func (r *Redriver) planConsumer(ctx context.Context, l *letter) (*delivery, erro
 		l.refuse(adminapi.VerdictFull, refusal)
 		return nil, nil
 	}
-	header.Set(wire.HeaderRedriveStream, f.Stream)
-	header.Set(wire.HeaderRedriveConsumer, f.Consumer)
-	header.Set(wire.HeaderRedriveSubject, f.Subject)
-	header.Set(wire.HeaderRedriveSequence, strconv.FormatUint(f.Sequence, 10))
+	header.Set(wire.HeaderRedriveStream, f.Origin.Stream)
+	header.Set(wire.HeaderRedriveConsumer, f.Origin.Consumer)
+	header.Set(wire.HeaderRedriveSubject, f.NATSSubject)
+	header.Set(wire.HeaderRedriveSequence, strconv.FormatUint(f.Origin.Sequence, 10))
 	header.Set(wire.HeaderMsgID, l.msgID())
 	return &delivery{
 		stream: wire.StreamRetry, window: store.RetryWindow,
-		msg: &nats.Msg{Subject: wire.RetrySubject(f.Stream, f.Consumer), Header: header, Data: l.rec.Payload},
+		msg: &nats.Msg{Subject: wire.RetrySubject(f.Origin.Stream, f.Origin.Consumer), Header: header, Data: l.rec.Payload},
 		ready: func(ctx context.Context) error {
-			return store.EnsureRetry(ctx, r.cfg.Store, l.tenant.Name, c, func(filters []string) bool { return jsapi.ReadsWithin(owner, f.Stream, filters) })
+			return store.EnsureRetry(ctx, r.cfg.Store, l.tenant.Name, c, func(filters []string) bool { return jsapi.ReadsWithin(owner, f.Origin.Stream, filters) })
 		},
 	}, nil
 }
 
 // noRoom stops what has no queue to go to.
 func (l *letter) noRoom() bool {
-	if wire.RetryConsumer(l.failed.Stream, l.failed.Consumer) == "" {
+	if wire.RetryConsumer(l.rec.Origin.Stream, l.rec.Origin.Consumer) == "" {
 		l.stop(adminapi.VerdictUnsupported, "the names of stream and consumer are too long for a retry queue: use --to all")
 		return true
 	}
@@ -107,7 +107,7 @@ func (r *Redriver) planRefused(l *letter) *delivery {
 	if !ok {
 		return nil
 	}
-	return r.admit(l, p, &admission.Publish{Subject: []byte(l.failed.Subject), Header: block, Payload: l.rec.Payload}, false)
+	return r.admit(l, p, &admission.Publish{Subject: []byte(l.rec.NATSSubject), Header: block, Payload: l.rec.Payload}, false)
 }
 
 // planFixed publishes another payload in place of that of the letter: a new event, of who
@@ -129,7 +129,7 @@ func (r *Redriver) planFixed(l *letter) *delivery {
 	// The event has an id that is the same when this is tried again.
 	block = wire.AppendHeader(block[:len(block)-2], wire.HeaderMsgID, []byte(l.msgID()))
 	block = append(block, '\r', '\n')
-	return r.admit(l, l.order.By, &admission.Publish{Subject: []byte(l.failed.Subject), Header: block, Payload: l.order.Payload}, true)
+	return r.admit(l, l.order.By, &admission.Publish{Subject: []byte(l.rec.NATSSubject), Header: block, Payload: l.order.Payload}, true)
 }
 
 // ofTheOldEvent are the headers that say who made the event, and when.
@@ -176,7 +176,7 @@ func (r *Redriver) planStored(l *letter) *delivery {
 		l.stop(adminapi.VerdictUnsupported, "it is no event")
 		return nil
 	}
-	att, err := r.verifier.Verify(restored(l.event), l.failed.Subject)
+	att, err := r.verifier.Verify(restored(l.event), l.rec.NATSSubject)
 	if err != nil {
 		l.stop(adminapi.VerdictRefused, "its attestation does not hold: "+err.Error())
 		l.out.Code = wire.CodeAttestationForbidden
@@ -197,8 +197,8 @@ func (r *Redriver) planStored(l *letter) *delivery {
 		}
 	}
 	block = append(block, '\r', '\n')
-	_, what, refusal := r.cfg.Judge().Event(p, l.failed.Subject, block, l.rec.Payload, l.now)
-	if refusal == nil && acl.Classify(l.tenant, l.failed.Subject) != acl.ClassEvent {
+	_, what, refusal := r.cfg.Judge().Event(p, l.rec.NATSSubject, block, l.rec.Payload, l.now)
+	if refusal == nil && acl.Classify(l.tenant, l.rec.NATSSubject) != acl.ClassEvent {
 		refusal = wire.Refuse(wire.CodeConflict, "redrive", "no stream of the policy has this subject any more")
 	}
 	if refusal == nil {
@@ -216,12 +216,12 @@ func (r *Redriver) planStored(l *letter) *delivery {
 }
 
 func (l *letter) toAll(header nats.Header, payload []byte) *delivery {
-	st := l.tenant.StreamFor(l.failed.Subject)
+	st := l.tenant.StreamFor(l.rec.NATSSubject)
 	if st == nil {
 		l.stop(adminapi.VerdictGone, "no stream of the policy has this subject any more")
 		return nil
 	}
 	header.Set(wire.HeaderRedriveCount, strconv.Itoa(l.out.Count))
 	header.Set(wire.HeaderRedriveLetter, strconv.FormatUint(l.Sequence, 10))
-	return &delivery{stream: st.Name, window: st.DuplicateWindow, msg: &nats.Msg{Subject: l.failed.Subject, Header: header, Data: payload}}
+	return &delivery{stream: st.Name, window: st.DuplicateWindow, msg: &nats.Msg{Subject: l.rec.NATSSubject, Header: header, Data: payload}}
 }

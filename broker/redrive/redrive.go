@@ -67,7 +67,6 @@ const targetPayload = "all, as a new event of the caller"
 type letter struct {
 	*store.DeadLetter
 	rec    *dlq.Record
-	failed dlq.Failed
 	event  *cloudevent.Event // nil: it is none
 	order  *Order
 	tenant *policy.Tenant
@@ -96,10 +95,10 @@ func (r *Redriver) Letter(ctx context.Context, d *store.DeadLetter, o *Order) (a
 		return out, nil
 	}
 	l := &letter{
-		DeadLetter: d, rec: rec, failed: dlq.FailedOf(d.Header, rec), event: dlq.EventOf(rec),
+		DeadLetter: d, rec: rec, event: dlq.EventOf(rec),
 		order: o, tenant: o.By.Tenant, now: time.Now(), out: &out,
 	}
-	out.Subject, out.Count = l.failed.Subject, l.failed.Redrives+1
+	out.Subject, out.Count = l.rec.NATSSubject, l.rec.Redrives+1
 	if !l.ripe() {
 		return out, nil
 	}
@@ -153,7 +152,7 @@ func (l *letter) ripe() bool {
 		most = adminapi.DefaultRedrives
 	}
 	if l.out.Count > most && !l.order.Force {
-		l.stop(adminapi.VerdictQuarantined, fmt.Sprintf("it was redriven %d times and failed again: mend what fails first, then --force", l.failed.Redrives))
+		l.stop(adminapi.VerdictQuarantined, fmt.Sprintf("it was redriven %d times and failed again: mend what fails first, then --force", l.rec.Redrives))
 		return false
 	}
 	if l.event == nil || l.order.Payload != nil {
@@ -183,7 +182,7 @@ func (r *Redriver) plan(ctx context.Context, l *letter) (*delivery, error) {
 		return r.planRefused(l), nil
 	case l.order.To == adminapi.RedriveAll:
 		return r.planStored(l), nil
-	case l.rec.Stage != dlq.StageConsumer || l.failed.Stream == "" || l.failed.Consumer == "":
+	case l.rec.Stage != dlq.StageConsumer || l.rec.Origin.Stream == "" || l.rec.Origin.Consumer == "":
 		l.stop(adminapi.VerdictUnsupported, "no consumer has failed on it (stage "+string(l.rec.Stage)+"): --to all publishes it for everybody")
 		return nil, nil
 	}

@@ -21,7 +21,7 @@ func (r *Redriver) settle(ctx context.Context, l *letter, to *delivery, mark *st
 	if consumer {
 		// What was read and acknowledged is no longer in the queue, and a server that has
 		// started anew does not remember its Nats-Msg-Id.
-		subject := wire.RetrySubject(l.failed.Stream, l.failed.Consumer)
+		subject := wire.RetrySubject(l.rec.Origin.Stream, l.rec.Origin.Consumer)
 		if done, err = store.Queued(ctx, r.cfg.Store, l.tenant.Name, subject, l.Sequence, mark.Before); done || err != nil {
 			return done, false, err
 		}

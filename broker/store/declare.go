@@ -16,9 +16,9 @@ const (
 	// headerBudget is added to a stream's maxMsgSize, which the policy counts in
 	// payload and the server in payload and headers. The gate enforces the exact limit.
 	headerBudget = 64 << 10
-	// deadLetterWindow is long enough that a delivery that is repeated after a crash
-	// does not become a second dead letter.
-	deadLetterWindow = 10 * time.Minute
+	// recordWindow is long enough that a batch of the trail that is sent again after a
+	// crash is not stored twice.
+	recordWindow = 10 * time.Minute
 	// bucketWindow is nats.go's.
 	bucketWindow = 2 * time.Minute
 
@@ -136,6 +136,13 @@ func eventStream(s *policy.Stream) jetstream.StreamConfig {
 		cfg.Replicas = 1
 	}
 	cfg.DenyPurge, cfg.AllowDirect = true, true
+	switch s.Retention {
+	case policy.RetentionInterest:
+		cfg.Retention = jetstream.InterestPolicy
+	case policy.RetentionWorkQueue:
+		cfg.Retention = jetstream.WorkQueuePolicy
+	case policy.RetentionLimits: // as safe has it
+	}
 	cfg.AllowMsgTTL, cfg.AllowAtomicPublish, cfg.AllowBatchPublish = s.MessageTTL, s.AtomicBatches, s.FastBatches
 	if s.UnsafeRollup || s.UnsafeSchedules {
 		cfg.AllowRollup, cfg.DenyPurge = true, false
@@ -152,7 +159,9 @@ func eventStream(s *policy.Stream) jetstream.StreamConfig {
 func deadLetterStream(t *policy.Tenant) jetstream.StreamConfig {
 	cfg := safe(wire.StreamDLQ, t.DeadLetter.MaxBytes, wire.PrefixDLQ+">")
 	cfg.MaxAge = t.DeadLetter.MaxAge
-	cfg.Duplicates = shorter(deadLetterWindow, cfg.MaxAge)
+	// A failure that shows again is one dead letter as long as that is kept: after a crash
+	// or a change of leader, however late.
+	cfg.Duplicates = cfg.MaxAge
 	cfg.DenyPurge, cfg.DenyDelete = true, false // what was redriven or purged goes, one by one
 	return cfg
 }

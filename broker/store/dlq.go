@@ -43,31 +43,40 @@ type DeadLetter struct {
 // Errors: ErrSubject, ErrFull, ErrServer, ErrNoAccount, ErrSyncFailed, ErrClosed, or
 // the connection's and ctx's, after which it may be stored or not.
 func (s *Store) PublishDLQ(ctx context.Context, tenant, subject string, header nats.Header, data []byte) (seq uint64, err error) {
-	if !strings.HasPrefix(subject, wire.PrefixDLQ) || wire.CheckRawSubject(subject, false) != nil {
-		return 0, fmt.Errorf("%w: %q", ErrSubject, subject)
-	}
-	a, err := s.account(tenant)
+	ack, err := publishLetter(ctx, s, tenant, &nats.Msg{Subject: subject, Header: header, Data: data})
 	if err != nil {
 		return 0, err
 	}
+	return ack.Sequence, nil
+}
+
+// publishLetter is PublishDLQ that returns all that the server answered.
+func publishLetter(ctx context.Context, s *Store, tenant string, m *nats.Msg) (*jetstream.PubAck, error) {
+	if !strings.HasPrefix(m.Subject, wire.PrefixDLQ) || wire.CheckRawSubject(m.Subject, false) != nil {
+		return nil, fmt.Errorf("%w: %q", ErrSubject, m.Subject)
+	}
+	a, err := s.account(tenant)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	ack, err := a.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Header: header, Data: data})
+	ack, err := a.js.PublishMsg(ctx, m)
 	var api *jetstream.APIError
 	switch {
 	case errors.As(err, &api) && api.ErrorCode == errorCodeStoreFailed && strings.Contains(api.Description, "maximum"):
-		return 0, fmt.Errorf("%w: dead letters of %s: %w", ErrFull, tenant, err)
+		return nil, fmt.Errorf("%w: dead letters of %s: %w", ErrFull, tenant, err)
 	case errors.As(err, &api):
-		return 0, fmt.Errorf("%w: dead letter of %s: %w", ErrServer, tenant, err)
+		return nil, fmt.Errorf("%w: dead letter of %s: %w", ErrServer, tenant, err)
 	case err != nil:
-		return 0, fmt.Errorf("store: dead letter of %s: %w", tenant, err)
+		return nil, fmt.Errorf("store: dead letter of %s: %w", tenant, err)
 	case ack.Stream != wire.StreamDLQ: // an Expected-Stream header would stay in the dead letter
-		return 0, fmt.Errorf("%w: stream %s of %s took a dead letter", ErrServer, ack.Stream, tenant)
+		return nil, fmt.Errorf("%w: stream %s of %s took a dead letter", ErrServer, ack.Stream, tenant)
 	}
 	if err := s.durable(ctx); err != nil {
-		return 0, err
+		return nil, err
 	}
-	return ack.Sequence, nil
+	return ack, nil
 }
 
 // ReadDLQ returns dead letters of a tenant in order of their sequence, oldest

@@ -85,7 +85,7 @@ func ownStreams(set *policy.Set, nodes int) []jetstream.StreamConfig {
 		}
 	}
 	records := safe(StreamAudit, audit, SubjectsAudit)
-	records.Duplicates = deadLetterWindow
+	records.Duplicates = recordWindow
 	tiles := safe(StreamLog, log, SubjectsLog)
 	tiles.Duplicates = bucketWindow
 	tiles.MaxMsgsPerSubject = 1

@@ -48,23 +48,26 @@ func AtNode(subject, node string) string {
 
 // Subject prefixes with a meaning of their own.
 const (
-	PrefixInbox     = "_INBOX."
-	PrefixJSAPI     = "$JS.API."
-	PrefixJSAck     = "$JS.ACK."
-	PrefixJSFC      = "$JS.FC."
-	PrefixKV        = "$KV."
-	PrefixObject    = "$O."
-	PrefixService   = "$SRV."
-	PrefixRPC       = "rpc."
-	PrefixAdmin     = "$SIGNET.API."
-	PrefixDLQ       = "$SIGNET.DLQ."
-	PrefixRouted    = "_R_."
-	StreamDLQ       = "DLQ"
-	SystemAccount   = "SYS"             // nats-server's system account
-	StreamHeads     = "HEADS"           // in BrokerAccount: heads of the audit trail; its log is that of the heads
-	PrefixHeads     = "heads."          // heads.<tenant>.<node>, in BrokerAccount
-	BrokerAccount   = "SIGNET"          // the broker's own account, which no client can enter; tenants have lower-case names
-	MetaOwner       = "signet.owner"    // consumer metadata: the owning principal, written by the read guard
+	PrefixInbox   = "_INBOX."
+	PrefixJSAPI   = "$JS.API."
+	PrefixJSAck   = "$JS.ACK."
+	PrefixJSFC    = "$JS.FC."
+	PrefixKV      = "$KV."
+	PrefixObject  = "$O."
+	PrefixService = "$SRV."
+	PrefixRPC     = "rpc."
+	PrefixAdmin   = "$SIGNET.API."
+	PrefixDLQ     = "$SIGNET.DLQ."
+	PrefixRouted  = "_R_."
+	StreamDLQ     = "DLQ"
+	SystemAccount = "SYS"          // nats-server's system account
+	StreamHeads   = "HEADS"        // in BrokerAccount: heads of the audit trail; its log is that of the heads
+	PrefixHeads   = "heads."       // heads.<tenant>.<node>, in BrokerAccount
+	BrokerAccount = "SIGNET"       // the broker's own account, which no client can enter; tenants have lower-case names
+	MetaOwner     = "signet.owner" // consumer metadata: the owning principal, written by the read guard
+	// MetaDeliveries is consumer metadata: the most deliveries that its client asked for; the
+	// gate counts them, not the server.
+	MetaDeliveries  = "signet.max-deliver"
 	DefaultAuthType = "service_account" // CloudEvents authcontext extension vocabulary
 	// DefaultContentType is the datacontenttype of data that nobody described (RFC 9110 section 8.3).
 	DefaultContentType = "application/octet-stream"
