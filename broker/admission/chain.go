@@ -128,6 +128,8 @@ type Publish struct {
 	// Receipts takes down which publishes want a signed acknowledgement. nil: none are
 	// given on this connection.
 	Receipts Receipts
+	// Flights counts those without an acknowledgement. nil: nobody does.
+	Flights Flights
 }
 
 // Rejection is what the storage rules for dead letters need to know of the last
@@ -153,9 +155,11 @@ type Session struct {
 	ids      idSource
 	grants   grantMemo
 	rejected Rejection
-	asked    bool // the publish under admission wants a signed acknowledgement
-	dry      bool // of a Judge: nothing is counted
-	plans    plan // of the publish under admission, if it is for later
+	late     *route // that the publish under admission was sent on, where it is charged after its type is known
+	asked    bool   // the publish under admission wants a signed acknowledgement
+	dry      bool   // of a Judge: nothing is counted
+	plans    plan   // of the publish under admission, if it is for later
+	charges  []charged
 
 	*work // between Begin and Flush; nil otherwise
 }
@@ -297,7 +301,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return wire.Refuse(wire.CodePayloadTooLarge, rt.sizeRule, "")
 	}
 	if rt.softPayload > 0 && len(p.Payload) > rt.softPayload {
-		rt.binding.Spare.Add()
+		rt.softCount.Add()
 	}
 	if err := s.headers.Parse(p.Header); err != nil {
 		return headerRefusal(err)
@@ -317,7 +321,13 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return r
 	}
 	extra := s.arena[at:len(s.arena):len(s.arena)]
-	if r := s.take(rt, len(p.Header)+len(p.Payload)); r != nil {
+	if r := s.fly(as, p); r != nil {
+		return r
+	}
+	// What depends on the type of the event is charged with it, all at once.
+	if s.late = nil; len(as.typed) > 0 {
+		s.late = rt
+	} else if r := s.charge(rt, as, nil, len(p.Header)+len(p.Payload)); r != nil {
 		return r
 	}
 	rt.spared.Add()
