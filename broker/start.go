@@ -240,7 +240,7 @@ func makeGate(b *Broker, m *material) error {
 	}
 	b.chain.Store(chain)
 	deps := gate.Deps{
-		Upstream: b.server, Owners: b.store, Authenticate: authenticator(b), Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
+		Upstream: b.server, Owners: b.store, Consumers: consumersOf(b.store), Authenticate: authenticator(b), Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
 		Admission:  func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
 		Memory:     b.guards.memory.Over,
 		Recordable: b.recordable,

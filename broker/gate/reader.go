@@ -40,7 +40,7 @@ func (r *reader) init(c *conn) {
 	if g.deps.Receipt != nil {
 		r.publish.receipts = &s.acks
 	}
-	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners, who: c.describe}
+	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners, who: c.describe, consumers: g.deps.Consumers}
 	r.subs = subscriber{s: s, out: b, most: cfg.Limits.Subscriptions}
 }
 

@@ -190,7 +190,9 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	}
 	s.subs.delivered(f.sid)
 	ownSubject := s.box.own(f.subject)
-	if !ownSubject {
+	if ownSubject {
+		s.flights.answered(f.subject)
+	} else {
 		r.tally.message(f)
 	}
 	change := ownSubject || f.kind == frameHMsg && !s.opts.Headers

@@ -112,7 +112,7 @@ const (
 	CodePayloadTooLarge Code = 40600
 	// CodeHeadersTooLarge: the header block has too many headers or bytes.
 	CodeHeadersTooLarge Code = 40601
-	// CodeSubscriptionLimited: too many subscriptions on this connection.
+	// CodeSubscriptionLimited: too many subscriptions.
 	CodeSubscriptionLimited Code = 40602
 	// CodeNotFound: not found.
 	CodeNotFound Code = 40700
@@ -179,13 +179,13 @@ var registry = []Entry{
 	{Code: CodeEncryptionNotDeclared, Name: "EncryptionNotDeclared", Class: ClassSchemaViolation, Status: 422, Title: "the payload is encrypted, and the subject has a schema that it would have to match", Fix: "publish in the clear, or have the policy say encrypted: true in place of the schema"},
 	{Code: CodeRateLimited, Name: "RateLimited", Class: ClassRateLimited, Status: 429, Title: "the message rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
 	{Code: CodeByteRateLimited, Name: "ByteRateLimited", Class: ClassRateLimited, Status: 429, Title: "the byte rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
-	{Code: CodeConnectionLimited, Name: "ConnectionLimited", Class: ClassRateLimited, Status: 429, Title: "too many connections", Fix: "close connections, or raise the limit that the rule names (gate.maxConnections, gate.maxConnectionsPerPrincipal)"},
+	{Code: CodeConnectionLimited, Name: "ConnectionLimited", Class: ClassRateLimited, Status: 429, Title: "too many connections", Fix: "close connections, or raise the limit that the rule names (a limit of the policy, gate.maxConnections, gate.maxConnectionsPerPrincipal)"},
 	{Code: CodeSignedAcksLimited, Name: "SignedAcksLimited", Class: ClassRateLimited, Status: 429, Title: "too many signed acknowledgements are outstanding", Fix: "wait for the acknowledgements that were asked for, then publish again; or publish without Signet-Ack"},
 	{Code: CodeInFlightLimited, Name: "InFlightLimited", Class: ClassRateLimited, Status: 429, Title: "too many publishes are unacknowledged", Fix: "wait for acknowledgements before publishing more, or raise inFlight of the limit that the rule names"},
 	{Code: CodeConsumersLimited, Name: "ConsumersLimited", Class: ClassRateLimited, Status: 429, Title: "the principal has as many consumers as it may", Fix: "delete consumers that are not used, or raise consumers of the limit that the rule names"},
 	{Code: CodePayloadTooLarge, Name: "PayloadTooLarge", Class: ClassTooLarge, Status: 413, Title: "the payload is larger than allowed", Fix: "send less, or raise gate.maxPayload"},
 	{Code: CodeHeadersTooLarge, Name: "HeadersTooLarge", Class: ClassTooLarge, Status: 413, Title: "the header block has too many headers or bytes", Fix: "send at most 32 headers in 4096 bytes"},
-	{Code: CodeSubscriptionLimited, Name: "SubscriptionLimited", Class: ClassTooLarge, Status: 413, Title: "too many subscriptions on this connection", Fix: "subscribe with wildcards, or raise gate.maxSubscriptions"},
+	{Code: CodeSubscriptionLimited, Name: "SubscriptionLimited", Class: ClassTooLarge, Status: 413, Title: "too many subscriptions", Fix: "subscribe with wildcards, or raise the limit: subscriptions of the limit that the rule names, else gate.maxSubscriptions"},
 	{Code: CodeNotFound, Name: "NotFound", Class: ClassNotFound, Status: 404, Title: "not found", Fix: "check the name"},
 	{Code: CodeConflict, Name: "Conflict", Class: ClassConflict, Status: 409, Title: "the request conflicts with the present state", Fix: "read the present state and try again"},
 	{Code: CodeUnavailable, Name: "Unavailable", Class: ClassUnavailable, Status: 503, Title: "the broker cannot serve this now", Fix: "retry; the rule names what is short, signet status says more"},
