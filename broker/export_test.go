@@ -9,9 +9,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/broker/memguard"
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/signing"
 )
@@ -195,4 +198,9 @@ func DigestsTaken(b *Broker) (n uint64) {
 		n += st.Attested
 	}
 	return n
+}
+
+// ShedByMemory is what is refused of a priority where only memory is looked at.
+func ShedByMemory(m *memguard.Guard, p policy.Priority, high bool) *admission.Shortage {
+	return (&guards{memory: m}).shed(p, high)
 }

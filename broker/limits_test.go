@@ -83,7 +83,7 @@ func TestLimitsLive(t *testing.T) {
 		t.Errorf("a second consumer: %v", err)
 	}
 
-	list := must(admin.New(root).Throttled(within(t)))(t)
+	list := must(admin.Throttled(within(t), admin.New(root)))(t)
 	var got []string
 	for _, row := range list.Throttled {
 		if row.Node == "" || row.Last.IsZero() {
@@ -97,7 +97,7 @@ func TestLimitsLive(t *testing.T) {
 	}
 	boss := b.Client("boss")
 	defer boss.Close()
-	if list := must(admin.New(boss).Throttled(within(t)))(t); len(list.Throttled) != 0 {
+	if list := must(admin.Throttled(within(t), admin.New(boss)))(t); len(list.Throttled) != 0 {
 		t.Errorf("another tenant sees %+v", list.Throttled)
 	}
 	if _, page := probe(t, b, "/metrics"); !strings.Contains(page, `signet_throttled_total{code="40500",principal="shop/a",rule="limit paid",tenant="shop"} 2`) {

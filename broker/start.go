@@ -223,8 +223,8 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	return admission.NewChain(admission.Config{
 		Node: b.cfg.Name, Policy: m.policy.Digest(),
 		NotBefore: from, NotAfter: until,
-		Shortage: b.guards.shortage.Load,
-		Keyring:  func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen, Connections: taken,
+		Room: &b.guards.room, StreamRoom: b.guards.streams.of,
+		Keyring: func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen, Connections: taken,
 		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
 		Attested: func(tenant, stream string) admission.Attested { return b.attested.Stream(tenant, stream) },

@@ -52,11 +52,13 @@ type Config struct {
 	Connections map[string]string
 	// Seen remembers signed ephemeral events; it outlives the chain. Required.
 	Seen *Seen
-	// Shortage says what the store does not take now; nil: it takes everything. What
-	// it does not take is refused at once, instead of waiting for an answer that never
-	// comes. It is asked for each publish that would be stored: it must not block and
-	// must not allocate, and what it returns must not change. No function: no shortage.
-	Shortage func() *Shortage
+	// Room says what the store does not take now; nil: it takes everything. What it does
+	// not take is refused at once, instead of waiting for an answer that never comes. It
+	// outlives the chain.
+	Room *Room
+	// StreamRoom returns the same of one stream, which outlives the chain too. No function,
+	// or nil: everything is taken.
+	StreamRoom func(tenant, stream string) *Room
 	// Attested returns who wants to know of the events that go to a stream with a log. No
 	// function: nobody.
 	Attested func(tenant, stream string) Attested
@@ -71,30 +73,6 @@ type Attested interface {
 	// Put is called before the event goes to the server, with the bytes that go there.
 	// digest is the SHA-256 of the PAE that the attestation signs.
 	Put(subject, block, data []byte, digest [sha256.Size]byte)
-}
-
-// Shortage is what the store does not take, and what the sender is told.
-type Shortage struct {
-	// Rule and Detail are those of the refusal, which is 40900 Unavailable.
-	Rule, Detail string
-	// RetryAfter is when it is worth to try again.
-	RetryAfter time.Duration
-	// Most is the largest payload, in bytes, that is taken nevertheless; NoPayload for
-	// none at all.
-	Most int
-}
-
-// NoPayload as Shortage.Most refuses empty payloads too.
-const NoPayload = -1
-
-// refusal is nil for a payload that is taken.
-func (s *Shortage) refusal(payload int) *wire.Refusal {
-	if s == nil || payload <= s.Most {
-		return nil
-	}
-	r := wire.Refuse(wire.CodeUnavailable, s.Rule, s.Detail)
-	r.RetryAfter = s.RetryAfter
-	return r
 }
 
 // Chain makes sessions over one policy snapshot. It is immutable and safe for
@@ -331,9 +309,11 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return r
 	}
 	rt.spared.Add()
-	if shortage := s.chain.cfg.Shortage; shortage != nil && rt.stored() {
-		if r := shortage().refusal(len(p.Payload)); r != nil {
-			return r
+	if rt.stored() {
+		for _, room := range [...]*Room{s.chain.cfg.Room, rt.room} {
+			if r := room.Short(s.p.Priority).refusal(len(p.Payload)); r != nil {
+				return r
+			}
 		}
 	}
 	if rt.class != acl.ClassEvent && rt.class != acl.ClassEphemeral {

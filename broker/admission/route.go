@@ -32,6 +32,7 @@ type route struct {
 	// softPayload is a size that a rule only counts, in softCount; 0: none.
 	softPayload int
 	softCount   *policy.Count
+	room        *Room    // of the stream; nil: everything is taken
 	dry         bool     // nothing is counted
 	logged      Attested // wants to know of the events; nil: nobody
 }
@@ -49,6 +50,9 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 		if st := s.p.Tenant.StreamFor(subject); st != nil {
 			if st.MaxMsgSize > 0 {
 				rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
+			}
+			if s.chain.cfg.StreamRoom != nil {
+				rt.room = s.chain.cfg.StreamRoom(s.p.Tenant.Name, st.Name)
 			}
 			if st.Log && s.chain.cfg.Attested != nil {
 				rt.logged = s.chain.cfg.Attested(s.p.Tenant.Name, st.Name)

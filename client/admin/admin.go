@@ -91,7 +91,7 @@ func (a *API) Consumers(ctx context.Context, limit int) (*ConsumerList, error) {
 
 // Throttled says who of the caller's tenant was refused because of a limit in the last
 // minutes, by which rule and at which node, most refusals first.
-func (a *API) Throttled(ctx context.Context) (*ThrottleList, error) {
+func Throttled(ctx context.Context, a *API) (*ThrottleList, error) {
 	return call[ThrottleList](ctx, a, adminapi.SubjectStatusThrottled, nil)
 }
 

@@ -13,7 +13,7 @@ import (
 
 // showThrottled is status --throttled.
 func showThrottled(ctx context.Context, a *app, api *admin.API) error {
-	list, err := api.Throttled(ctx)
+	list, err := admin.Throttled(ctx, api)
 	if err != nil {
 		return err
 	}
