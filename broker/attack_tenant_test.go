@@ -94,7 +94,7 @@ func TestTenantsAreStrangers(t *testing.T) {
 			"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.ORDERS", "$JS.API.STREAM.INFO.PAYMENTS", "$JS.API.STREAM.INFO.DLQ",
 			"$JS.API.STREAM.INFO.KV_secrets", "$JS.API.CONSUMER.NAMES.ORDERS", "$JS.API.CONSUMER.LIST.ORDERS", "$JS.API.DIRECT.GET.ORDERS.orders.checked",
 			"$SYS.REQ.USER.INFO",
-			adminapi.SubjectStatusGet, adminapi.SubjectStatusConsumers, adminapi.SubjectDLQLs, adminapi.SubjectRefusalsLs, adminapi.SubjectKeysLs,
+			adminapi.SubjectStatusGet, adminapi.SubjectStatusConsumers, adminapi.SubjectStatusThrottled, adminapi.SubjectDLQLs, adminapi.SubjectRefusalsLs, adminapi.SubjectKeysLs,
 		} {
 			collect(p, s, nil)
 		}

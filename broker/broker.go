@@ -213,6 +213,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"policy", func(ctx context.Context, _ *material) error { return startPolicy(ctx, up) }},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
+		{"stream watch", func(context.Context, *material) error { startStreamWatch(up); return nil }},
 		{"file watch", up.startWatch},
 		{"keys", func(context.Context, *material) error { return startKeys(up) }},
 		{"scrubber", up.startScrub},

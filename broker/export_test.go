@@ -9,9 +9,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/ca"
 	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/broker/memguard"
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/signing"
 )
@@ -208,3 +211,8 @@ func AskLimits(b *Broker, text string) (string, error) {
 
 // SweepConsumers is what the file watch does each minute.
 func SweepConsumers(ctx context.Context, b *Broker) { new(consumerSweep).run(ctx, b) }
+
+// ShedByMemory is what is refused of a priority where only memory is looked at.
+func ShedByMemory(m *memguard.Guard, p policy.Priority, high bool) *admission.Shortage {
+	return (&guards{memory: m}).shed(p, high)
+}

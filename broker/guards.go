@@ -48,8 +48,10 @@ type guards struct {
 	memory *memguard.Guard
 	marks  diskguard.Marks
 
-	// shortage is what admission refuses; nil: nothing. It is replaced, never changed.
-	shortage atomic.Pointer[admission.Shortage]
+	// room is what admission refuses, and streams what it refuses for one stream.
+	room     admission.Room
+	streams  streamRooms
+	shedding [len(policy.Priorities)]shedding // of the store watch, after startGuards
 	// starved: the store has failed for want of space, which nats-server does not
 	// recover from by itself.
 	starved atomic.Bool
@@ -95,7 +97,7 @@ func (b startup) startGuards(ctx context.Context, m *material) error {
 			return err
 		}
 	}
-	g.shortage.Store(g.short(false))
+	g.settle(false, m.policy.HasHigh())
 	most := int64(b.cfg.Gate.MaxMemory)
 	if most == 0 {
 		most = memguard.ReadLimits("/").Least() / 100 * MemoryShare
@@ -158,8 +160,7 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
-// short is what is refused now. It returns the value in force where that has not
-// changed, so that nothing is made anew at each look.
+// short is what is refused of everybody now.
 func (g *guards) short(down bool) *admission.Shortage {
 	var s admission.Shortage
 	r := g.reading()
@@ -178,9 +179,6 @@ func (g *guards) short(down bool) *admission.Shortage {
 		return nil
 	}
 	s.RetryAfter = tryAgain
-	if was := g.shortage.Load(); was != nil && *was == s {
-		return was
-	}
 	return &s
 }
 

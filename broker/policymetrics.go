@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"strconv"
+	"time"
+
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
 )
@@ -23,6 +26,14 @@ func policyMetrics(b *Broker) []ops.Source {
 					if n, any := spared(t); any {
 						emit(float64(n), t.Name)
 					}
+				}
+			},
+		},
+		{
+			Name: "signet_throttled_total", Help: "Refusals because of a limit, by tenant, principal, rule and code; at most 512 rows, what has none counts as rule (others).", Kind: ops.Counter,
+			Labels: []string{"tenant", "principal", "rule", "code"}, Read: func(emit func(float64, ...string)) {
+				for _, t := range b.trail.Throttled().List(time.Now()) {
+					emit(float64(t.Total), t.Tenant, t.Principal, t.Rule, strconv.Itoa(int(t.Code)))
 				}
 			},
 		},

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"github.com/signetbus/signet/broker/admission"
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/redrive"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/wire"
@@ -22,7 +23,7 @@ func newRedriver(b *Broker) (*redrive.Redriver, error) {
 			return admission.NewJudge(b.material.Load().validator, int(b.cfg.Gate.MaxPayload))
 		},
 		Ring: func() *keyring.Ring { return b.material.Load().ring },
-		Room: func(payload int) *wire.Refusal { return b.guards.shortage.Load().Refusal(payload) },
+		Room: func(payload int) *wire.Refusal { return b.guards.room.Short(policy.PriorityHigh).Refusal(payload) },
 		Done: func(tenant, by, detail string) { b.trail.Event("dlq-redriven", tenant, by, "", detail) },
 	})
 }

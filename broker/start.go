@@ -227,8 +227,8 @@ func (b *Broker) newChain(m *material) (*admission.Chain, error) {
 	return admission.NewChain(admission.Config{
 		Node: b.cfg.Name, Policy: m.policy.Digest(),
 		NotBefore: from, NotAfter: until,
-		Shortage: b.guards.shortage.Load,
-		Keyring:  func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen, Connections: taken,
+		Room: &b.guards.room, StreamRoom: b.guards.streams.of,
+		Keyring: func() *keyring.Ring { return b.material.Load().ring }, Seen: &b.seen, Connections: taken,
 		Signer: m.signer, Buckets: &b.buckets, Validator: m.validator,
 		MaxPayload: int(b.cfg.Gate.MaxPayload), Explain: b.cfg.Dev,
 		Attested: func(tenant, stream string) admission.Attested { return b.attested.Stream(tenant, stream) },
@@ -244,7 +244,7 @@ func makeGate(b *Broker, m *material) error {
 	}
 	b.chain.Store(chain)
 	deps := gate.Deps{
-		Upstream: b.server, Owners: b.store, Authenticate: authenticator(b), Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
+		Upstream: b.server, Owners: b.store, Consumers: consumersOf(b.store), Authenticate: authenticator(b), Guard: jsapi.New(jsapi.Config{}), Policy: m.policy,
 		Admission:  func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
 		Memory:     b.guards.memory.Over,
 		Recordable: b.recordable,

@@ -74,7 +74,7 @@ func (w *storeWatch) look(now time.Time) time.Duration {
 		w.checked = now
 		w.check()
 	}
-	g.shortage.Store(g.short(w.down))
+	g.settle(w.down, w.Policy().HasHigh())
 	return next
 }
 

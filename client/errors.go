@@ -106,6 +106,7 @@ type Error struct {
 	Ref        string        // for: signet explain REF
 	Fix        string        // what the caller can do
 	RetryAfter time.Duration // when the same request would pass
+	Remaining  int64         // of a rate limit: what it would let through now, messages or bytes
 	Violations []Violation   // first ten
 	Truncated  bool          // there are more violations
 	Explain    *Explanation
@@ -180,7 +181,7 @@ func fromRefusal(op string, r *wire.Refusal) *Error {
 	e := &Error{
 		Op: op, Code: int(r.Code), Name: entry.Name, Class: string(entry.Class), Title: entry.Title,
 		Detail: r.Detail, Rule: r.Rule, Subject: r.Subject, Principal: r.Principal, Ref: r.Ref,
-		Fix: entry.Fix, RetryAfter: r.RetryAfter, Truncated: r.Truncated,
+		Fix: entry.Fix, RetryAfter: r.RetryAfter, Remaining: r.Remaining, Truncated: r.Truncated,
 	}
 	for _, v := range r.Violations {
 		e.Violations = append(e.Violations, Violation(v))

@@ -22,6 +22,7 @@ type Explanation struct {
 	Ruled     bool            // denied by a rule of the policy, which stands at At
 	Nearest   string          // pattern of the nearest grant, when denied
 	Fix       string          // what to change, when denied
+	Limits    []string        // that a publish or a call has to pass, when allowed
 }
 
 // String writes the explanation for people, in a few lines.
@@ -41,6 +42,9 @@ func (e Explanation) String() string {
 	}
 	if e.Nearest != "" {
 		fmt.Fprintf(&b, "\n  nearest grant: %s (%s)", e.Nearest, e.At)
+	}
+	for _, l := range e.Limits {
+		fmt.Fprintf(&b, "\n  %s", l)
 	}
 	if e.Fix != "" {
 		fmt.Fprintf(&b, "\n  fix: %s", e.Fix)
@@ -82,6 +86,7 @@ func Explain(p *policy.Principal, verb, subject string) Explanation {
 		e.At = p.At
 	}
 	if d.Allowed {
+		e.Limits = limitsOf(p, verb, subject)
 		return e
 	}
 	if g := lapsed(p, verb, subject); g != nil {
@@ -97,6 +102,22 @@ func Explain(p *policy.Principal, verb, subject string) Explanation {
 	}
 	e.Fix = fix
 	return e
+}
+
+// limitsOf are the limits that hold for what is allowed.
+func limitsOf(p *policy.Principal, verb, subject string) []string {
+	switch verb {
+	case policy.VerbPublish:
+		if Classify(p.Tenant, subject) == ClassAdmin {
+			return nil
+		}
+		return p.LimitTexts(subject)
+	case policy.VerbCall:
+		return p.LimitTexts(wire.PrefixRPC + subject)
+	case "connect":
+		return p.LimitTexts("")
+	}
+	return nil
 }
 
 // decide asks the function of the verb and returns the fix for a denial.

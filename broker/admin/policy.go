@@ -88,7 +88,7 @@ func (s *Service) policyCanI(_ context.Context, r *request) (any, error) {
 	out := adminapi.CanI{
 		Violations: violations,
 		Allowed:    e.Allowed, Principal: e.Principal, Verb: e.Verb, Subject: e.Subject, Rule: e.Rule,
-		File: filepath.Base(e.At.File), Line: e.At.Line, Nearest: e.Nearest, Fix: e.Fix, Text: e.String(),
+		File: filepath.Base(e.At.File), Line: e.At.Line, Nearest: e.Nearest, Fix: e.Fix, Limits: e.Limits, Text: e.String(),
 	}
 	return out, nil
 }

@@ -104,6 +104,7 @@ var handlers = map[string]handler{
 	adminapi.SubjectKeysCertify:     keysCertify,
 	adminapi.SubjectStatusGet:       (*Service).status,
 	adminapi.SubjectStatusConsumers: (*Service).consumers,
+	adminapi.SubjectStatusThrottled: throttled,
 	adminapi.SubjectPolicyCheck:     (*Service).policyCheck,
 	adminapi.SubjectPolicyCanI:      (*Service).policyCanI,
 	adminapi.SubjectPolicyExplain:   (*Service).policyExplain,

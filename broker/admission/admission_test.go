@@ -127,8 +127,8 @@ func newFixtureOf(t testing.TB, text string) *fixture {
 		Node:   "n1",
 		Signer: signer, Buckets: new(ratelimit.Table), Explain: true,
 		NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour),
-		Shortage: func() *Shortage { return nil },
-		Keyring:  func() *keyring.Ring { return ring }, Seen: seen,
+		Room:    new(Room),
+		Keyring: func() *keyring.Ring { return ring }, Seen: seen,
 		Validator: func(d *policy.SchemaDoc) schema.Validator { return validators[d] },
 		Attested: func(tenant, stream string) Attested {
 			if tenant != "shop" || stream != "ORDERS" {
@@ -442,15 +442,18 @@ func TestNoEventOutsideTheKeysValidity(t *testing.T) {
 func TestRefusesAtOnceWhatTheStoreDoesNotTake(t *testing.T) {
 	f := newFixture(t)
 	cfg := f.chain.cfg
-	var now *Shortage
-	cfg.Shortage = func() *Shortage { return now }
+	cfg.Room = new(Room)
+	now := func(s *Shortage) {
+		cfg.Room.Set(policy.PriorityNormal, s)
+		cfg.Room.Set(policy.PriorityLow, &Shortage{Rule: "of another priority", Most: NoPayload})
+	}
 	chain, err := NewChain(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.session = chain.Session(f.session.Principal())
 	stored := []string{"orders.a", "$KV.config.k", "$O.files.C.x"}
-	now = &Shortage{Rule: "storage", Detail: "why", RetryAfter: time.Second, Most: NoPayload}
+	now(&Shortage{Rule: "storage", Detail: "why", RetryAfter: time.Second, Most: NoPayload})
 	for _, subject := range stored {
 		for _, payload := range []string{"", "x"} {
 			r, _ := f.one(subject, payload)
@@ -462,7 +465,7 @@ func TestRefusesAtOnceWhatTheStoreDoesNotTake(t *testing.T) {
 	if r, _ := f.one("telemetry.cpu", "x"); r != nil {
 		t.Errorf("an ephemeral event needs no store: %v", r)
 	}
-	now = &Shortage{Rule: "large", Most: 4}
+	now(&Shortage{Rule: "large", Most: 4})
 	for _, subject := range stored {
 		if r, _ := f.one(subject, "four"); r != nil {
 			t.Errorf("%s: a small one: %v", subject, r)
@@ -471,7 +474,7 @@ func TestRefusesAtOnceWhatTheStoreDoesNotTake(t *testing.T) {
 			t.Errorf("%s: a large one: %v", subject, r)
 		}
 	}
-	now = nil
+	now(nil)
 	if r, _ := f.one("orders.a", "large again"); r != nil {
 		t.Errorf("the store is back: %v", r)
 	}

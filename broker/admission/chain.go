@@ -52,11 +52,13 @@ type Config struct {
 	Connections map[string]string
 	// Seen remembers signed ephemeral events; it outlives the chain. Required.
 	Seen *Seen
-	// Shortage says what the store does not take now; nil: it takes everything. What
-	// it does not take is refused at once, instead of waiting for an answer that never
-	// comes. It is asked for each publish that would be stored: it must not block and
-	// must not allocate, and what it returns must not change. No function: no shortage.
-	Shortage func() *Shortage
+	// Room says what the store does not take now; nil: it takes everything. What it does
+	// not take is refused at once, instead of waiting for an answer that never comes. It
+	// outlives the chain.
+	Room *Room
+	// StreamRoom returns the same of one stream, which outlives the chain too. No function,
+	// or nil: everything is taken.
+	StreamRoom func(tenant, stream string) *Room
 	// Attested returns who wants to know of the events that go to a stream with a log. No
 	// function: nobody.
 	Attested func(tenant, stream string) Attested
@@ -71,30 +73,6 @@ type Attested interface {
 	// Put is called before the event goes to the server, with the bytes that go there.
 	// digest is the SHA-256 of the PAE that the attestation signs.
 	Put(subject, block, data []byte, digest [sha256.Size]byte)
-}
-
-// Shortage is what the store does not take, and what the sender is told.
-type Shortage struct {
-	// Rule and Detail are those of the refusal, which is 40900 Unavailable.
-	Rule, Detail string
-	// RetryAfter is when it is worth to try again.
-	RetryAfter time.Duration
-	// Most is the largest payload, in bytes, that is taken nevertheless; NoPayload for
-	// none at all.
-	Most int
-}
-
-// NoPayload as Shortage.Most refuses empty payloads too.
-const NoPayload = -1
-
-// Refusal is nil for a payload that is taken; s may be nil, for no shortage.
-func (s *Shortage) Refusal(payload int) *wire.Refusal {
-	if s == nil || payload <= s.Most {
-		return nil
-	}
-	r := wire.Refuse(wire.CodeUnavailable, s.Rule, s.Detail)
-	r.RetryAfter = s.RetryAfter
-	return r
 }
 
 // Chain makes sessions over one policy snapshot. It is immutable and safe for
@@ -128,6 +106,8 @@ type Publish struct {
 	// Receipts takes down which publishes want a signed acknowledgement. nil: none are
 	// given on this connection.
 	Receipts Receipts
+	// Flights counts those without an acknowledgement. nil: nobody does.
+	Flights Flights
 }
 
 // Rejection is what the storage rules for dead letters need to know of the last
@@ -154,9 +134,11 @@ type Session struct {
 	ids      idSource
 	grants   grantMemo
 	rejected Rejection
-	asked    bool // the publish under admission wants a signed acknowledgement
-	dry      bool // of a Judge: nothing is counted
-	plans    plan // of the publish under admission, if it is for later
+	late     *route // that the publish under admission was sent on, where it is charged after its type is known
+	asked    bool   // the publish under admission wants a signed acknowledgement
+	dry      bool   // of a Judge: nothing is counted
+	plans    plan   // of the publish under admission, if it is for later
+	charges  []charged
 
 	*work // between Begin and Flush; nil otherwise
 }
@@ -298,7 +280,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return wire.Refuse(wire.CodePayloadTooLarge, rt.sizeRule, "")
 	}
 	if rt.softPayload > 0 && len(p.Payload) > rt.softPayload {
-		rt.binding.Spare.Add()
+		rt.softCount.Add()
 	}
 	if err := s.headers.Parse(p.Header); err != nil {
 		return headerRefusal(err)
@@ -318,13 +300,21 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return r
 	}
 	extra := s.arena[at:len(s.arena):len(s.arena)]
-	if r := s.take(rt, len(p.Header)+len(p.Payload)); r != nil {
+	if r := s.fly(as, p); r != nil {
+		return r
+	}
+	// What depends on the type of the event is charged with it, all at once.
+	if s.late = nil; len(as.typed) > 0 {
+		s.late = rt
+	} else if r := s.charge(rt, as, nil, len(p.Header)+len(p.Payload)); r != nil {
 		return r
 	}
 	rt.spared.Add()
-	if shortage := s.chain.cfg.Shortage; shortage != nil && rt.stored() {
-		if r := shortage().Refusal(len(p.Payload)); r != nil {
-			return r
+	if rt.stored() {
+		for _, room := range [...]*Room{s.chain.cfg.Room, rt.room} {
+			if r := room.Short(s.p.Priority).Refusal(len(p.Payload)); r != nil {
+				return r
+			}
 		}
 	}
 	if rt.class != acl.ClassEvent && rt.class != acl.ClassEphemeral {

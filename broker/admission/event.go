@@ -45,6 +45,9 @@ func (s *Session) admitEvent(rt *route, p *Publish, extra []byte) *wire.Refusal 
 	if r == nil {
 		r = requireEncryption(rt, e)
 	}
+	if r == nil && s.late != nil {
+		r = chargeTyped(s, rt, p, e)
+	}
 	if r == nil {
 		r = ownAttributes(e)
 	}

@@ -38,7 +38,7 @@ func (s *Session) Redrive(p *Publish, seen, now time.Time, dry bool) (block, pay
 		return fail(r)
 	}
 	if dry {
-		rt.limits, rt.spared, rt.logged = nil, nil, nil
+		rt.limits, rt.spared, rt.logged = limits{}, nil, nil
 	}
 	if r := s.Publish(p); r != nil {
 		return fail(r)

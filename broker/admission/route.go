@@ -7,7 +7,6 @@ import (
 	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
-	"github.com/signetbus/signet/ratelimit"
 	"github.com/signetbus/signet/schema"
 )
 
@@ -18,9 +17,9 @@ const maxRoutes = 4096
 // route is everything that policy says about one subject for one principal,
 // decided once per connection and subject.
 type route struct {
-	subject    string
-	class      acl.Class
-	limits     []limit
+	subject string
+	class   acl.Class
+	limits
 	maxPayload int
 	sizeRule   string
 	binding    *policy.Binding
@@ -30,17 +29,12 @@ type route struct {
 	mediaType  []byte        // default datacontenttype
 	forward    []byte        // subject on which it is sent on; nil: as the client wrote it
 	spared     *policy.Count // of the mode of the principal; nil: there is a grant
-	// softPayload is a size that the rule of the subject only counts; 0: none.
+	// softPayload is a size that a rule only counts, in softCount; 0: none.
 	softPayload int
+	softCount   *policy.Count
+	room        *Room    // of the stream; nil: everything is taken
 	dry         bool     // nothing is counted
 	logged      Attested // wants to know of the events; nil: nobody
-}
-
-type limit struct {
-	bucket *ratelimit.Bucket
-	name   string
-	wait   bool
-	spared *policy.Count // mode audit: counts, and lets through
 }
 
 func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
@@ -56,6 +50,9 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 		if st := s.p.Tenant.StreamFor(subject); st != nil {
 			if st.MaxMsgSize > 0 {
 				rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
+			}
+			if s.chain.cfg.StreamRoom != nil {
+				rt.room = s.chain.cfg.StreamRoom(s.p.Tenant.Name, st.Name)
 			}
 			if st.Log && s.chain.cfg.Attested != nil {
 				rt.logged = s.chain.cfg.Attested(s.p.Tenant.Name, st.Name)
@@ -89,7 +86,7 @@ func (s *Session) bind(rt *route, subject string) *wire.Refusal {
 	case b.Mode == policy.ModeEnforce:
 		rt.capPayload(int(b.MaxPayload), b.Rule)
 	case b.Mode == policy.ModeAudit:
-		rt.softPayload = int(b.MaxPayload)
+		rt.sparePayload(int(b.MaxPayload), b.Spare)
 	}
 	if b.ContentType != "" {
 		rt.mediaType = []byte(b.ContentType)
@@ -135,42 +132,17 @@ func (rt *route) stored() bool {
 	return rt.class == acl.ClassEvent || rt.class == acl.ClassKV || rt.class == acl.ClassObject
 }
 
+// sparePayload counts what is larger than most. Of several sizes the least counts.
+func (rt *route) sparePayload(most int, count *policy.Count) {
+	if rt.softPayload == 0 || most < rt.softPayload {
+		rt.softPayload, rt.softCount = most, count
+	}
+}
+
 func (rt *route) capPayload(most int, rule string) {
 	if most < rt.maxPayload {
 		rt.maxPayload, rt.sizeRule = most, rule
 	}
-}
-
-// limitRoute finds what the publishes of a route are counted against: the limits of the
-// principal, and behind them the quota of its tenant, so that what a principal may not
-// send takes nothing from the others. Requests to the admin API have a rate of their own,
-// at the gate.
-func limitRoute(s *Session, rt *route, subject string) {
-	if rt.class == acl.ClassAdmin {
-		return
-	}
-	add := func(who string, l *policy.LimitUse) {
-		if l != nil && l.Mode != policy.ModeOff && l.Applies(subject) {
-			rt.limits = append(rt.limits, s.chain.limitOf(who, l))
-		}
-	}
-	for i := range s.p.Limits {
-		add(s.p.FullName(), &s.p.Limits[i])
-	}
-	add(s.p.Tenant.Name, s.p.Tenant.Quota.Rate) // no principal is called that: their names have a slash
-}
-
-// limitOf finds the token bucket that all connections of who share.
-func (c *Chain) limitOf(who string, l *policy.LimitUse) limit {
-	rl := ratelimit.Limit{Name: l.Name, Messages: l.Messages, Bytes: l.Bytes, Burst: l.Burst}
-	if l.Wait {
-		rl.Exceed = ratelimit.Wait
-	}
-	out := limit{bucket: c.cfg.Buckets.Bucket(who, l.Name, rl), name: l.Rule, wait: l.Wait}
-	if l.Mode == policy.ModeAudit {
-		out.spared = l.Spare
-	}
-	return out
 }
 
 // authorise is the class and the ACL: who may publish on subject at all.
@@ -271,30 +243,4 @@ func bucketKey(k string) bool {
 		}
 	}
 	return true
-}
-
-// take charges every limit that covers the subject; all must agree. What an
-// earlier limit took is not given back when a later one refuses: a refused
-// publish is still a publish that was tried.
-func (s *Session) take(rt *route, bytes int) *wire.Refusal {
-	for i := range rt.limits {
-		l := &rt.limits[i]
-		d := l.bucket.Take(s.now.UnixNano(), bytes)
-		if d.OK {
-			continue
-		}
-		if l.spared != nil {
-			l.spared.Add()
-			continue
-		}
-		code := wire.CodeRateLimited
-		if d.Bytes {
-			code = wire.CodeByteRateLimited
-		}
-		r := wire.Refuse(code, l.name, "")
-		r.RetryAfter = d.RetryAfter
-		s.rejected.MayWait = l.wait
-		return r
-	}
-	return nil
 }

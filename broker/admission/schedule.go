@@ -76,9 +76,6 @@ func planFor(s *Session, rt *route, p *Publish) (*route, *Publish, *wire.Refusal
 	if len(p.Payload) > as.maxPayload {
 		return nil, nil, wire.Refuse(wire.CodePayloadTooLarge, as.sizeRule, "")
 	}
-	if r := s.take(as, len(p.Header)+len(p.Payload)); r != nil {
-		return nil, nil, r
-	}
 	as.spared.Add()
 	planned := *p
 	planned.Subject = s.plans.target

@@ -96,6 +96,9 @@ func (t *Trail) Cursor() uint64 {
 	return t.next - 1
 }
 
+// Throttled returns who was refused because of a limit.
+func (t *Trail) Throttled() *Throttles { return &t.throttled }
+
 // Counts returns how many refusals of each code there were since New; codes
 // without any are left out. Codes that the registry does not know count as
 // CodeInternal.

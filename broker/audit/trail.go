@@ -90,6 +90,8 @@ type Trail struct {
 	changed chan struct{}                   // closed and replaced when the ring grows
 	tenants map[string]map[wire.Code]uint64 // refusals by tenant; "" is nobody's yet
 
+	throttled Throttles
+
 	counts counters
 	start  sync.Once
 	stop   context.CancelFunc
@@ -202,6 +204,7 @@ func (t *Trail) Done() <-chan struct{} { return t.done }
 func (t *Trail) Refused(r *wire.Refusal, o Origin) {
 	t.counts.add(r.Code)
 	now := t.cfg.Now()
+	t.throttled.add(r, o.Tenant, now)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.countLocked(o.Tenant, r.Code)

@@ -59,6 +59,8 @@
 //   - access.mu: the handshake against Reload; held while the upstream's ticket
 //     table is called.
 //   - subscriptions.mu: the table of one connection; reader, relay and Reload.
+//   - flights.mu: the publishes of one connection that are in flight; reader, relay and
+//     a timer.
 //   - handed.mu: the inboxes that were handed to one connection.
 //   - holder.mu: the held acknowledgements of one connection.
 //   - ownerCache.mu: consumer owners, shared by all connections.

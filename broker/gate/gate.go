@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/ratelimit"
 )
 
@@ -37,9 +36,9 @@ type Gate struct {
 	listener net.Listener
 	addr     net.Addr
 	conns    map[*conn]struct{}
-	shares   map[string]int // connections by principal, "tenant/name", and by tenant
-	draining bool           // nobody new comes in
-	stopping bool           // Shutdown waits: nothing new is started
+	shares   map[string]*usage // by principal, "tenant/name", and by tenant
+	draining bool              // nobody new comes in
+	stopping bool              // Shutdown waits: nothing new is started
 
 	wg   sync.WaitGroup  // the accept loop and every goroutine of every connection
 	hard context.Context // ends when Shutdown's patience does
@@ -53,7 +52,7 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 	if err := errors.Join(cfg.Validate(), deps.validate()); err != nil {
 		return nil, err
 	}
-	g := &Gate{cfg: cfg.withDefaults(), deps: deps, sink: deps.Sink, conns: make(map[*conn]struct{}), shares: make(map[string]int), gone: make(chan struct{}, 1)}
+	g := &Gate{cfg: cfg.withDefaults(), deps: deps, sink: deps.Sink, conns: make(map[*conn]struct{}), shares: make(map[string]*usage), gone: make(chan struct{}, 1)}
 	if g.sink == nil {
 		g.sink = nobody{}
 	}
@@ -154,24 +153,6 @@ func (g *Gate) welcome(raw net.Conn) {
 	go c.serve()
 }
 
-// enroll counts c to its principal and its tenant; how many there may be of which of them
-// otherwise. The handshake calls it once, and forget takes it back.
-func (g *Gate) enroll(c *conn, p *policy.Principal) (full string, most int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	who, tenant := p.FullName(), p.Tenant.Name // no tenant has a slash in its name
-	if most := g.cfg.Limits.PrincipalConnections; g.shares[who] >= most {
-		return "principal", most
-	}
-	if most := p.Tenant.Quota.Connections; most > 0 && g.shares[tenant] >= most {
-		return "tenant", most
-	}
-	g.shares[who]++
-	g.shares[tenant]++
-	c.quota = who
-	return "", 0
-}
-
 // forget drops a connection that has ended.
 func (g *Gate) forget(c *conn) {
 	g.mu.Lock()
@@ -179,8 +160,10 @@ func (g *Gate) forget(c *conn) {
 	if c.quota != "" {
 		tenant, _, _ := strings.Cut(c.quota, "/")
 		for _, of := range [...]string{c.quota, tenant} {
-			if g.shares[of]--; g.shares[of] <= 0 {
-				delete(g.shares, of)
+			if u := g.shares[of]; u != nil {
+				if u.connections--; u.connections <= 0 {
+					delete(g.shares, of)
+				}
 			}
 		}
 	}

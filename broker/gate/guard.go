@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/signetbus/signet/broker/jsapi"
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/internal/wire"
 )
 
@@ -30,6 +31,9 @@ type apiCaller struct {
 
 	failures Failures                                    // nil: nobody keeps them
 	first    func(ack []byte, sequence uint64) time.Time // of the relay's tally
+
+	consumers      func(context.Context, *policy.Principal, string, string) (int, bool, error) // Deps.Consumers
+	consumersAgain time.Time                                                                   // when they are counted anew
 }
 
 // call judges one request to the JetStream API, an ack or a flow control answer.
@@ -80,6 +84,21 @@ func (a *apiCaller) call(cmd *command) error {
 		b.refuseAs(cmd, r, cmd.rejected(verbNamePublish), apiForm{v.APIType, v.Status})
 		return nil
 	case v.Effect != jsapi.EffectNone:
+		if v.Effect == jsapi.EffectCreated && a.consumers != nil && countsConsumers(b.principal) {
+			if err := b.flush(); err != nil {
+				return err
+			}
+			p := b.principal // that the verdict is about
+			refusal := a.tooManyConsumers(a.life, p, v.Stream, v.Consumer)
+			b.resume()
+			if refusal != nil {
+				b.refuseAs(cmd, refusal, cmd.rejected(verbNamePublish), apiForm{v.APIType, v.Status})
+				return nil
+			}
+			if b.principal != p {
+				return a.call(cmd)
+			}
+		}
 		a.owners.forget(ownerKey{tenant, v.Stream, v.Consumer}, b.now)
 	}
 	if access := v.Access(); access != jsapi.AccessOther {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -112,10 +111,9 @@ func (h *handshake) enroll() error {
 			return &fatal{err: errAudit, refusal: wire.Refuse(wire.CodeUnavailable, awayNames[awayAudit], err.Error())}
 		}
 	}
-	if full, most := g.enroll(c, c.access.principal.Load()); full != "" {
+	if r := g.enroll(c, c.access.principal.Load()); r != nil {
 		g.counters.turnedAway[awayShare].Add(1)
-		detail := fmt.Sprintf("the %s has its %d connections", full, most)
-		return &fatal{err: errConnections, refusal: wire.Refuse(wire.CodeConnectionLimited, awayNames[awayShare], detail)}
+		return &fatal{err: errConnections, refusal: r}
 	}
 	return nil
 }

@@ -98,7 +98,13 @@ type worldOption func(*Config, *Deps)
 
 func newWorld(t testing.TB, options ...worldOption) *world {
 	t.Helper()
-	w := &world{t: t, keys: map[string]nkeys.KeyPair{}, sink: &recorder{}, text: testPolicy}
+	return newWorldOf(t, testPolicy, options...)
+}
+
+// newWorldOf is a world of another policy, with the same principals.
+func newWorldOf(t testing.TB, text string, options ...worldOption) *world {
+	t.Helper()
+	w := &world{t: t, keys: map[string]nkeys.KeyPair{}, sink: &recorder{}, text: text}
 	for _, name := range principalNames {
 		k, err := nkeys.CreateUser()
 		check(t, err)
@@ -263,6 +269,7 @@ func (o owners) ConsumerOwner(ctx context.Context, _, stream, consumer string) (
 type recorder struct {
 	mu      sync.Mutex
 	refused []string // code and verb
+	whole   []*wire.Refusal
 	gone    []string
 	panics  []string // what and stack
 	told    []string // of requests and deliveries
@@ -273,6 +280,19 @@ func (r *recorder) Refused(f *wire.Refusal, j *Rejected) {
 	defer r.mu.Unlock()
 	f.Ref = fmt.Sprintf("r%d", len(r.refused))
 	r.refused = append(r.refused, f.Code.String()+" "+j.Verb)
+	r.whole = append(r.whole, f)
+}
+
+// last is the latest refusal with that code, nil if there is none.
+func (r *recorder) last(code wire.Code) *wire.Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.whole) - 1; i >= 0; i-- {
+		if r.whole[i].Code == code {
+			return r.whole[i]
+		}
+	}
+	return nil
 }
 
 func (r *recorder) Panicked(_ *Connection, what string, stack []byte) {

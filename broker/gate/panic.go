@@ -54,6 +54,7 @@ func (c *conn) fault(v any) {
 // clear frees what the connection holds, after a panic in the course of its end too.
 func (c *conn) clear() {
 	c.session.subs.close()
+	c.session.flights.close()
 	c.life.abort()
 	c.hold.stop()
 	if nc := c.session.up.nc; nc != nil {

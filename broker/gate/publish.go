@@ -115,8 +115,10 @@ func (p *publisher) admit(cmd *command) error {
 func (p *publisher) ask(cmd *command, reply []byte) *wire.Refusal {
 	p.event.Subject, p.event.Reply = cmd.subject, reply
 	p.event.Header, p.event.Payload = cmd.header, cmd.payload
-	p.event.Receipts = p.receipts
-	return p.out.admission.Publish(&p.event)
+	p.event.Receipts, p.event.Flights = p.receipts, &p.s.flights
+	r := p.out.admission.Publish(&p.event)
+	p.s.flights.settle(r == nil, reply, p.out.now)
+	return r
 }
 
 func (p *publisher) mayWait(r *wire.Refusal) bool {

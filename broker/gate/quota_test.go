@@ -48,7 +48,7 @@ func TestPrincipalConnectionsAreAShare(t *testing.T) {
 	w.until("all that were refused have given theirs back", func() bool {
 		w.gate.mu.Lock()
 		defer w.gate.mu.Unlock()
-		return w.gate.shares["shop/writer"] == 2
+		return w.gate.shares["shop/writer"].connections == 2
 	})
 	w.sink.mu.Lock()
 	defer w.sink.mu.Unlock()
@@ -180,7 +180,7 @@ func TestAPIRateIsPerPrincipal(t *testing.T) {
 // TestTenantConnectionsAreAShare: the quota of a tenant counts all of its principals,
 // those of another tenant not, and gives back what is closed.
 func TestTenantConnectionsAreAShare(t *testing.T) {
-	g := &Gate{shares: map[string]int{}, conns: map[*conn]struct{}{}, gone: make(chan struct{}, 1)}
+	g := &Gate{shares: map[string]*usage{}, conns: map[*conn]struct{}{}, gone: make(chan struct{}, 1)}
 	g.cfg.Limits.PrincipalConnections = 2
 	text := "tenant: shop\nquota: {connections: 3}\nprincipals: [{name: a}, {name: b}]\n---\ntenant: mill\nprincipals: [{name: a}]\n"
 	bundle, err := policy.Parse("p.yaml", []byte(text))
@@ -192,14 +192,17 @@ func TestTenantConnectionsAreAShare(t *testing.T) {
 		{"shop/a", ""}, {"shop/a", ""}, {"shop/a", "principal"}, {"shop/b", ""}, {"shop/b", "tenant"}, {"mill/a", ""}, {"mill/a", ""},
 	} {
 		c := &conn{}
-		full, _ := g.enroll(c, set.PrincipalByFullName(step.who))
+		full := ""
+		if r := g.enroll(c, set.PrincipalByFullName(step.who)); r != nil {
+			full = strings.Fields(r.Detail)[1]
+		}
 		if full != step.full {
 			t.Fatalf("step %d: %s is full by %q, want %q", i, step.who, full, step.full)
 		}
 		conns = append(conns, c)
 	}
 	g.forget(conns[0])
-	if full, _ := g.enroll(&conn{}, set.PrincipalByFullName("shop/b")); full != "" {
-		t.Errorf("the share is not given back: %s", full)
+	if r := g.enroll(&conn{}, set.PrincipalByFullName("shop/b")); r != nil {
+		t.Errorf("the share is not given back: %v", r)
 	}
 }

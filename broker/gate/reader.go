@@ -40,7 +40,10 @@ func (r *reader) init(c *conn) {
 	if g.deps.Receipt != nil {
 		r.publish.receipts = &s.acks
 	}
-	r.api = apiCaller{s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners, who: c.describe, failures: g.deps.Failures, first: c.relay.tally.first}
+	r.api = apiCaller{
+		s: s, out: b, life: c.life.ctx, judge: g.deps.Guard, owners: &g.owners, who: c.describe,
+		failures: g.deps.Failures, first: c.relay.tally.first, consumers: g.deps.Consumers,
+	}
 	r.subs = subscriber{s: s, out: b, most: cfg.Limits.Subscriptions}
 }
 

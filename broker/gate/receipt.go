@@ -184,6 +184,7 @@ func (r *relay) acknowledge(f *frame) {
 	if asked == nil {
 		return
 	}
+	s.flights.answered(s.box.appendUp(nil, asked.reply))
 	out := frame{kind: f.kind, subject: asked.reply, header: f.header, payload: f.payload}
 	ack := isPubAck(f.payload)
 	if ack {

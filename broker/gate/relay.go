@@ -193,7 +193,9 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	}
 	s.subs.delivered(f.sid)
 	ownSubject := s.box.own(f.subject)
-	if !ownSubject {
+	if ownSubject {
+		s.flights.answered(f.subject)
+	} else {
 		d := r.tally.look(f)
 		if r.withhold(buf, at, n, f, &d, now) {
 			return

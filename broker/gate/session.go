@@ -11,15 +11,16 @@ import (
 // handshake sets opts and the connections of the links; after it they do not change.
 // Every other part that changes has a lock of its own.
 type session struct {
-	down   link // to the client
-	up     link // to the server
-	opts   connectOptions
-	box    inbox
-	handed *handed
-	subs   subscriptions
-	acks   signedAcks
-	pulls  pulls
-	audit  witness
+	down    link // to the client
+	up      link // to the server
+	opts    connectOptions
+	box     inbox
+	handed  *handed
+	subs    subscriptions
+	acks    signedAcks
+	pulls   pulls
+	flights flights
+	audit   witness
 }
 
 // judge returns the filter to send to the server for a SUB of p.

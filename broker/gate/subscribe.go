@@ -45,6 +45,11 @@ func (u *subscriber) subscribe(cmd *command) {
 		return
 	}
 	subs.add(sub)
+	if r := u.tooMany(b.principal, sub); r != nil {
+		u.s.audit.refused(b.principal, r, cmd.rejected(verbNameSubscribe))
+		b.err(errTooManySubs.Error() + ": " + reasonText(r))
+		return
+	}
 	b.forwardSub(sub, filter)
 	b.ok()
 }

@@ -25,6 +25,7 @@ type subscription struct {
 // be delivered to the right sid and limits be counted. Safe for concurrent use.
 type subscriptions struct {
 	open    *atomic.Int64 // the sum over all connections; changes with bySID
+	of      *usage        // of the principal, which counts them too; set before the first
 	mu      sync.Mutex
 	bySID   map[string]*subscription
 	literal map[string][]*subscription // inboxes without a wildcard, by subject
@@ -43,7 +44,7 @@ func (t *subscriptions) add(s *subscription) bool {
 		t.bySID = make(map[string]*subscription)
 	}
 	t.bySID[s.sid] = s
-	t.open.Add(1)
+	t.countLocked(1)
 	switch {
 	case !s.inbox:
 	case wire.CheckRawSubject(s.subject, false) != nil:
@@ -55,6 +56,13 @@ func (t *subscriptions) add(s *subscription) bool {
 		t.literal[s.subject] = append(t.literal[s.subject], s)
 	}
 	return true
+}
+
+func (t *subscriptions) countLocked(n int64) {
+	t.open.Add(n)
+	if t.of != nil {
+		t.of.subscriptions.Add(n)
+	}
 }
 
 // count returns how many are live.
@@ -143,7 +151,7 @@ func (t *subscriptions) delivered(sid []byte) {
 func (t *subscriptions) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open.Add(-int64(len(t.bySID)))
+	t.countLocked(-int64(len(t.bySID)))
 	t.bySID, t.literal, t.wild, t.last = nil, nil, nil, nil
 }
 
@@ -152,7 +160,7 @@ func (t *subscriptions) dropLocked(s *subscription) {
 		return
 	}
 	delete(t.bySID, s.sid)
-	t.open.Add(-1)
+	t.countLocked(-1)
 	if t.last == s {
 		t.last = nil
 	}

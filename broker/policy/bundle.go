@@ -42,6 +42,7 @@ type document struct {
 	roles      []roleDecl
 	principals []principalDecl
 	limits     []Limit
+	limitAll   []word // of every principal
 	schemas    []SchemaDoc
 	bindings   []bindingDecl
 	deadLetter *DeadLetter
@@ -61,7 +62,9 @@ type word struct {
 // grantDecl is what roles and principals have in common.
 type grantDecl struct {
 	grants map[string][]Grant // by verb, "discover" included
-	limit  word
+	limits []word
+	// priority is nil where the key is absent.
+	priority *Priority
 }
 
 type roleDecl struct {

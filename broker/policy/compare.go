@@ -127,7 +127,7 @@ func compareTenant(was, is *Tenant) []Change {
 	list = append(list, named(t, "object bucket", was.Objects, is.Objects, bucket, bucketText)...)
 	same := func(s *string) string { return *s }
 	list = append(list, named(t, "ephemeral subject", was.Ephemeral, is.Ephemeral, same, func(*string) string { return "attested, not stored" })...)
-	list = append(list, named(t, "limit", was.Limits, is.Limits, func(l *Limit) string { return l.Name }, func(l *Limit) string { return describe(*l, "Name", "At") })...)
+	list = append(list, named(t, "limit", was.Limits, is.Limits, func(l *Limit) string { return l.Name }, (*Limit).text)...)
 	list = append(list, named(t, "schema", was.Schemas, is.Schemas, func(s *SchemaDoc) string { return schemaKey(s.Name, s.Version) }, func(s *SchemaDoc) string {
 		return fmt.Sprintf("%s%s sha256 %x", s.Format, s.Ref, s.SHA256[:6])
 	})...)
@@ -156,7 +156,7 @@ func compareTenant(was, is *Tenant) []Change {
 func quotaText(q *Quota) string {
 	text := describe(*q, "At", "Rate")
 	if q.Rate != nil {
-		text = strings.TrimSpace(describe(q.Rate.Limit, "At", "Name") + " " + text)
+		text = strings.TrimSpace(q.Rate.text() + " " + text)
 	}
 	if text == "" {
 		return "none"
@@ -231,6 +231,9 @@ func comparePrincipal(tenant string, was, is *Principal) []Change {
 	if before.Mode != after.Mode {
 		change(Changes, "mode", "", before.Mode.String()+" -> "+after.Mode.String())
 	}
+	if before.Priority != after.Priority {
+		change(Changes, "priority", "", before.Priority.String()+" -> "+after.Priority.String())
+	}
 	if b, a := limitNames(before), limitNames(after); !slices.Equal(b, a) {
 		change(Changes, "limits", "", strings.Join(b, ", ")+" -> "+strings.Join(a, ", "))
 	}
@@ -272,7 +275,8 @@ func claimTexts(claims []Claim) string {
 }
 
 func limitNames(p *Principal) []string {
-	return names(p.Limits, func(l LimitUse) string { return l.Name })
+	own := slices.DeleteFunc(slices.Clone(p.Limits), func(l LimitUse) bool { return l.Per == PerTenant })
+	return names(own, func(l LimitUse) string { return l.Name })
 }
 
 func compareGrants(tenant, full string, was, is *Grants) []Change {

@@ -55,7 +55,7 @@ func TestCompare(t *testing.T) {
 			"shop/b gains identity spiffe spiffe://shop/b", "shop/b gains identity dns b.example.org",
 		}},
 		{"limit", "slow: {messages: 1/s}", "slow: {messages: 2/s}", []string{
-			"tenant shop changes limit slow: messages 1, burst 1s -> messages 2, burst 1s",
+			"tenant shop changes limit slow: messages 1/s, burst 1s -> messages 2/s, burst 1s",
 		}},
 		{"rule", "contentType: text/plain", "contentType: text/plain, mode: audit", []string{
 			"tenant shop changes subject rule orders.x: contentType text/plain -> contentType text/plain, mode audit",

@@ -152,22 +152,20 @@ func compilePrincipal(set *Set, t *Tenant, m *merged, d *principalDecl, declared
 		p.Nkeys = append(p.Nkeys, k.text)
 	}
 	grants := make(map[string][]Grant)
+	var limits []word
 	add := func(g *grantDecl, until time.Time) {
 		for verb, list := range g.grants {
 			grants[verb] = appendFilled(grants[verb], list, p, until, set)
 		}
-		l := m.limits[g.limit.text]
-		if l != nil && !slices.ContainsFunc(p.Limits, func(u LimitUse) bool { return u.Name == l.Name }) {
-			rule := "limit " + l.Name
-			p.Limits = append(p.Limits, LimitUse{Limit: *l, Rule: rule, Spare: set.counts.of(t.Name, rule, "")})
-		}
+		limits = append(limits, g.limits...)
 	}
 	for _, r := range d.roles {
 		p.Roles = append(p.Roles, r.text)
 		add(&m.roles[r.text].grantDecl, r.until)
 	}
 	add(&d.grantDecl, time.Time{})
-	slices.SortFunc(p.Limits, func(a, b LimitUse) int { return cmp.Compare(a.Name, b.Name) })
+	compileLimits(set, t, m, p, limits)
+	p.Priority = m.priorityOf(d, &set.clock)
 	p.Grants = compileGrants(grants)
 	p.publish = reach(p.Grants.Publish.list, declared)
 	p.subscribe = reach(p.Grants.Subscribe.list, declared)

@@ -57,6 +57,7 @@ func readDocument(name string, n *ast.DocumentNode, open opener, f *faults) *doc
 		"roles":      func(n ast.Node) { r.named(n, "roles", r.role) },
 		"principals": func(n ast.Node) { r.list(n, "principals", r.principal) },
 		"limits":     func(n ast.Node) { r.named(n, "limits", r.limit) },
+		"limit":      func(n ast.Node) { d.limitAll = limitWords(r, n) },
 		"schemas":    func(n ast.Node) { r.list(n, "schemas", r.schema) },
 		"subjects":   func(n ast.Node) { r.list(n, "subjects", r.binding) },
 		"deadLetter": r.deadLetter,
@@ -190,30 +191,6 @@ func (r *docReader) audit(n ast.Node) {
 		"maxAge":   r.duration("maxAge", &a.MaxAge, minAuditAge),
 	})
 	r.doc.audit = &a
-}
-
-func (r *docReader) limit(name string, key, n ast.Node) {
-	what := "limit " + name
-	if _, err := checkName(plainName, "limit")(name); err != nil {
-		r.fault(key, "%v", err)
-		what = "limit"
-	}
-	l := Limit{Name: name, Burst: DefaultBurst, At: r.at(key)}
-	seen := r.object(n, what, fields{
-		"messages": r.rate("messages", &l.Messages, false),
-		"bytes":    r.rate("bytes", &l.Bytes, true),
-		"burst":    r.duration("burst", &l.Burst, 0),
-		"match":    func(n ast.Node) { l.Match = parsed(&r.reader, n, "match", checkFilter) },
-		"mode":     func(n ast.Node) { l.Mode = r.mode(n) },
-		"exceed":   func(n ast.Node) { l.Wait = r.exceed(n) },
-	})
-	if seen != nil && !seen["messages"] && !seen["bytes"] {
-		r.fault(key, "%s: neither messages nor bytes is limited", what)
-	}
-	if l.Burst > maxBurst {
-		r.fault(n, "%s: burst is at most %s", what, maxBurst)
-	}
-	r.doc.limits = append(r.doc.limits, l)
 }
 
 func (r *docReader) schema(_ int, n ast.Node) {

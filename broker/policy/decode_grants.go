@@ -46,9 +46,8 @@ func (r *docReader) grantFields(owner string, g *grantDecl) fields {
 				g.grants[VerbDiscover] = []Grant{{Verb: VerbDiscover, Rule: owner + "/discover", Position: r.at(n)}}
 			}
 		},
-		"limit": func(n ast.Node) {
-			g.limit = word{parsed(&r.reader, n, "limit", checkName(plainName, "limit")), r.at(n)}
-		},
+		"limit":    func(n ast.Node) { g.limits = limitWords(r, n) },
+		"priority": func(n ast.Node) { g.priority = readPriority(r, n) },
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // FuzzPolicy: no input panics; what is accepted compiles, keeps its digest, and
 // its faults always name the file.
 func FuzzPolicy(f *testing.F) {
-	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*.y*ml"} {
+	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*.y*ml", "testdata/limits/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			f.Fatalf("%s: %d files, %v", pattern, len(files), err)

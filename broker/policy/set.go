@@ -234,31 +234,6 @@ type Binding struct {
 	At          Position
 }
 
-// Limit is a rate limit. It applies once per principal that uses it, over all of
-// its connections; the fields map one to one to ratelimit.Limit.
-type Limit struct {
-	Name     string
-	Messages float64       // per second, 0 is unlimited
-	Bytes    float64       // per second, 0 is unlimited
-	Burst    time.Duration // default 1 s
-	Wait     bool          // exceed: wait
-	Match    string        // only subjects that match; empty is every subject
-	Mode     Mode
-	At       Position
-}
-
-// LimitUse is a limit that applies to a principal.
-type LimitUse struct {
-	Limit
-	Rule  string // "limit writer"
-	Spare *Count // of what ModeAudit has let through
-}
-
-// Applies reports whether the limit counts a publish on the literal subject.
-func (l *LimitUse) Applies(subject string) bool {
-	return l.Match == "" || wire.Match(l.Match, subject)
-}
-
 // Principal is a named workload of a tenant, with the grants of its roles and its
 // own merged.
 type Principal struct {
@@ -274,10 +249,12 @@ type Principal struct {
 	Until time.Time
 	// Mode says what comes of the events of the tenant that no grant is for: ModeEnforce
 	// refuses them.
-	Mode   Mode
-	Spare  *Count  // of what ModeAudit has let through
-	Lapsed []Grant // that it would have, had their time not ended
-	At     Position
+	Mode Mode
+	// Priority is when its publishes are refused where room is short.
+	Priority Priority
+	Spare    *Count  // of what ModeAudit has let through
+	Lapsed   []Grant // that it would have, had their time not ended
+	At       Position
 
 	full          string
 	defaultSource string

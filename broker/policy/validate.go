@@ -18,6 +18,8 @@ type merged struct {
 	roles      map[string]*roleDecl
 	principals []*principalDecl
 	limits     map[string]*Limit
+	limitAll   []word                  // of every principal
+	nShared    int                     // limits per tenant
 	schemas    map[string][]*SchemaDoc // versions of a name, ascending
 	bindings   []*bindingDecl
 	deadLetter *DeadLetter
@@ -97,8 +99,12 @@ func (m *merged) add(d *document, o *tenantOnce, f *faults) {
 	for i := range d.limits {
 		if l := &d.limits[i]; o.limit.add(l.Name, l.At) {
 			m.limits[l.Name] = l
+			if l.Per == PerTenant {
+				m.nShared++
+			}
 		}
 	}
+	m.limitAll = append(m.limitAll, d.limitAll...)
 	for i := range d.schemas {
 		s := &d.schemas[i]
 		if o.schema.add(schemaKey(s.Name, s.Version), s.At) {
@@ -147,6 +153,7 @@ func (b *Bundle) validate(f *faults) {
 		m.checkEncrypted(f)
 		m.checkStorage(f)
 		m.checkRetry(f)
+		m.checkLimits(m.limitAll, f)
 		for _, name := range slices.Sorted(maps.Keys(m.roles)) {
 			m.checkGrants(&m.roles[name].grantDecl, f)
 		}
@@ -167,8 +174,9 @@ func (b *Bundle) validate(f *faults) {
 // compiledGrants counts the grants of p after its roles are merged and those that
 // start with a wildcard are narrowed to the declared subjects.
 func (m *merged) compiledGrants(p *principalDecl) int {
-	n := 0
+	n := len(m.limitAll) + m.nShared // each principal has a copy of these
 	count := func(g *grantDecl) {
+		n += len(g.limits)
 		for _, list := range g.grants {
 			n += len(list)
 			for i := range list {
@@ -320,9 +328,7 @@ func (m *merged) checkStorage(f *faults) {
 
 // checkGrants faults references to what the tenant does not declare.
 func (m *merged) checkGrants(g *grantDecl, f *faults) {
-	if l := g.limit; l.text != "" && m.limits[l.text] == nil {
-		f.add(l.at, "unknown limit %q%s", l.text, suggest(l.text, slices.Sorted(maps.Keys(m.limits)), "limits"))
-	}
+	m.checkLimits(g.limits, f)
 	known := func(verb, what string, names []string, name func(Grant) string) {
 		for _, grant := range g.grants[verb] {
 			if n := name(grant); !slices.Contains(names, n) {

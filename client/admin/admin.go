@@ -89,6 +89,12 @@ func (a *API) Consumers(ctx context.Context, limit int) (*ConsumerList, error) {
 	return call[ConsumerList](ctx, a, adminapi.SubjectStatusConsumers, adminapi.StatusConsumersRequest{Limit: limit})
 }
 
+// Throttled says who of the caller's tenant was refused because of a limit in the last
+// minutes, by which rule and at which node, most refusals first.
+func Throttled(ctx context.Context, a *API) (*ThrottleList, error) {
+	return call[ThrottleList](ctx, a, adminapi.SubjectStatusThrottled, nil)
+}
+
 // PolicyCheck says whether the files are a valid bundle, and if not, why. Nothing
 // is applied. All files together may have MaxBundleBytes.
 func (a *API) PolicyCheck(ctx context.Context, files ...PolicyFile) (*PolicyCheck, error) {

@@ -28,6 +28,10 @@ type (
 	ConsumerList = adminapi.ConsumerList
 	// ConsumerStatus is the state of one consumer.
 	ConsumerStatus = adminapi.ConsumerStatus
+	// ThrottleList says who was refused because of a limit: Minutes, Throttled, Without.
+	ThrottleList = adminapi.ThrottleList
+	// Throttle is one row of it: Principal, Rule, Code, Node, Refused, Last.
+	Throttle = adminapi.Throttle
 	// DLQStatus is the state of the dead-letter stream.
 	DLQStatus = adminapi.DLQStatus
 	// CodeCount counts the refusals of one code.

@@ -47,7 +47,7 @@ func dedupMemory(t *policy.Tenant) string {
 // messageRate is the lowest limit that counts every publish of p.
 func messageRate(p *policy.Principal) (rate float64, ok bool) {
 	for i := range p.Limits {
-		if l := &p.Limits[i]; l.Match == "" && l.Messages > 0 && (!ok || l.Messages < rate) {
+		if l := &p.Limits[i]; l.Match == "" && l.Types == nil && l.Per == policy.PerPrincipal && l.Messages > 0 && (!ok || l.Messages < rate) {
 			rate, ok = l.Messages, true
 		}
 	}

@@ -222,7 +222,7 @@ func canILocal(ctx context.Context, a *app, q admin.CanIRequest, files []string)
 	return &admin.CanI{
 		Violations: violations,
 		Allowed:    e.Allowed, Principal: e.Principal, Verb: e.Verb, Subject: e.Subject, Rule: e.Rule,
-		File: e.At.File, Line: e.At.Line, Nearest: e.Nearest, Fix: e.Fix, Text: e.String(),
+		File: e.At.File, Line: e.At.Line, Nearest: e.Nearest, Fix: e.Fix, Limits: e.Limits, Text: e.String(),
 	}, nil
 }
 

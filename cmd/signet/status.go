@@ -12,12 +12,16 @@ import (
 )
 
 func statusCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	throttled := false
+	cmd := &cobra.Command{
 		Use: "status", Short: "show the broker on one page", Args: cobra.NoArgs,
-		Long:    "Shows version, policy, gate, streams, dead letters, refusals, certificates and health\nof the broker. Exit code 1 if a part is not well. Grant: admin status.",
-		Example: "  signet status --context dev-operator\n  signet status -o json | jq .health",
+		Long:    "Shows version, policy, gate, streams, dead letters, refusals, certificates and health\nof the broker. Exit code 1 if a part is not well. Grant: admin status.\n\nWith --throttled, who was refused because of a limit in the last minutes, by which\nrule and at which node.",
+		Example: "  signet status --context dev-operator\n  signet status --throttled\n  signet status -o json | jq .health",
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
+				if throttled {
+					return showThrottled(ctx, a, api)
+				}
 				s, err := api.Status(ctx)
 				if err != nil {
 					return err
@@ -36,6 +40,8 @@ func statusCommand(a *app) *cobra.Command {
 			})
 		}),
 	}
+	cmd.Flags().BoolVar(&throttled, "throttled", false, "who was refused because of a limit, by rule and node")
+	return cmd
 }
 
 func printStatus(a *app, s *admin.Status, now time.Time) {

@@ -27,6 +27,7 @@ const (
 	SubjectKeysCertify     = wire.PrefixAdmin + AreaKeys + ".certify"
 	SubjectStatusGet       = wire.PrefixAdmin + AreaStatus + ".get"
 	SubjectStatusConsumers = wire.PrefixAdmin + AreaStatus + ".consumers"
+	SubjectStatusThrottled = wire.PrefixAdmin + AreaStatus + ".throttled"
 	SubjectPolicyCheck     = wire.PrefixAdmin + AreaPolicy + ".check"
 	SubjectPolicyCanI      = wire.PrefixAdmin + AreaPolicy + ".cani"
 	SubjectPolicyExplain   = wire.PrefixAdmin + AreaPolicy + ".explain"
@@ -79,7 +80,7 @@ func Subjects() []string {
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain, SubjectPolicyGet, SubjectPolicyHistory,
 		SubjectPolicyPlan, SubjectPolicyPut, SubjectPolicyShow, SubjectPolicyUsage,
 		SubjectRefusalsLs,
-		SubjectStatusConsumers, SubjectStatusGet,
+		SubjectStatusConsumers, SubjectStatusGet, SubjectStatusThrottled,
 	}
 }
 

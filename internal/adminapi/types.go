@@ -253,7 +253,9 @@ type CanI struct {
 	Line      int    `json:"line,omitempty"`
 	Nearest   string `json:"nearest,omitempty"` // the closest grant that does not reach
 	Fix       string `json:"fix,omitempty"`
-	Text      string `json:"text,omitempty"` // the same, for people
+	// Limits are those that hold for what is allowed: of publish, call and connect.
+	Limits []string `json:"limits,omitempty"`
+	Text   string   `json:"text,omitempty"` // the same, for people
 	// Violations are those of the schema of the subject.
 	Violations []wire.Violation `json:"violations,omitempty"`
 }

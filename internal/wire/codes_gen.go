@@ -104,11 +104,15 @@ const (
 	CodeConnectionLimited Code = 40502
 	// CodeSignedAcksLimited: too many signed acknowledgements are outstanding.
 	CodeSignedAcksLimited Code = 40503
+	// CodeInFlightLimited: too many publishes are unacknowledged.
+	CodeInFlightLimited Code = 40504
+	// CodeConsumersLimited: the principal has as many consumers as it may.
+	CodeConsumersLimited Code = 40505
 	// CodePayloadTooLarge: the payload is larger than allowed.
 	CodePayloadTooLarge Code = 40600
 	// CodeHeadersTooLarge: the header block has too many headers or bytes.
 	CodeHeadersTooLarge Code = 40601
-	// CodeSubscriptionLimited: too many subscriptions on this connection.
+	// CodeSubscriptionLimited: too many subscriptions.
 	CodeSubscriptionLimited Code = 40602
 	// CodeNotFound: not found.
 	CodeNotFound Code = 40700
@@ -120,6 +124,8 @@ const (
 	CodeDraining Code = 40901
 	// CodeStorageFailed: stable storage reported an error, so nothing more is acknowledged.
 	CodeStorageFailed Code = 40902
+	// CodePriorityShed: room is short, and publishes of this priority are refused first.
+	CodePriorityShed Code = 40903
 	// CodeInternal: internal error: the request was denied.
 	CodeInternal Code = 40990
 )
@@ -173,15 +179,18 @@ var registry = []Entry{
 	{Code: CodeEncryptionNotDeclared, Name: "EncryptionNotDeclared", Class: ClassSchemaViolation, Status: 422, Title: "the payload is encrypted, and the subject has a schema that it would have to match", Fix: "publish in the clear, or have the policy say encrypted: true in place of the schema"},
 	{Code: CodeRateLimited, Name: "RateLimited", Class: ClassRateLimited, Status: 429, Title: "the message rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
 	{Code: CodeByteRateLimited, Name: "ByteRateLimited", Class: ClassRateLimited, Status: 429, Title: "the byte rate limit is spent", Fix: "retry after retryAfterMs, or raise the limit in the policy"},
-	{Code: CodeConnectionLimited, Name: "ConnectionLimited", Class: ClassRateLimited, Status: 429, Title: "too many connections", Fix: "close connections, or raise the limit that the rule names (gate.maxConnections, gate.maxConnectionsPerPrincipal)"},
+	{Code: CodeConnectionLimited, Name: "ConnectionLimited", Class: ClassRateLimited, Status: 429, Title: "too many connections", Fix: "close connections, or raise the limit that the rule names (a limit of the policy, gate.maxConnections, gate.maxConnectionsPerPrincipal)"},
 	{Code: CodeSignedAcksLimited, Name: "SignedAcksLimited", Class: ClassRateLimited, Status: 429, Title: "too many signed acknowledgements are outstanding", Fix: "wait for the acknowledgements that were asked for, then publish again; or publish without Signet-Ack"},
+	{Code: CodeInFlightLimited, Name: "InFlightLimited", Class: ClassRateLimited, Status: 429, Title: "too many publishes are unacknowledged", Fix: "wait for acknowledgements before publishing more, or raise inFlight of the limit that the rule names"},
+	{Code: CodeConsumersLimited, Name: "ConsumersLimited", Class: ClassRateLimited, Status: 429, Title: "the principal has as many consumers as it may", Fix: "delete consumers that are not used, or raise consumers of the limit that the rule names"},
 	{Code: CodePayloadTooLarge, Name: "PayloadTooLarge", Class: ClassTooLarge, Status: 413, Title: "the payload is larger than allowed", Fix: "send less, or raise gate.maxPayload"},
 	{Code: CodeHeadersTooLarge, Name: "HeadersTooLarge", Class: ClassTooLarge, Status: 413, Title: "the header block has too many headers or bytes", Fix: "send at most 32 headers in 4096 bytes"},
-	{Code: CodeSubscriptionLimited, Name: "SubscriptionLimited", Class: ClassTooLarge, Status: 413, Title: "too many subscriptions on this connection", Fix: "subscribe with wildcards, or raise gate.maxSubscriptions"},
+	{Code: CodeSubscriptionLimited, Name: "SubscriptionLimited", Class: ClassTooLarge, Status: 413, Title: "too many subscriptions", Fix: "subscribe with wildcards, or raise the limit: subscriptions of the limit that the rule names, else gate.maxSubscriptions"},
 	{Code: CodeNotFound, Name: "NotFound", Class: ClassNotFound, Status: 404, Title: "not found", Fix: "check the name"},
 	{Code: CodeConflict, Name: "Conflict", Class: ClassConflict, Status: 409, Title: "the request conflicts with the present state", Fix: "read the present state and try again"},
 	{Code: CodeUnavailable, Name: "Unavailable", Class: ClassUnavailable, Status: 503, Title: "the broker cannot serve this now", Fix: "retry; the rule names what is short, signet status says more"},
 	{Code: CodeDraining, Name: "Draining", Class: ClassUnavailable, Status: 503, Title: "the broker is shutting down", Fix: "reconnect: the client library does so by itself"},
 	{Code: CodeStorageFailed, Name: "StorageFailed", Class: ClassUnavailable, Status: 503, Title: "stable storage reported an error, so nothing more is acknowledged", Fix: "check the disk, then restart the broker"},
+	{Code: CodePriorityShed, Name: "PriorityShed", Class: ClassUnavailable, Status: 503, Title: "room is short, and publishes of this priority are refused first", Fix: "retry after retryAfterMs; the rule names what is short, signet status says more; priority in the policy says who is refused first"},
 	{Code: CodeInternal, Name: "Internal", Class: ClassInternal, Status: 500, Title: "internal error: the request was denied", Fix: "report it with the ref of the refusal"},
 }

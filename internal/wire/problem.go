@@ -20,6 +20,7 @@ type Problem struct {
 	Detail       string       `json:"detail,omitempty"`
 	Ref          string       `json:"ref,omitempty"`
 	RetryAfterMs int64        `json:"retryAfterMs,omitempty"`
+	Remaining    *int64       `json:"remaining,omitempty"` // of a rate limit, 0 included
 	Violations   []Violation  `json:"violations,omitempty"`
 	Truncated    bool         `json:"truncated,omitempty"`
 	Fix          string       `json:"fix,omitempty"`
@@ -39,6 +40,9 @@ func (r *Refusal) Problem(explain bool) Problem {
 		// Round up: a caller that waits exactly this long must pass.
 		p.RetryAfterMs = int64((r.RetryAfter + time.Millisecond - 1) / time.Millisecond)
 	}
+	if r.Code == CodeRateLimited || r.Code == CodeByteRateLimited {
+		p.Remaining = &r.Remaining
+	}
 	if explain {
 		p.Explain = r.Explain
 	}
@@ -47,11 +51,15 @@ func (r *Refusal) Problem(explain bool) Problem {
 
 // Refusal converts p back, for clients.
 func (p *Problem) Refusal() *Refusal {
-	return &Refusal{
+	r := &Refusal{
 		Code: p.Code, Rule: p.Rule, Subject: p.Subject, Principal: p.Principal,
 		Detail: p.Detail, Ref: p.Ref, RetryAfter: time.Duration(p.RetryAfterMs) * time.Millisecond,
 		Violations: p.Violations, Truncated: p.Truncated, Explain: p.Explain,
 	}
+	if p.Remaining != nil {
+		r.Remaining = *p.Remaining
+	}
+	return r
 }
 
 // APIError is the error object of a JetStream API answer.
