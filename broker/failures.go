@@ -15,8 +15,8 @@ import (
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
-	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/internal/adminapi"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // failures joins the gate, which sees deliveries fail, and the keeper, which makes dead

@@ -18,6 +18,7 @@ import (
 const keyedPolicy = `tenant: shop
 streams:
   - {name: ORDERS, subjects: [orders.>], maxBytes: 64MiB}
+retry: {maxDeliveries: 100} # an instance that is cut off gets what it cannot answer
 kv: [{bucket: groups, maxBytes: 1MiB}, {bucket: short, maxBytes: 1MiB, ttl: 2s}]
 principals:
   - {name: checkout, identities: [{nkey: '{{nkey "checkout"}}'}], publish: [orders.>]}

@@ -20,7 +20,7 @@ const ruleRedrive = "redrive"
 //
 // Only events of streams can be redriven, and none whose headers act on the moment of a
 // publish, such as a condition on a sequence. The session must be new, and is spent.
-func (s *Session) Redrive(p *Publish, seen, now time.Time, dry bool) (block, payload []byte, _ *wire.Refusal) {
+func Redrive(s *Session, p *Publish, seen, now time.Time, dry bool) (block, payload []byte, _ *wire.Refusal) {
 	s.dry, s.seenAt = dry, seen
 	s.Begin(now)
 	fail := func(r *wire.Refusal) ([]byte, []byte, *wire.Refusal) {

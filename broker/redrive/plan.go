@@ -147,7 +147,7 @@ func (r *Redriver) admit(l *letter, p *policy.Principal, publish *admission.Publ
 	if anew {
 		seen = l.now
 	}
-	block, payload, refusal := r.cfg.Chain().Session(p).Redrive(publish, seen, l.now, l.order.DryRun)
+	block, payload, refusal := admission.Redrive(r.cfg.Chain().Session(p), publish, seen, l.now, l.order.DryRun)
 	if refusal != nil {
 		verdict := adminapi.VerdictRefused
 		if refusal.Code == wire.CodeConflict {
