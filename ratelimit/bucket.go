@@ -109,7 +109,7 @@ func (b *Bucket) Limit() Limit { return b.limit }
 // so that a corrected wall clock never blocks a principal. It does not allocate.
 //
 // The bucket of a table that is spread (Table.Spread) goes by the clock of that instead, which
-// it reads when nowNanos is another than before. It admits by the share of this node, and RetryAfter is an
+// it reads once in a millisecond of nowNanos. It admits by the share of this node, and RetryAfter is an
 // estimate: shares move.
 func (b *Bucket) Take(nowNanos int64, bytes int) Decision {
 	if b.part != nil {

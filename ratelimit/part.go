@@ -20,6 +20,9 @@ const (
 	// A demand beyond the whole rate is remembered up to mostDemand, so that a pause between two
 	// dear requests is not taken for less of it; what is under leastDemand is none.
 	mostDemand, leastDemand = 2, 0.01
+	// reading is for how many nanoseconds of the caller's clock a reading of the spread's is good:
+	// a wall clock that is set by less than that gives no more than that.
+	reading = int64(time.Millisecond)
 	// worthwhile is how much smaller a share must become for the owner to be told at once.
 	worthwhile = 0.05
 	// calm and settling are how long a bucket is reported after it was last asked for:
@@ -75,8 +78,8 @@ type part struct {
 	hot    bool  // it is reported to the owner
 	throng bool  // something was refused since the report before the last
 	urgent bool  // it is reported before it is due
-	batch  int64 // what Take was last given as the time
-	began  int64 // tick of that
+	readAt int64 // what Take was given as the time when the clock was read last
+	read   int64 // tick that it said
 	taken  int64 // tick of the last request
 	told   int64 // tick of the last report
 	count  int64 // requests since
@@ -132,8 +135,8 @@ func (p *part) at(f *flow, now int64) int64 {
 	return f.virtual + int64(leased+float64(now-max(p.until, f.from))*p.floor)
 }
 
-// takePart is Take for a part. nowNanos only tells one batch of requests from the next: the clock is
-// read once for each.
+// takePart is Take for a part. nowNanos only tells how old the last reading of the clock is: a
+// reading costs more than the rest.
 func (b *Bucket) takePart(nowNanos int64, bytes int) Decision {
 	costs := [dimensions]int64{inMessages: b.messageCost}
 	if b.byteCost > 0 && bytes > 0 {
@@ -141,10 +144,11 @@ func (b *Bucket) takePart(nowNanos int64, bytes int) Decision {
 	}
 	p := b.part
 	b.mu.Lock()
-	if nowNanos != p.batch || p.began == 0 {
-		p.batch, p.began = nowNanos, p.now()
+	since := nowNanos - p.readAt
+	if since <= -reading || since >= reading || p.read == 0 {
+		p.readAt, p.read, since = nowNanos, p.now(), 0
 	}
-	decision, wake := p.takeLocked(p.began, &costs)
+	decision, wake := p.takeLocked(p.read+max(0, since)*ticksPerNano, &costs)
 	b.mu.Unlock()
 	if wake {
 		p.spread.Wake()

@@ -102,21 +102,21 @@ func TestTakeSpreadAllocates(t *testing.T) {
 	}
 }
 
-// BenchmarkTakeSpread: in batches as the gate reads them, and one by one, where the clock is read
+// BenchmarkTakeSpread: requests that follow each other closely, and so far apart that the clock is read
 // for each.
 func BenchmarkTakeSpread(b *testing.B) {
-	b.Run("batch", func(b *testing.B) { benchmarkTakeSpread(b, 16) })
-	b.Run("one", func(b *testing.B) { benchmarkTakeSpread(b, 1) })
+	b.Run("every_us", func(b *testing.B) { benchmarkTakeSpread(b, time.Microsecond) })
+	b.Run("every_ms", func(b *testing.B) { benchmarkTakeSpread(b, time.Millisecond) })
 }
 
-func benchmarkTakeSpread(b *testing.B, batch int64) {
+func benchmarkTakeSpread(b *testing.B, apart time.Duration) {
 	began := time.Now()
 	var t Table
 	t.Spread(&Spread{Nodes: 3, Clock: func() int64 { return int64(time.Since(began)) }, Wake: func() {}})
 	bucket := t.Bucket("shop/checkout", "writer", Limit{Messages: 1e9, Bytes: 1e12, Burst: time.Second})
 	b.ReportAllocs()
 	for i := int64(0); b.Loop(); i++ {
-		bucket.Take(i/batch, 256)
+		bucket.Take(i*int64(apart), 256)
 	}
 }
 
@@ -180,5 +180,22 @@ func TestMessagesRefused(t *testing.T) {
 		if b, err := ParseBid([]byte(text)); !errors.Is(err, ErrMessage) {
 			t.Errorf("%s is taken for %+v", text, b)
 		}
+	}
+}
+
+// BenchmarkAsks is one look of a node at its 5,000 buckets, of which the first tenth is asked for.
+func BenchmarkAsks(b *testing.B) {
+	now := int64(time.Second)
+	var t Table
+	t.Spread(&Spread{Nodes: 3, Clock: func() int64 { return now }, Wake: func() {}})
+	for i := range 5000 {
+		bucket := t.Bucket(time.Duration(i).String(), "writer", Limit{Messages: 100, Burst: time.Second})
+		if i < 500 {
+			bucket.Take(now, 1)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		t.Asks()
 	}
 }

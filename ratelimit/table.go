@@ -67,7 +67,9 @@ func (t *Table) Asks() (due []Asking, again bool) {
 			if now {
 				due = append(due, Asking{a, b})
 			}
-			again = again || hot
+			if hot { // what it owes must not go with a connection
+				e.bucket, again = b, true
+			}
 		}
 	}
 	return due, again

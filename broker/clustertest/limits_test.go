@@ -21,13 +21,12 @@ import (
 const limitsPolicy = `
 tenant: shop
 ephemeral: [pulse.>]
-limits:
-  beat: {messages: 100/s, burst: 1s}
+quota: {messages: 100/s, burst: 1s}
 principals:
-  - {name: sensor, identities: [{nkey: {{nkey "sensor"}}}], publish: [pulse.>], subscribe: [pulse.>], limit: beat}
+  - {name: sensor, identities: [{nkey: {{nkey "sensor"}}}], publish: [pulse.>], subscribe: [pulse.>]}
 `
 
-// owner returns the running node that shares out the limits; -1: none says so.
+// limitOwner returns the running node that shares out the limits; -1: none says so.
 func limitOwner(ctx context.Context, t *testing.T, ops []string) int {
 	t.Helper()
 	for i, addr := range ops {
@@ -49,8 +48,8 @@ func limitOwner(ctx context.Context, t *testing.T, ops []string) int {
 	return -1
 }
 
-// TestClusterLimitsKillAndPartition: three nodes as processes under three times the rate. The node that
-// shares out the limit is killed, another is cut off from the rest while its clients go on: no window
+// TestClusterLimitsKillAndPartition: three nodes as processes under three times the rate of their tenant's
+// quota. The node that shares out the limits is killed, another is cut off from the rest while its clients go on: no window
 // of ten seconds or more has more than the burst and 1.05 of the rate, and those that are left
 // use the rate.
 func TestClusterLimitsKillAndPartition(t *testing.T) {
