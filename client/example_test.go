@@ -178,3 +178,117 @@ func ExampleWithEncryption() {
 		log.Fatal(err)
 	}
 }
+
+// Say what is to become of an event that cannot be handled now, or ever.
+func ExampleRetry() {
+	maintenance := errors.New("the bank is closed")
+	handle := func(_ context.Context, d *client.Delivery) error {
+		switch {
+		case len(d.Event.Data) == 0:
+			return client.Reject("no order") // a dead letter
+		case time.Now().Hour() < 6:
+			return client.Retry(time.Hour, maintenance) // the policy says how often at most
+		}
+		return nil
+	}
+	fmt.Println(handle(context.Background(), &client.Delivery{Event: client.NewEvent("t", nil)}))
+	// Output: no order
+}
+
+// Handle each event once, also over a restart, another consumer, a second publish.
+func ExampleOnce() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("billing"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	charge := func(_ context.Context, d *client.Delivery) error {
+		log.Printf("charging %s", d.Event.ID)
+		return nil
+	}
+	once, err := client.Once(ctx, c, client.Seen{Bucket: "seen", ByEvent: true}, charge)
+	if err != nil {
+		log.Fatal(err)
+	}
+	sub, err := c.Subscribe(ctx, "orders.*.paid", once, client.Durable("billing"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-sub.Closed()
+}
+
+// Handle the events of each customer in order, with eight workers here and as many in every
+// other process that does the same.
+func ExampleClient_SubscribeKeyed() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("billing"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.SubscribeKeyed(ctx, "orders.>", func(ctx context.Context, d *client.Delivery) error {
+		log.Printf("%s: %s", d.Key, d.Event.ID)
+		return ctx.Err()
+	}, client.Keyed{Group: "billing", Bucket: "groups"}, client.Concurrency(8))
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-s.Closed()
+	log.Print(s.Err())
+}
+
+// Publish a reminder for tomorrow, which is of no use the day after.
+func ExampleClient_PublishAt() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("checkout"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	tomorrow := time.Now().Add(24 * time.Hour)
+	ev := client.NewEvent("com.example.reminder", nil)
+	ev.ExpireAt(tomorrow.Add(24 * time.Hour))
+	if _, err := c.PublishAt(ctx, "reminders.waiting", "reminders.due", tomorrow, ev, client.WithExpiry()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Store two events, or none.
+func ExampleClient_PublishBatch() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("checkout"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	batch := []client.BatchEvent{
+		{NATSSubject: "ledger.debit", Event: &client.Event{ID: "7-debit", Type: "com.example.debit"}},
+		{NATSSubject: "ledger.credit", Event: &client.Event{ID: "7-credit", Type: "com.example.credit"}},
+	}
+	switch ack, err := c.PublishBatch(ctx, batch); {
+	case errors.Is(err, client.ErrConflict):
+		log.Print("it is stored already")
+	case err != nil:
+		log.Fatal(err) // says which event it was
+	default:
+		log.Printf("%d events, the last one at %d", ack.Count, ack.Last)
+	}
+}
+
+// Follow the dead letters.
+func ExampleDeadLetters() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("support"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	for letter, err := range client.DeadLetters(ctx, c, client.DeadLetterQuery{Follow: true}) {
+		if err != nil {
+			log.Print(err) // after one that is Retryable it goes on
+			continue
+		}
+		log.Printf("%s on %s: %s", letter.Record.Reason, letter.Record.NATSSubject, letter.Record.Detail)
+	}
+}

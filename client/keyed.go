@@ -223,7 +223,7 @@ func (c *Client) SubscribeKeyed(ctx context.Context, filter string, handler Hand
 	for range given.concurrency {
 		g.life.workers.Go(g.work)
 	}
-	go g.run()
+	go g.run() //nolint:gosec // it outlives the call: ctx bounds the setting up only
 	return g, nil
 }
 

@@ -36,6 +36,7 @@ type keyOrder struct {
 	queues  map[string][]*entry // by key, ascending; none is empty
 	bySeq   map[uint64]*entry
 	foreign map[uint64]*Delivery // of other partitions, behind the barrier
+	lent    map[string]bool      // keys of events that are handled beside the order
 	done    recent
 	barrier bool
 	upTo    uint64 // the greatest sequence that was delivered when the barrier went up, once the broker said it
@@ -44,7 +45,7 @@ type keyOrder struct {
 }
 
 func newKeyOrder(p *partition) *keyOrder {
-	return &keyOrder{part: p, queues: map[string][]*entry{}, bySeq: map[uint64]*entry{}, foreign: map[uint64]*Delivery{}, done: recent{set: map[uint64]struct{}{}}}
+	return &keyOrder{part: p, queues: map[string][]*entry{}, bySeq: map[uint64]*entry{}, foreign: map[uint64]*Delivery{}, lent: map[string]bool{}, done: recent{set: map[uint64]struct{}{}}}
 }
 
 // arrive takes a delivery in. again says that it was acknowledged already, which was
@@ -74,7 +75,7 @@ func (o *keyOrder) arrive(seq uint64, key string, d *Delivery) (ready *entry, ag
 // next returns the event of key that may be handled now, and marks it so.
 func (o *keyOrder) next(key string) *entry {
 	q := o.queues[key]
-	if o.barrier || len(q) == 0 || q[0].state != entryWaits || slices.ContainsFunc(q, isRunning) {
+	if o.barrier || o.lent[key] || len(q) == 0 || q[0].state != entryWaits || slices.ContainsFunc(q, isRunning) {
 		return nil
 	}
 	q[0].state = entryQueued
@@ -82,6 +83,24 @@ func (o *keyOrder) next(key string) *entry {
 }
 
 func isRunning(e *entry) bool { return e.state == entryRunning }
+
+// lend keeps key for an event that is not of the order, between two that are; false: a
+// handler has the key, or nobody may have it now.
+func (o *keyOrder) lend(key string) bool {
+	if q := o.queues[key]; o.barrier || o.lent[key] || slices.ContainsFunc(q, isRunning) {
+		return false
+	} else if len(q) > 0 && q[0].state == entryQueued {
+		q[0].state = entryWaits
+	}
+	o.lent[key] = true
+	return true
+}
+
+// giveBack ends lend.
+func (o *keyOrder) giveBack(key string) *entry {
+	delete(o.lent, key)
+	return o.next(key)
+}
 
 // begin says whether a worker may handle e, which it took from the queue. A barrier makes
 // of what is queued what waits.
@@ -213,7 +232,7 @@ func (o *keyOrder) held() []*Delivery {
 
 // running is how many events are with handlers.
 func (o *keyOrder) running() int {
-	n := 0
+	n := len(o.lent)
 	for _, e := range o.bySeq {
 		if isRunning(e) {
 			n++

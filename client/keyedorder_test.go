@@ -240,6 +240,28 @@ func TestKeyOrderStrict(t *testing.T) {
 	})
 }
 
+// TestKeyOrderLends: what comes beside the order has its key alone, between two events of it.
+func TestKeyOrderLends(t *testing.T) {
+	o := newKeyOrder(nil)
+	first, _ := o.arrive(1, "a", &Delivery{NumDelivered: 1})
+	if !o.lend("a") || o.begin(first) || o.lend("a") || o.running() != 1 {
+		t.Error("lent, and not alone")
+	}
+	if e, _ := o.arrive(2, "a", &Delivery{NumDelivered: 1}); e != nil {
+		t.Error("the next begins while the key is lent")
+	}
+	if e := o.giveBack("a"); e != first || !o.begin(e) || o.lend("a") {
+		t.Error("given back, the first does not begin, or the key is lent again")
+	}
+	if e := o.finish(first, outcomeAck); e == nil || e.seq != 2 || !o.begin(e) || o.finish(e, outcomeAck) != nil {
+		t.Error("the second does not follow")
+	}
+	o.hold()
+	if o.lend("b") {
+		t.Error("lent behind the barrier")
+	}
+}
+
 // TestRollModel: instances that read, change and write the roll in any order share the
 // partitions evenly in the end, and nobody is given one that another still has.
 func TestRollModel(t *testing.T) {

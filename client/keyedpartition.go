@@ -11,7 +11,8 @@ import (
 // here, and what of it is not settled. It is made anew each time the partition is taken.
 //
 // Goroutines: the one of nats.go that reads calls arrived and missed; tend keeps waits
-// from running out and asks the broker how things stand; workers of the group call run.
+// from running out and asks the broker how things stand; workers of the group call run, the
+// worker of the subscription beside.
 type partition struct {
 	g     *KeyedSubscription
 	index int
@@ -45,15 +46,16 @@ const (
 
 // take makes the partition ours and starts reading it.
 func (g *KeyedSubscription) take(ctx context.Context, index int, fence uint64) (*partition, error) {
-	s, err := g.client.newSubscription(g.filter, func(context.Context, *Delivery) error { return nil }, nil)
+	p := &partition{g: g, index: index, fence: fence, taken: time.Now(), gone: make(chan struct{})}
+	p.order = newKeyOrder(p)
+	s, err := g.client.newSubscription(g.filter, p.beside, nil)
 	if err != nil {
 		return nil, err
 	}
+	p.sub = s
 	cfg := *g.sub
 	cfg.durable, cfg.concurrency = g.cfg.durable(index), 1
 	s.cfg = &cfg
-	p := &partition{g: g, index: index, sub: s, fence: fence, taken: time.Now(), gone: make(chan struct{})}
-	p.order = newKeyOrder(p)
 	p.ctx, p.stop = context.WithCancel(g.life.ctx)
 	ctx, cancel := g.client.cfg.deadline(ctx)
 	defer cancel()
@@ -127,6 +129,34 @@ func (p *partition) arrived(info *ackInfo, d *Delivery) {
 		p.acknowledge(d)
 	}
 	p.g.ready.push(ready)
+}
+
+// beside handles an event that comes to the consumer by another way than its stream, and
+// has no place in the order: while no other of its key is handled.
+func (p *partition) beside(_ context.Context, d *Delivery) error {
+	d.Key, d.Fence = p.g.cfg.Key(d), p.fence
+	for {
+		p.mu.Lock()
+		ok := p.state == partitionOpen && p.g.leased() && p.order.lend(d.Key)
+		p.mu.Unlock()
+		if ok {
+			break
+		}
+		_ = d.InProgress()
+		if !sleep(p.ctx, tendEvery) {
+			return p.ctx.Err()
+		}
+	}
+	p.g.stats.delivered.Add(1)
+	err := p.g.handler(p.ctx, d)
+	if err != nil {
+		p.g.stats.failed.Add(1)
+	}
+	p.mu.Lock()
+	next := p.order.giveBack(d.Key)
+	p.mu.Unlock()
+	p.g.ready.push(next)
+	return err
 }
 
 // acknowledge settles what is not for a handler.
