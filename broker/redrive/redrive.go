@@ -56,6 +56,7 @@ type Order struct {
 	DryRun bool
 	Force  bool // also what is quarantined or uncertain
 	Most   int  // redrives of one event
+	Own    bool // By works its own letters, and may publish nobody else's event for all
 	// Payload, if not nil, takes the place of that of the letter: a new event of By.
 	Payload []byte
 }
