@@ -93,8 +93,7 @@ func (r *Redriver) Letter(ctx context.Context, d *store.DeadLetter, o *Order) (a
 	}
 	rec, err := dlq.Decode(d.Header, d.Data)
 	if err != nil {
-		out.Verdict, out.Detail = adminapi.VerdictUnsupported, err.Error()
-		return out, nil
+		return unreadable(out, err), nil
 	}
 	l := &letter{
 		DeadLetter: d, rec: rec, failed: dlq.FailedOf(d.Header, rec), event: dlq.EventOf(rec),
@@ -112,6 +111,12 @@ func (r *Redriver) Letter(ctx context.Context, d *store.DeadLetter, o *Order) (a
 		return out, r.foretell(ctx, l, to)
 	}
 	return out, r.carryOut(ctx, l, to)
+}
+
+// unreadable is what becomes of a letter that does not decode.
+func unreadable(out adminapi.Redriven, err error) adminapi.Redriven {
+	out.Verdict, out.Detail = adminapi.VerdictUnsupported, err.Error()
+	return out
 }
 
 // foretell ends a dry run.
