@@ -86,7 +86,7 @@ func redriveOne(t *testing.T, api *admin.API, q admin.RedriveRequest) admin.Redr
 	return page.Letters[0]
 }
 
-func letters(t *testing.T, api *admin.API) int {
+func lettersLeft(t *testing.T, api *admin.API) int {
 	t.Helper()
 	st, err := admin.DLQOf(api).Stats(within(t), admin.DLQStatsQuery{})
 	check(t, err)
@@ -114,14 +114,14 @@ func TestRedriveToTheConsumerAlone(t *testing.T) {
 	n := failedLetter(t, b, "ORDERS", receipt.Sequence, "billing", "shop/payer")
 
 	dry := redriveOne(t, api, admin.RedriveRequest{Seq: n, DryRun: true})
-	if dry.Verdict != admin.VerdictWould || letters(t, api) != 1 {
+	if dry.Verdict != admin.VerdictWould || lettersLeft(t, api) != 1 {
 		t.Fatalf("dry run: %+v", dry)
 	}
 	done := redriveOne(t, api, admin.RedriveRequest{Seq: n})
 	if done.Verdict != admin.VerdictRedriven || done.Count != 1 || done.To != admin.RedriveConsumer {
 		t.Fatalf("%+v", done)
 	}
-	if n := letters(t, api); n != 0 {
+	if n := lettersLeft(t, api); n != 0 {
 		t.Errorf("%d letters are left", n)
 	}
 	eventually(t, "the event to come back", func() bool { return len(failing.all()) == 2 })
@@ -178,7 +178,7 @@ func TestRedriveToAll(t *testing.T) {
 	if got := r.all()[1]; got.Redrives != 1 || got.Principal != "shop/writer" || got.Event.ID != "same-id" {
 		t.Errorf("%+v", got)
 	}
-	if letters(t, api) != 0 {
+	if lettersLeft(t, api) != 0 {
 		t.Error("the letter is still there")
 	}
 }
@@ -226,8 +226,8 @@ func TestRedriveOfARefusal(t *testing.T) {
 	if _, err := admin.DLQOf(mender).Redrive(within(t), admin.RedriveRequest{Payload: []byte("{}"), To: admin.RedriveAll}); err == nil {
 		t.Error("a payload for all letters")
 	}
-	if letters(t, api) != 3 {
-		t.Fatalf("%d letters", letters(t, api))
+	if lettersLeft(t, api) != 3 {
+		t.Fatalf("%d letters", lettersLeft(t, api))
 	}
 	if v := redriveOne(t, mender, fixed); v.Verdict != admin.VerdictRedriven {
 		t.Fatalf("%+v", v)

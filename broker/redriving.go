@@ -22,7 +22,13 @@ func newRedriver(b *Broker) (*redrive.Redriver, error) {
 			return admission.NewJudge(b.material.Load().validator, int(b.cfg.Gate.MaxPayload))
 		},
 		Ring: func() *keyring.Ring { return b.material.Load().ring },
-		Room: func(payload int) *wire.Refusal { return b.guards.shortage.Load().Refusal(payload) },
+		Room: func(payload int) *wire.Refusal {
+			s := b.guards.shortage.Load()
+			if s == nil || payload <= s.Most {
+				return nil
+			}
+			return wire.Refuse(wire.CodeUnavailable, s.Rule, s.Detail)
+		},
 		Done: func(tenant, by, detail string) { b.trail.Event("dlq-redriven", tenant, by, "", detail) },
 	})
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-// HeaderRedrives is how often the event had been redriven before it failed again, decimal.
-const HeaderRedrives = "Signet-Dlq-Redrives"
+// headerRedrives is how often the event had been redriven before it failed again, decimal.
+const headerRedrives = "Signet-Dlq-Redrives"
 
 // Failed is the stored event that a dead letter is about, and for whom it failed: what the
 // record says or, where it failed again in a retry queue, what the queue says that it was.
@@ -29,7 +29,7 @@ func FailedOf(header map[string][]string, r *Record) Failed {
 	if r.Stage == StageIngress {
 		return f
 	}
-	if v := header[HeaderRedrives]; len(v) > 0 {
+	if v := header[headerRedrives]; len(v) > 0 {
 		f.Redrives = countOf(v[0])
 	}
 	var h wire.Headers

@@ -123,14 +123,14 @@ func TestFailed(t *testing.T) {
 	if got := FailedOf(nil, r); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := FailedOf(map[string][]string{HeaderRedrives: {"4"}}, r); got.Redrives != 4 {
+	if got := FailedOf(map[string][]string{headerRedrives: {"4"}}, r); got.Redrives != 4 {
 		t.Errorf("%d redrives", got.Redrives)
 	}
-	if got := FailedOf(map[string][]string{HeaderRedrives: {"-1"}}, r); got.Redrives != math.MaxInt32 {
+	if got := FailedOf(map[string][]string{headerRedrives: {"-1"}}, r); got.Redrives != math.MaxInt32 {
 		t.Errorf("a count that is none: %d", got.Redrives)
 	}
 	r.Stage = StageIngress
-	if got := FailedOf(map[string][]string{HeaderRedrives: {"4"}}, r); got.Redrives != 0 || got.Stream != "RETRY" {
+	if got := FailedOf(map[string][]string{headerRedrives: {"4"}}, r); got.Redrives != 0 || got.Stream != "RETRY" {
 		t.Errorf("headers of a client are believed: %+v", got)
 	}
 }

@@ -87,8 +87,8 @@ type Shortage struct {
 // NoPayload as Shortage.Most refuses empty payloads too.
 const NoPayload = -1
 
-// Refusal is nil for a payload that is taken; s may be nil, for no shortage.
-func (s *Shortage) Refusal(payload int) *wire.Refusal {
+// refusal is nil for a payload that is taken.
+func (s *Shortage) refusal(payload int) *wire.Refusal {
 	if s == nil || payload <= s.Most {
 		return nil
 	}
@@ -323,7 +323,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	}
 	rt.spared.Add()
 	if shortage := s.chain.cfg.Shortage; shortage != nil && rt.stored() {
-		if r := shortage().Refusal(len(p.Payload)); r != nil {
+		if r := shortage().refusal(len(p.Payload)); r != nil {
 			return r
 		}
 	}

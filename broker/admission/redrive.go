@@ -38,7 +38,8 @@ func (s *Session) Redrive(p *Publish, seen, now time.Time, dry bool) (block, pay
 		return fail(r)
 	}
 	if dry {
-		rt.limits, rt.spared, rt.logged = nil, nil, nil
+		clearOf(&rt.limits)
+		rt.spared, rt.logged = nil, nil
 	}
 	if r := s.Publish(p); r != nil {
 		return fail(r)
@@ -79,4 +80,9 @@ func splitFrame(frame []byte) (block, payload []byte, _ *wire.Refusal) {
 		return nil, nil, wire.Refuse(wire.CodeInternal, ruleRedrive, "")
 	}
 	return rest[:head], rest[head:all], nil
+}
+
+func clearOf[T any](v *T) {
+	var none T
+	*v = none
 }
