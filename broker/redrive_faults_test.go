@@ -117,7 +117,7 @@ func TestRedriveThatEndedMidway(t *testing.T) {
 	if v := one(4, admin.RedriveRequest{To: admin.RedriveAll}); v.Verdict != admin.VerdictUncertain {
 		t.Errorf("to all, long ago: %+v", v)
 	}
-	if n := lettersIn(t, api); n != 1 {
+	if n := lettersLeft(t, api); n != 1 {
 		t.Errorf("%d letters are left, want the one that is uncertain", n)
 	}
 	if got, want := queued(t, b), []string{"1", "2", "3"}; !slices.Equal(got, want) {
@@ -171,7 +171,7 @@ func TestRedrivesAtOnce(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the queue has %v", got)
 	}
-	if st := streamOf(t, b, "shop", wire.StreamRetry).State; st.Messages != n || lettersIn(t, admin.New(b.Client("root"))) != 0 {
+	if st := streamOf(t, b, "shop", wire.StreamRetry).State; st.Messages != n || lettersLeft(t, admin.New(b.Client("root"))) != 0 {
 		t.Errorf("%d messages in RETRY, want %d", st.Messages, n)
 	}
 }
@@ -187,7 +187,7 @@ func TestRedriveIsNoWayIn(t *testing.T) {
 		r.Header = append(r.Header[:len(r.Header)-2], "ce-expirytime: 2020-01-01T00:00:00Z\r\n\r\n"...)
 	})
 	looped := failedLetter(t, b, "ORDERS", seq, "billing", "shop/payer", func(_ *dlq.Record, h nats.Header) {
-		h.Set(dlq.HeaderRedrives, "3")
+		h.Set("Signet-Dlq-Redrives", "3")
 	})
 	forged := failedLetter(t, b, "ORDERS", seq, "billing", "shop/payer", func(r *dlq.Record, _ nats.Header) { r.Payload = []byte(`{"n":"forged"}`) })
 	moved := failedLetter(t, b, "ORDERS", seq, "billing", "shop/payer", func(r *dlq.Record, _ nats.Header) { r.NATSSubject = "payments.x" })
@@ -219,7 +219,7 @@ func TestRedriveIsNoWayIn(t *testing.T) {
 	if v := redriveOne(t, api, admin.RedriveRequest{Seq: consumer}); v.Verdict != admin.VerdictGone {
 		t.Errorf("to an owner without the grant: %+v", v)
 	}
-	if n := lettersIn(t, api); n != 5 {
+	if n := lettersLeft(t, api); n != 5 {
 		t.Errorf("%d letters, want 5", n)
 	}
 	if got := queued(t, b); len(got) != 0 {
@@ -286,15 +286,15 @@ func TestFullRetryQueue(t *testing.T) {
 	if len(page.Letters) != 3 || page.Letters[2].Verdict != admin.VerdictFull || page.Stopped == "" || !page.More || page.Cursor != 2 {
 		t.Fatalf("%+v", page)
 	}
-	if n := lettersIn(t, api); n != 2 || len(queued(t, b)) != 2 {
+	if n := lettersLeft(t, api); n != 2 || len(queued(t, b)) != 2 {
 		t.Errorf("%d letters, %d queued", n, len(queued(t, b)))
 	}
 	// When there is room again, the run goes on from there.
 	reload(t, b, edit(t, redrivePolicy, "deadLetter: {maxBytes: 4MiB}\nprincipals:\n  - {name: writer", "deadLetter: {maxBytes: 16MiB}\nprincipals:\n  - {name: writer"))
 	page, err = admin.DLQOf(api).Redrive(within(t), admin.RedriveRequest{DLQFilter: admin.DLQFilter{Consumer: "billing"}, DLQ: page.DLQ, Cursor: page.Cursor, UpTo: page.UpTo})
 	check(t, err)
-	if len(page.Letters) != 2 || page.More || page.Stopped != "" || lettersIn(t, api) != 0 || len(queued(t, b)) != 4 {
-		t.Errorf("%+v, %d letters, %d queued", page, lettersIn(t, api), len(queued(t, b)))
+	if len(page.Letters) != 2 || page.More || page.Stopped != "" || lettersLeft(t, api) != 0 || len(queued(t, b)) != 4 {
+		t.Errorf("%+v, %d letters, %d queued", page, lettersLeft(t, api), len(queued(t, b)))
 	}
 }
 

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -85,7 +86,7 @@ func redriveOne(t *testing.T, api *admin.API, q admin.RedriveRequest) admin.Redr
 	return page.Letters[0]
 }
 
-func lettersIn(t *testing.T, api *admin.API) int {
+func lettersLeft(t *testing.T, api *admin.API) int {
 	t.Helper()
 	st, err := admin.DLQOf(api).Stats(within(t), admin.DLQStatsQuery{})
 	check(t, err)
@@ -113,14 +114,14 @@ func TestRedriveToTheConsumerAlone(t *testing.T) {
 	n := failedLetter(t, b, "ORDERS", receipt.Sequence, "billing", "shop/payer")
 
 	dry := redriveOne(t, api, admin.RedriveRequest{Seq: n, DryRun: true})
-	if dry.Verdict != admin.VerdictWould || lettersIn(t, api) != 1 {
+	if dry.Verdict != admin.VerdictWould || lettersLeft(t, api) != 1 {
 		t.Fatalf("dry run: %+v", dry)
 	}
 	done := redriveOne(t, api, admin.RedriveRequest{Seq: n})
 	if done.Verdict != admin.VerdictRedriven || done.Count != 1 || done.To != admin.RedriveConsumer {
 		t.Fatalf("%+v", done)
 	}
-	if n := lettersIn(t, api); n != 0 {
+	if n := lettersLeft(t, api); n != 0 {
 		t.Errorf("%d letters are left", n)
 	}
 	eventually(t, "the event to come back", func() bool { return len(failing.all()) == 2 })
@@ -177,7 +178,7 @@ func TestRedriveToAll(t *testing.T) {
 	if got := r.all()[1]; got.Redrives != 1 || got.Principal != "shop/writer" || got.Event.ID != "same-id" {
 		t.Errorf("%+v", got)
 	}
-	if lettersIn(t, api) != 0 {
+	if lettersLeft(t, api) != 0 {
 		t.Error("the letter is still there")
 	}
 }
@@ -225,8 +226,8 @@ func TestRedriveOfARefusal(t *testing.T) {
 	if _, err := admin.DLQOf(mender).Redrive(within(t), admin.RedriveRequest{Payload: []byte("{}"), To: admin.RedriveAll}); err == nil {
 		t.Error("a payload for all letters")
 	}
-	if lettersIn(t, api) != 3 {
-		t.Fatalf("%d letters", lettersIn(t, api))
+	if lettersLeft(t, api) != 3 {
+		t.Fatalf("%d letters", lettersLeft(t, api))
 	}
 	if v := redriveOne(t, mender, fixed); v.Verdict != admin.VerdictRedriven {
 		t.Fatalf("%+v", v)
@@ -247,5 +248,80 @@ func TestRedriveOfARefusal(t *testing.T) {
 		if got := r.all()[i]; got.Principal != who || got.Redrives != 1 {
 			t.Errorf("event %d is of %s, redrives %d", i, got.Principal, got.Redrives)
 		}
+	}
+}
+
+// TestOwnersOfLetters: with owners: true a principal works its own letters, and no others.
+func TestOwnersOfLetters(t *testing.T) {
+	owners := edit(t, redrivePolicy, "deadLetter: {maxBytes: 4MiB}\nprincipals:\n  - {name: writer", "deadLetter: {maxBytes: 4MiB, owners: true}\nprincipals:\n  - {name: writer")
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy = owners })
+	billing(t, b)
+	seq := publishOrders(t, b, 1)[0]
+	payers := failedLetter(t, b, "ORDERS", seq, "billing", "shop/payer")
+	hidden := failedLetter(t, b, "ORDERS", seq, "billing", "shop/payer", func(r *dlq.Record, _ nats.Header) { r.NATSSubject = "orders.us.x" })
+	writer := b.Client("writer")
+	if _, err := writer.Publish(within(t), "orders.checked", client.NewEvent("t", []byte(`{}`))); err == nil {
+		t.Fatal("let in")
+	}
+	deadLetters(t, b, "shop", 3)
+	const writers = 3
+	of := func(who string) *admin.API { return admin.New(b.Client(who)) }
+	for who, want := range map[string][]uint64{"payer": {payers}, "writer": {writers}, "wide": {}, "root": {payers, hidden, writers}} {
+		api := of(who)
+		list, err := api.DLQList(within(t), admin.DLQQuery{})
+		check(t, err)
+		got := []uint64{}
+		for _, e := range list.Entries {
+			got = append(got, e.Seq)
+		}
+		st, err := admin.DLQOf(api).Stats(within(t), admin.DLQStatsQuery{})
+		check(t, err)
+		if !slices.Equal(got, want) || st.Matched != uint64(len(want)) || who != "root" && st.Messages != 0 {
+			t.Errorf("%s sees %v, want %v; counts %d", who, got, want, st.Matched)
+		}
+		for n := uint64(1); n <= 3; n++ {
+			_, err := api.DLQShow(within(t), n)
+			if slices.Contains(want, n) != (err == nil) || err != nil && !errors.Is(err, client.ErrNotFound) {
+				t.Errorf("%s is shown %d: %v", who, n, err)
+			}
+			_, err = admin.DLQOf(api).Redrive(within(t), admin.RedriveRequest{Seq: n, DryRun: true})
+			if slices.Contains(want, n) != (err == nil) || err != nil && !errors.Is(err, client.ErrNotFound) {
+				t.Errorf("%s asks about %d: %v", who, n, err)
+			}
+		}
+	}
+	payer := admin.DLQOf(of("payer"))
+	for name, err := range map[string]error{
+		"others' letters": func() error {
+			_, err := of("payer").DLQList(within(t), admin.DLQQuery{DLQFilter: admin.DLQFilter{Principal: "writer"}})
+			return err
+		}(),
+		"force": func() error {
+			_, err := payer.Redrive(within(t), admin.RedriveRequest{Seq: payers, Force: true})
+			return err
+		}(),
+		"more redrives": func() error {
+			_, err := payer.Redrive(within(t), admin.RedriveRequest{Seq: payers, Most: 100})
+			return err
+		}(),
+		"a purge": func() error {
+			_, err := payer.Purge(within(t), admin.PurgeRequest{Seq: payers, Confirm: true})
+			return err
+		}(),
+	} {
+		if !errors.Is(err, client.ErrDenied) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if v := redriveOne(t, of("payer"), admin.RedriveRequest{Seq: payers, To: admin.RedriveAll}); v.Verdict != admin.VerdictRefused || v.Code != wire.CodeAdminDenied {
+		t.Errorf("another's event to all: %+v", v)
+	}
+	if v := redriveOne(t, of("payer"), admin.RedriveRequest{Seq: payers}); v.Verdict != admin.VerdictRedriven {
+		t.Errorf("its own: %+v", v)
+	}
+	page, err := admin.DLQOf(of("wide")).Redrive(within(t), admin.RedriveRequest{})
+	check(t, err)
+	if len(page.Letters) != 0 || streamOf(t, b, "shop", "DLQ").State.Messages != 2 {
+		t.Errorf("%+v", page)
 	}
 }

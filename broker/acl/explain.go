@@ -193,6 +193,9 @@ func explainPublish(p *policy.Principal, subject string, e *Explanation, fix str
 		case CertifySubject:
 			return Decision{Allowed: true, Rule: "enrolment"}, ""
 		}
+		if OwnLetters(p, subject) {
+			return Decision{Allowed: true, Rule: "deadLetter.owners"}, ""
+		}
 		area, _, _ := AdminArea(subject)
 		return Admin(p, area), fmt.Sprintf("add %q to admin of principal %s (%s)", area, p.Name, p.At)
 	case ClassService:

@@ -32,6 +32,16 @@ const CertifySubject = wire.PrefixAdmin + "keys.certify"
 // OpenToAll reports whether every principal may ask for the admin subject.
 func OpenToAll(subject string) bool { return subject == KeyringSubject || subject == CertifySubject }
 
+// ownLetters are the admin subjects about one's own dead letters.
+var ownLetters = []string{wire.PrefixAdmin + "dlq.ls", wire.PrefixAdmin + "dlq.show", wire.PrefixAdmin + "dlq.stats", wire.PrefixAdmin + "dlq.redrive"}
+
+// OwnLetters reports whether p may ask for the admin subject about its own dead letters,
+// without a grant: its tenant has deadLetter: {owners: true}. Whoever answers must keep to
+// those of p.
+func OwnLetters(p *policy.Principal, subject string) bool {
+	return p.Tenant.DeadLetter.Owners && !p.Disabled && slices.Contains(ownLetters, subject)
+}
+
 // serviceVerbs are the verbs of the NATS micro protocol.
 var serviceVerbs = []string{"PING", "INFO", "STATS"}
 
@@ -61,6 +71,11 @@ func Permissions(p *policy.Principal, session string) (publish, subscribe []stri
 		publish = append(publish, wire.PrefixAdmin+grant.Pattern+".>")
 		for _, s := range jsAdmin[grant.Pattern] {
 			publish = append(publish, wire.PrefixJSAPI+s)
+		}
+	}
+	if p.Tenant.DeadLetter.Owners {
+		for _, s := range ownLetters {
+			publish = append(publish, s+".*") // the node behind it
 		}
 	}
 	if g.Discover != nil {

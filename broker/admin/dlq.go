@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/dlq"
 	"github.com/signetbus/signet/internal/adminapi"
@@ -22,8 +23,43 @@ type Letters interface {
 // little must not read a whole stream in one request.
 const maxScan = 5000
 
+// ownOnly reports whether the caller may work its own dead letters only.
+func ownOnly(r *request) bool { return !acl.Admin(r.caller, adminapi.AreaDLQ).Allowed }
+
+// may reports whether the caller may have to do with a letter: with the area dlq with any,
+// else with what it sent, and with what a consumer of its own has failed on and it may
+// still read.
+func may(r *request, rec *dlq.Record) bool {
+	switch {
+	case !ownOnly(r):
+		return true
+	case rec.Principal != r.caller.FullName():
+		return false
+	case rec.Stage == dlq.StageIngress:
+		return true
+	}
+	return rec.Stage == dlq.StageConsumer && acl.Subscribe(r.caller, rec.NATSSubject).Allowed
+}
+
+// letterFor returns one letter that the caller may have to do with.
+func letterFor(s *Service, ctx context.Context, r *request, seq uint64) (*store.DeadLetter, *dlq.Record, error) {
+	d, err := s.cfg.Letters.GetDLQ(ctx, r.caller.Tenant.Name, seq)
+	if err != nil {
+		return nil, nil, storeRefusal(err)
+	}
+	rec, err := dlq.Decode(d.Header, d.Data)
+	switch {
+	case err != nil && ownOnly(r), err == nil && !may(r, rec):
+		return nil, nil, storeRefusal(store.ErrNotFound) // not even that it is there
+	case err != nil:
+		return nil, nil, wire.Refuse(wire.CodeConflict, "admin", err.Error())
+	}
+	return d, rec, nil
+}
+
 // filterOf reads a filter of a request.
-func filterOf(tenant string, q *adminapi.DLQFilter) (dlq.Filter, error) {
+func filterOf(r *request, q *adminapi.DLQFilter) (dlq.Filter, error) {
+	tenant := r.caller.Tenant.Name
 	f := dlq.Filter{
 		Stage: dlq.Stage(q.Stage), Code: q.Code, Subject: q.Subject, Stream: q.Stream, Consumer: q.Consumer,
 		Type: q.Type, Since: q.Since, Until: q.Until,
@@ -33,6 +69,12 @@ func filterOf(tenant string, q *adminapi.DLQFilter) (dlq.Filter, error) {
 	}
 	if q.Principal != "" {
 		f.Principal = tenant + "/" + q.Principal
+	}
+	if own := r.caller.FullName(); ownOnly(r) && f.Principal != own {
+		if f.Principal != "" {
+			return f, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "others' dead letters need the area dlq")
+		}
+		f.Principal = own
 	}
 	for _, text := range q.Where {
 		w, err := dlq.ParseWhere(text)
@@ -50,6 +92,7 @@ func filterOf(tenant string, q *adminapi.DLQFilter) (dlq.Filter, error) {
 // scan is one look through the dead letters of a tenant.
 type scan struct {
 	s      *Service
+	r      *request
 	tenant string
 	filter dlq.Filter
 	cursor uint64 // the last sequence that was looked at
@@ -79,7 +122,7 @@ func (c *scan) next(ctx context.Context, want int) (letters []store.DeadLetter, 
 				c.s.cfg.Log.Error().Err(err).Uint64("seq", page[i].Sequence).Msg("dead letter not readable")
 				continue
 			}
-			if c.filter.Match(rec) {
+			if c.filter.Match(rec) && may(c.r, rec) {
 				letters, records = append(letters, page[i]), append(records, rec)
 			}
 		}
@@ -105,12 +148,11 @@ func (s *Service) dlqLs(ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&req); err != nil {
 		return nil, err
 	}
-	tenant := r.caller.Tenant.Name
-	f, err := filterOf(tenant, &req.DLQFilter)
+	f, err := filterOf(r, &req.DLQFilter)
 	if err != nil {
 		return nil, err
 	}
-	c := scan{s: s, tenant: tenant, filter: f, cursor: req.Cursor}
+	c := scan{s: s, r: r, tenant: r.caller.Tenant.Name, filter: f, cursor: req.Cursor}
 	out := adminapi.DLQList{Entries: []adminapi.DeadLetter{}}
 	for want := limit(req.Limit); len(out.Entries) < want; {
 		letters, records, err := c.next(ctx, want-len(out.Entries))
@@ -134,13 +176,9 @@ func (s *Service) dlqShow(ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&req); err != nil {
 		return nil, err
 	}
-	letter, err := s.cfg.Letters.GetDLQ(ctx, r.caller.Tenant.Name, req.Seq)
+	letter, rec, err := letterFor(s, ctx, r, req.Seq)
 	if err != nil {
-		return nil, storeRefusal(err)
-	}
-	rec, err := dlq.Decode(letter.Header, letter.Data)
-	if err != nil {
-		return nil, wire.Refuse(wire.CodeConflict, "admin", err.Error())
+		return nil, err
 	}
 	size := len(rec.Payload)
 	if req.Offset < 0 || req.Offset > size {

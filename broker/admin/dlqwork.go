@@ -56,7 +56,7 @@ func dlqStats(s *Service, ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	tenant := r.caller.Tenant.Name
-	f, err := filterOf(tenant, &req.DLQFilter)
+	f, err := filterOf(r, &req.DLQFilter)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,10 @@ func dlqStats(s *Service, ctx context.Context, r *request) (any, error) {
 		DLQ: name, Messages: st.Messages, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Last: st.Last, Kept: st.Kept,
 		Reasons: map[string]uint64{}, Subjects: map[string]uint64{}, Principals: map[string]uint64{}, Types: map[string]uint64{}, Consumers: map[string]uint64{},
 	}
-	c := scan{s: s, tenant: tenant, filter: f, cursor: req.Cursor, upTo: st.Last}
+	if ownOnly(r) {
+		out.Messages, out.Bytes, out.MaxBytes = 0, 0, 0 // of all principals
+	}
+	c := scan{s: s, r: r, tenant: tenant, filter: f, cursor: req.Cursor, upTo: st.Last}
 	for until := time.Now().Add(workFor); time.Now().Before(until); {
 		letters, records, err := c.next(ctx, adminapi.MaxListLimit)
 		if err != nil {
@@ -144,7 +147,7 @@ func dlqPurge(s *Service, ctx context.Context, r *request) (any, error) {
 		return nil, wire.Refuse(wire.CodeRequestMalformed, "dlq", "a purge takes letters away for ever: look with dryRun, then confirm")
 	}
 	tenant := r.caller.Tenant.Name
-	f, err := filterOf(tenant, &req.DLQFilter)
+	f, err := filterOf(r, &req.DLQFilter)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +168,7 @@ func dlqPurge(s *Service, ctx context.Context, r *request) (any, error) {
 		}
 		req.Cursor, out.UpTo = req.Seq-1, req.Seq
 	}
-	c := scan{s: s, tenant: tenant, filter: f, cursor: req.Cursor, upTo: out.UpTo}
+	c := scan{s: s, r: r, tenant: tenant, filter: f, cursor: req.Cursor, upTo: out.UpTo}
 	for until := time.Now().Add(workFor); out.Purged < adminapi.MaxPurge && time.Now().Before(until); {
 		letters, records, err := c.next(ctx, min(100, adminapi.MaxPurge-int(out.Purged)))
 		if err != nil {
@@ -192,15 +195,20 @@ func dlqPurge(s *Service, ctx context.Context, r *request) (any, error) {
 	return out, err
 }
 
-func checkRedrive(req *adminapi.DLQRedriveRequest) error {
+func checkRedrive(r *request, req *adminapi.DLQRedriveRequest) error {
 	refuse := func(detail string) error { return wire.Refuse(wire.CodeRequestMalformed, "dlq", detail) }
 	switch {
 	case req.To != "" && req.To != adminapi.RedriveConsumer && req.To != adminapi.RedriveAll:
 		return refuse("to: want consumer or all")
 	case req.Payload != nil && (req.Seq == 0 || req.To != adminapi.RedriveAll):
 		return refuse("a fixed payload is a new event to all, in place of one letter: say seq and to: all")
+	case ownOnly(r) && req.Most > adminapi.DefaultRedrives:
+		return wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "more redrives than the default need the area dlq")
 	case req.Limit < 0 || req.Limit > adminapi.MaxRedrive, req.Most < 0:
 		return refuse(fmt.Sprintf("limit: 1 to %d; most: not negative", adminapi.MaxRedrive))
+	}
+	if ownOnly(r) && req.Force {
+		return wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "force needs the area dlq")
 	}
 	return nil
 }
@@ -210,11 +218,11 @@ func dlqRedrive(s *Service, ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&req); err != nil {
 		return nil, err
 	}
-	if err := checkRedrive(&req); err != nil {
+	if err := checkRedrive(r, &req); err != nil {
 		return nil, err
 	}
 	tenant := r.caller.Tenant.Name
-	f, err := filterOf(tenant, &req.DLQFilter)
+	f, err := filterOf(r, &req.DLQFilter)
 	if err != nil {
 		return nil, err
 	}
@@ -225,15 +233,15 @@ func dlqRedrive(s *Service, ctx context.Context, r *request) (any, error) {
 	if st.Kept && !req.DryRun {
 		return nil, storeRefusal(store.ErrKept)
 	}
-	order := &redrive.Order{By: r.caller, To: req.To, DryRun: req.DryRun, Force: req.Force, Most: req.Most, Payload: req.Payload}
+	order := &redrive.Order{By: r.caller, To: req.To, DryRun: req.DryRun, Force: req.Force, Most: req.Most, Payload: req.Payload, Own: ownOnly(r)}
 	if order.To == "" {
 		order.To = adminapi.RedriveConsumer
 	}
 	out := &adminapi.DLQRedriven{DLQ: name, Letters: []adminapi.Redriven{}, Cursor: req.Cursor, UpTo: req.UpTo}
 	if req.Seq > 0 {
-		d, err := s.cfg.Letters.GetDLQ(ctx, tenant, req.Seq)
+		d, _, err := letterFor(s, ctx, r, req.Seq)
 		if err != nil {
-			return nil, storeRefusal(err)
+			return nil, err
 		}
 		done, err := s.cfg.Letters.Letter(ctx, d, order)
 		if err != nil {
@@ -246,7 +254,7 @@ func dlqRedrive(s *Service, ctx context.Context, r *request) (any, error) {
 	if out.UpTo == 0 {
 		out.UpTo = st.Last
 	}
-	c := scan{s: s, tenant: tenant, filter: f, cursor: req.Cursor, upTo: out.UpTo}
+	c := scan{s: s, r: r, tenant: tenant, filter: f, cursor: req.Cursor, upTo: out.UpTo}
 	if req.Limit == 0 {
 		req.Limit = adminapi.MaxRedrive
 	}

@@ -320,7 +320,7 @@ func admit(s *Service, c *call) (*request, handler, error) {
 	if !ok || h == nil {
 		return nil, nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
 	}
-	if !open && !acl.Admin(r.caller, area).Use().Allowed {
+	if !open && !acl.Admin(r.caller, area).Use().Allowed && !acl.OwnLetters(r.caller, c.Subject) {
 		return nil, nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
 	}
 	return r, h, nil

@@ -192,6 +192,9 @@ func (s *Session) authorise(rt *route, subject string) *wire.Refusal {
 		if acl.OpenToAll(subject) {
 			return nil // public keys: whoever may connect may verify
 		}
+		if acl.OwnLetters(s.p, subject) {
+			return nil // the admin service keeps to those of the caller
+		}
 		return s.denied(acl.Admin(s.p, area), wire.CodeAdminDenied, policy.VerbAdmin, area)
 	}
 	if err := wire.CheckSubject(subject); err != nil && subject[:1] != "$" && subject[:1] != "_" {

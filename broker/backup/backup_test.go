@@ -192,13 +192,13 @@ func TestBackupRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if proof.Proven != 101 || proof.Unproven == 0 || len(proof.Manifest.Streams) != 5 || proof.Head.Tenant != "shop" {
+	if proof.Proven != 101 || proof.Unproven == 0 || len(proof.Manifest.Streams) != 6 || proof.Head.Tenant != "shop" {
 		t.Errorf("%d proven, %d not, %+v", proof.Proven, proof.Unproven, proof.Manifest)
 	}
 
 	b := start(t, sibling(t, a))
 	plan, err := restore(t, b, file, func(q *admin.RestoreRequest) { q.DryRun = true })
-	if err != nil || !plan.DryRun || len(plan.Streams) != 5 || plan.Proven != 101 {
+	if err != nil || !plan.DryRun || len(plan.Streams) != 6 || plan.Proven != 101 {
 		t.Fatalf("dry run: %+v, %v", plan, err)
 	}
 	if s := state(t, b, "ORDERS"); s.LastSeq != 0 {

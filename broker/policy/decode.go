@@ -180,6 +180,7 @@ func (r *docReader) deadLetter(n ast.Node) {
 	r.object(n, "deadLetter", fields{
 		"maxBytes": func(n ast.Node) { dl.MaxBytes = r.size(n, "maxBytes", minStore) },
 		"maxAge":   r.duration("maxAge", &dl.MaxAge, time.Minute),
+		"owners":   func(n ast.Node) { dl.Owners = r.bool(n, "owners") },
 	})
 	r.doc.deadLetter = &dl
 }

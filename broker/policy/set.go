@@ -184,6 +184,7 @@ type Bucket struct {
 type DeadLetter struct {
 	MaxBytes ByteSize      // default 64 MiB
 	MaxAge   time.Duration // default 7 days
+	Owners   bool          // each principal may see and redrive its own
 	At       Position      // zero when the defaults hold
 }
 

@@ -172,6 +172,11 @@ func (r *Redriver) admit(l *letter, p *policy.Principal, publish *admission.Publ
 // planStored publishes for everybody what was stored once already: as it was, with its old
 // attestation, if the policy would let it in from who sent it.
 func (r *Redriver) planStored(l *letter) *delivery {
+	if l.order.Own {
+		l.stop(adminapi.VerdictRefused, "to publish for all what a consumer failed on needs the area dlq: the event may be another's")
+		l.out.Code = wire.CodeAdminDenied
+		return nil
+	}
 	if l.event == nil {
 		l.stop(adminapi.VerdictUnsupported, "it is no event")
 		return nil

@@ -56,6 +56,7 @@ type Order struct {
 	DryRun bool
 	Force  bool // also what is quarantined or uncertain
 	Most   int  // redrives of one event
+	Own    bool // By works its own letters, and may publish nobody else's event for all
 	// Payload, if not nil, takes the place of that of the letter: a new event of By.
 	Payload []byte
 }
@@ -91,8 +92,7 @@ func (r *Redriver) Letter(ctx context.Context, d *store.DeadLetter, o *Order) (a
 	}
 	rec, err := dlq.Decode(d.Header, d.Data)
 	if err != nil {
-		out.Verdict, out.Detail = adminapi.VerdictUnsupported, err.Error()
-		return out, nil
+		return unreadable(out, err), nil
 	}
 	l := &letter{
 		DeadLetter: d, rec: rec, event: dlq.EventOf(rec),
@@ -110,6 +110,12 @@ func (r *Redriver) Letter(ctx context.Context, d *store.DeadLetter, o *Order) (a
 		return out, r.foretell(ctx, l, to)
 	}
 	return out, r.carryOut(ctx, l, to)
+}
+
+// unreadable is what becomes of a letter that does not decode.
+func unreadable(out adminapi.Redriven, err error) adminapi.Redriven {
+	out.Verdict, out.Detail = adminapi.VerdictUnsupported, err.Error()
+	return out
 }
 
 // foretell ends a dry run.

@@ -70,11 +70,13 @@ var reading = []Attack{
 		Does: "reads a key of a bucket by direct get and consumer, and writes one", run: readBucket,
 	},
 	{
-		Number: 62, Name: "dead letters", Control: "the stream DLQ is the admin API's", Row: "5",
-		Does: "reads dead letters by direct get and by a consumer",
+		Number: 62, Name: "dead letters", Control: "the streams DLQ and RETRY are the admin API's", Row: "5",
+		Does: "reads dead letters, and what is redriven to others, by direct get and by a consumer",
 		run: asking(attacker, readCodes, answered,
 			ask{subject: api + "DIRECT.GET." + wire.StreamDLQ, body: `{"seq":1}`}, ask{subject: api + "STREAM.MSG.GET." + wire.StreamDLQ, body: `{"seq":1}`},
-			ask{subject: api + "CONSUMER.CREATE." + wire.StreamDLQ + ".attack", body: `{"stream_name":"DLQ","config":{"name":"attack","inactive_threshold":60000000000}}`}),
+			ask{subject: api + "CONSUMER.CREATE." + wire.StreamDLQ + ".attack", body: `{"stream_name":"DLQ","config":{"name":"attack","inactive_threshold":60000000000}}`},
+			ask{subject: api + "STREAM.MSG.GET." + wire.StreamRetry, body: `{"seq":1}`},
+			ask{subject: api + "CONSUMER.CREATE." + wire.StreamRetry + ".attack", body: `{"stream_name":"RETRY","config":{"name":"attack","inactive_threshold":60000000000}}`}),
 	},
 	{Number: 63, Name: "another tenant", Control: "one account per tenant", Row: "5", Does: "listens to, and asks the store for, an event of the same subject in another tenant", run: otherTenant},
 }
