@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/internal/auditlog"
@@ -198,4 +199,26 @@ func DigestsTaken(b *Broker) (n uint64) {
 }
 
 // SweepConsumers is what the file watch does each minute.
-func SweepConsumers(ctx context.Context, b *Broker) { new(consumerSweep).run(ctx, b) }
+func SweepConsumers(ctx context.Context, b *Broker) (stuck map[string]int) {
+	s := new(consumerSweep)
+	s.subs = map[string]*nats.Conn{} // the real one listens already
+	for _, t := range b.Policy().Tenants() {
+		s.subs[t.Name], _ = b.store.Conn(t.Name)
+	}
+	s.run(ctx, b)
+	return s.stuckOf()
+}
+
+// Advisories is how many of each kind were heard.
+func Advisories(b *Broker) (maxDeliveries, terminated uint64) {
+	return b.sweep.heard[0].Load(), b.sweep.heard[1].Load()
+}
+
+// Fail hands a failure to the keeper, as the gate does.
+func Fail(b *Broker, f *deadletter.Failure) bool { return b.keeper.Take(f) }
+
+// Failing is how many failures the keeper is not done with.
+func Failing(b *Broker) int { return b.keeper.Stats().Waiting }
+
+// Repeated is how many failures had their dead letter already.
+func Repeated(b *Broker) uint64 { return b.keeper.Stats().Repeated }
