@@ -16,7 +16,8 @@ import (
 // Bounds of a Keeper.
 const (
 	keeperQueue    = 1024     // failures waiting
-	keeperBytes    = 32 << 20 // that they hold on to
+	keeperShare    = 512      // of one tenant, so that its failures do not keep out those of others
+	keeperBytes    = 32 << 20 // that all hold on to
 	keeperWorkers  = 8
 	keeperPatience = 10 * time.Second // for one failure
 	factsTTL       = time.Minute      // how long another node's change of a consumer may go unseen
@@ -77,7 +78,8 @@ type Keeper struct {
 	mu      sync.Mutex
 	closed  bool
 	cancel  context.CancelFunc
-	bytes   int                         // in the queue
+	bytes   int                         // of the failures that were taken
+	taken   map[string]int              // failures, by tenant
 	facts   map[consumerKey]cachedFacts // what Judge goes by
 	busy    map[eventKey]struct{}       // under way
 	seen    deliveries
@@ -95,7 +97,7 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, queue: make(chan *Failure, keeperQueue), facts: make(map[consumerKey]cachedFacts), busy: make(map[eventKey]struct{}),
-		stats: KeeperStats{Written: make(map[dlq.Reason]uint64)}, trouble: make(map[string]error),
+		taken: make(map[string]int), stats: KeeperStats{Written: make(map[dlq.Reason]uint64)}, trouble: make(map[string]error),
 	}
 }
 
@@ -179,11 +181,15 @@ func tooMany(t *policy.Tenant, key consumerKey, facts *store.ConsumerFacts, atte
 func (k *Keeper) Take(f *Failure) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || len(k.queue) == cap(k.queue) || k.bytes+f.Size > keeperBytes {
-		k.stats.Shed++
+	full := len(k.queue) == cap(k.queue) || k.bytes+f.Size > keeperBytes
+	if k.closed || full || k.taken[f.Tenant] >= keeperShare {
+		if f.Deliver == nil { // else the client gets it
+			k.stats.Shed++
+		}
 		return false
 	}
 	k.bytes += f.Size
+	k.taken[f.Tenant]++
 	k.queue <- f // has room: only Take sends, under mu
 	return true
 }
@@ -195,6 +201,9 @@ func (k *Keeper) handle(ctx context.Context, f *Failure) {
 	defer func() {
 		k.mu.Lock()
 		k.bytes -= f.Size
+		if k.taken[f.Tenant]--; k.taken[f.Tenant] == 0 {
+			delete(k.taken, f.Tenant)
+		}
 		k.mu.Unlock()
 	}()
 	key := eventKey{consumerKey{f.Tenant, f.Stream, f.Consumer}, f.Sequence}
