@@ -214,6 +214,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"file watch", up.startWatch},
+		{"consumer sweep", func(context.Context, *material) error { startConsumerSweep(up); return nil }},
 		{"keys", func(context.Context, *material) error { return startKeys(up) }},
 		{"scrubber", up.startScrub},
 		{"server guard", func(context.Context, *material) error { guardServer(b); return nil }},

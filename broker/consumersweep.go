@@ -39,6 +39,31 @@ type consumerSweep struct {
 	stuck map[string]int // events, by tenant, as of the last round
 }
 
+// startConsumerSweep looks at the consumers now and once a minute. A cluster may be slow to
+// answer: nobody else waits for it.
+func startConsumerSweep(b startup) {
+	life, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(time.Minute)
+		defer t.Stop()
+		for {
+			b.sweep.run(life, b.Broker)
+			select {
+			case <-life.Done():
+				return
+			case <-t.C:
+			}
+		}
+	}()
+	b.running("consumer sweep", func(context.Context) error {
+		stop()
+		<-ended
+		return nil
+	})
+}
+
 // run is one round. A stream that cannot be asked now is for the next.
 func (s *consumerSweep) run(ctx context.Context, b *Broker) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)

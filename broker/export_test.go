@@ -198,7 +198,7 @@ func DigestsTaken(b *Broker) (n uint64) {
 	return n
 }
 
-// SweepConsumers is what the file watch does each minute.
+// SweepConsumers is what is done each minute.
 func SweepConsumers(ctx context.Context, b *Broker) (stuck map[string]int) {
 	s := new(consumerSweep)
 	s.subs = map[string]*nats.Conn{} // the real one listens already

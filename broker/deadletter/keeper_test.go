@@ -3,6 +3,7 @@ package deadletter
 import (
 	"errors"
 	"testing"
+	"time"
 )
 
 // TestKeeperIsBounded: what is taken is bounded in number, in bytes and for each tenant, and
@@ -38,5 +39,22 @@ func TestKeeperIsBounded(t *testing.T) {
 	}
 	if err := k.Shutdown(t.Context()); err != nil || k.Take(&Failure{}) {
 		t.Errorf("shut down: %v, or still taking", err)
+	}
+}
+
+// TestExpired: an event is expired by its own attribute alone.
+func TestExpired(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for block, want := range map[string]bool{
+		"": false,
+		"NATS/1.0\r\nce-expirytime: 2026-11-23T11:59:59Z\r\n\r\n":              true,
+		"NATS/1.0\r\nce-id: 1\r\nce-expirytime:2026-11-23T11:59:59.5Z\r\n\r\n": true,
+		"NATS/1.0\r\nce-expirytime: 2026-11-23T12:00:01Z\r\n\r\n":              false,
+		"NATS/1.0\r\nce-expirytime: soon\r\n\r\n":                              false,
+		"NATS/1.0\r\nx: ce-expirytime: 2026-11-23T11:59:59Z\r\n\r\n":           false,
+	} {
+		if got := expired([]byte(block), now); got != want {
+			t.Errorf("%q: %v", block, got)
+		}
 	}
 }
