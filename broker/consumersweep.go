@@ -19,6 +19,9 @@ import (
 // sweepTimeout bounds one round over the consumers.
 const sweepTimeout = 30 * time.Second
 
+// firstSweep bounds the one that a start waits for.
+const firstSweep = 5 * time.Second
+
 // advisories are what the server says of deliveries. They come late or never, so nothing
 // rests on them: they are counted, to be held against what the keeper counts.
 var advisories = [...]struct{ name, subject string }{
@@ -39,9 +42,13 @@ type consumerSweep struct {
 	stuck map[string]int // events, by tenant, as of the last round
 }
 
-// startConsumerSweep looks at the consumers now and once a minute. A cluster may be slow to
-// answer: nobody else waits for it.
-func startConsumerSweep(b startup) {
+// startConsumerSweep looks at the consumers before the gate opens, so that a program finds
+// its durable as the gate would make it, and then once a minute. A cluster may be slow to
+// answer: then the first look is cut short.
+func startConsumerSweep(ctx context.Context, b startup) {
+	first, cancel := context.WithTimeout(ctx, firstSweep)
+	b.sweep.run(first, b.Broker)
+	cancel()
 	life, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -49,11 +56,11 @@ func startConsumerSweep(b startup) {
 		t := time.NewTicker(time.Minute)
 		defer t.Stop()
 		for {
-			b.sweep.run(life, b.Broker)
 			select {
 			case <-life.Done():
 				return
 			case <-t.C:
+				b.sweep.run(life, b.Broker)
 			}
 		}
 	}()

@@ -191,7 +191,7 @@ func TestSweepCounts(t *testing.T) {
 	}
 	again := map[uint64]bool{}
 	eventually(t, "all came again", func() bool {
-		for m := range must(c.Fetch(n, jetstream.FetchMaxWait(100*time.Millisecond)))(t).Messages() {
+		for m := range must(c.Fetch(n, jetstream.FetchMaxWait(20*time.Second)))(t).Messages() {
 			meta := must(m.Metadata())(t)
 			if meta.NumDelivered == 1 {
 				check(t, m.NakWithDelay(time.Nanosecond))

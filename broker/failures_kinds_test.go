@@ -50,7 +50,8 @@ func pulled(t *testing.T, c jetstream.Consumer) jetstream.Msg {
 	t.Helper()
 	var m jetstream.Msg
 	eventually(t, "a delivery", func() bool {
-		batch, err := c.Fetch(1, jetstream.FetchMaxWait(time.Second))
+		// Long: what comes when it ends would be lost until its ack wait is over.
+		batch, err := c.Fetch(1, jetstream.FetchMaxWait(20*time.Second))
 		check(t, err)
 		m = <-batch.Messages()
 		return m != nil
@@ -185,8 +186,13 @@ func TestFailuresOfOtherConsumers(t *testing.T) {
 		}, nats.Durable("push"), nats.ManualAck(), nats.AckWait(time.Minute), nats.BindStream("INTEREST")))(t)
 		seq = f.publish(t, "interest.b", "bad")
 		good = f.publish(t, "interest.b", "good")
-		if got := <-done; got != good {
-			t.Errorf("%d was handled, want %d", got, good)
+		select {
+		case got := <-done:
+			if got != good {
+				t.Errorf("%d was handled, want %d", got, good)
+			}
+		case <-within(t).Done():
+			t.Fatal("the good event did not come")
 		}
 		if r := f.letter(t, "INTEREST", "push", seq); r.Reason != dlq.ReasonDelivery || r.Attempts != 3 {
 			t.Errorf("dead letter %+v", r)
