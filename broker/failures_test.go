@@ -144,7 +144,7 @@ func TestConsumerFailures(t *testing.T) {
 				if seq%3 == 2 {
 					want = dlq.Record{Reason: dlq.ReasonTerminated, Attempts: 1, Detail: "no use"}
 				}
-				if r.Reason != want.Reason || r.Rule != want.Rule || r.Attempts != want.Attempts || r.Detail != want.Detail || int(attempts[seq]) > want.Attempts || //nolint:gosec // a few
+				if r.Reason != want.Reason || r.Rule != want.Rule || r.Attempts != want.Attempts || r.Detail != want.Detail || int(attempts[seq]) > want.Attempts ||
 					r.Stage != dlq.StageConsumer || r.Principal != "shop/worker" || r.By != "shop/worker" || r.Policy == "" ||
 					r.NATSSubject != strings.ToLower(stream)+".a.x" || !r.Stored.Equal(original[seq].Time) {
 					t.Errorf("dead letter of %d after %d deliveries: %+v", seq, attempts[seq], r)

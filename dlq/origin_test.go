@@ -13,8 +13,11 @@ func TestSplitRedrive(t *testing.T) {
 	}{
 		{"none", original, original, Redriven{}},
 		{"no header", "", "", Redriven{}},
-		{"of the retry queue", "NATS/1.0\r\nce-id: 1\r\nSignet-Redrive-Count: 2\r\nattestation: x\r\nSignet-Redrive-Stream: ORDERS\r\nSignet-Redrive-Consumer: billing\r\nSignet-Redrive-Sequence: 7\r\nSignet-Redrive-Subject: orders.1\r\nSignet-Redrive-Letter: 3\r\n\r\n",
-			original, Redriven{2, Origin{"ORDERS", 7, "billing"}, "orders.1"}},
+		{
+			"of the retry queue", "NATS/1.0\r\nce-id: 1\r\nSignet-Redrive-Count: 2\r\nattestation: x\r\nSignet-Redrive-Stream: ORDERS\r\nSignet-Redrive-Consumer: billing\r\nSignet-Redrive-Sequence: 7\r\nSignet-Redrive-Subject: orders.1\r\nSignet-Redrive-Letter: 3\r\n\r\n",
+			original,
+			Redriven{2, Origin{"ORDERS", 7, "billing"}, "orders.1"},
+		},
 		{"published anew", "NATS/1.0\r\nce-id: 1\r\nattestation: x\r\nSignet-Redrive-Count: 1\r\n\r\n", original, Redriven{Count: 1}},
 		{"bad numbers", "NATS/1.0\r\nSignet-Redrive-Count: -1\r\nSignet-Redrive-Sequence: x\r\n\r\n", "NATS/1.0\r\n\r\n", Redriven{}},
 		{"in a value", "NATS/1.0\r\nce-id: Signet-Redrive-Count: 1\r\n\r\n", "NATS/1.0\r\nce-id: Signet-Redrive-Count: 1\r\n\r\n", Redriven{}},

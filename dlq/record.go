@@ -71,8 +71,8 @@ type Record struct {
 	Stored      time.Time  // when the event was stored; of the consumer stage
 	Deliveries  []Delivery // those whose time is known, in order
 	Redrives    int        // how often the event was redriven before
-	Policy      string // version (digest) of the policy that decided
-	Schema      string // "name@version" that the payload was held against
+	Policy      string     // version (digest) of the policy that decided
+	Schema      string     // "name@version" that the payload was held against
 	Violations  []wire.Violation
 
 	Header  []byte // the original header block, exact; empty if there was none
