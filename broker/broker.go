@@ -211,6 +211,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"admin", up.startAdmin},
 		{"keyring", func(ctx context.Context, _ *material) error { return newestRing(ctx, b) }},
 		{"policy", func(ctx context.Context, _ *material) error { return startPolicy(ctx, up) }},
+		{"consumer sweep", func(ctx context.Context, _ *material) error { startConsumerSweep(ctx, up); return nil }},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"stream watch", func(context.Context, *material) error { startStreamWatch(up); return nil }},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/ca"
+	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/broker/diskguard"
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/memguard"
@@ -209,10 +210,32 @@ func AskLimits(b *Broker, text string) (string, error) {
 	return string(m.Data), nil
 }
 
-// SweepConsumers is what the file watch does each minute.
-func SweepConsumers(ctx context.Context, b *Broker) { new(consumerSweep).run(ctx, b) }
-
 // ShedByMemory is what is refused of a priority where only memory is looked at.
 func ShedByMemory(m *memguard.Guard, p policy.Priority, high bool) *admission.Shortage {
 	return (&guards{memory: m}).shed(p, high)
 }
+
+// SweepConsumers is what is done each minute.
+func SweepConsumers(ctx context.Context, b *Broker) (stuck map[string]int) {
+	s := new(consumerSweep)
+	s.subs = map[string]*nats.Conn{} // the real one listens already
+	for _, t := range b.Policy().Tenants() {
+		s.subs[t.Name], _ = b.store.Conn(t.Name)
+	}
+	s.run(ctx, b)
+	return s.stuckOf()
+}
+
+// Advisories is how many of each kind were heard.
+func Advisories(b *Broker) (maxDeliveries, terminated uint64) {
+	return b.sweep.heard[0].Load(), b.sweep.heard[1].Load()
+}
+
+// Fail hands a failure to the keeper, as the gate does.
+func Fail(b *Broker, f *deadletter.Failure) bool { return b.keeper.Take(f) }
+
+// Failing is how many failures the keeper is not done with.
+func Failing(b *Broker) int { return b.keeper.Stats().Waiting }
+
+// Repeated is how many failures had their dead letter already.
+func Repeated(b *Broker) uint64 { return b.keeper.Stats().Repeated }

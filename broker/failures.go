@@ -2,10 +2,7 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -16,7 +13,6 @@ import (
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/adminapi"
-	"github.com/signetbus/signet/internal/wire"
 )
 
 // failures joins the gate, which sees deliveries fail, and the keeper, which makes dead
@@ -122,46 +118,16 @@ func failureMetrics(b *Broker) []ops.Source {
 			emit(float64(s.Shed), "shed")
 			emit(float64(s.Unsettled), "unsettled")
 		}},
+		{Name: "signet_consumer_advisories_total", Help: "Advisories of the server about deliveries, by kind.", Kind: ops.Counter, Labels: []string{"kind"}, Read: func(emit func(float64, ...string)) {
+			for kind := range advisories {
+				emit(float64(b.sweep.heard[kind].Load()), advisories[kind].name)
+			}
+		}},
+		{Name: "signet_consumer_stuck_events", Help: "Events that were delivered more than once, are not settled, and that nobody pulls, by tenant.", Kind: ops.Gauge, Labels: []string{"tenant"}, Read: func(emit func(float64, ...string)) {
+			for tenant, n := range b.sweep.stuckOf() {
+				emit(float64(n), tenant)
+			}
+		}},
 		{Name: "signet_consumer_failures_waiting", Help: "Failures of consumers whose dead letter is not stored yet.", Kind: ops.Gauge, Read: func(emit func(float64, ...string)) { emit(float64(stats().Waiting)) }},
 	}
-}
-
-// sweepTimeout bounds one round over the consumers.
-const sweepTimeout = 30 * time.Second
-
-// consumerSweep looks after consumers that were made before the gate counted deliveries, or
-// behind its back: one that the server limits itself loses events without a word.
-type consumerSweep struct{ failed bool } // the last round; only one goroutine sweeps
-
-// run is one round. A stream that cannot be asked now is for the next.
-func (s *consumerSweep) run(ctx context.Context, b *Broker) {
-	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
-	defer cancel()
-	var faults []error
-	for _, t := range b.Policy().Tenants() {
-		streams := []string{wire.StreamRetry}
-		for i := range t.Streams {
-			streams = append(streams, t.Streams[i].Name)
-		}
-		slices.Sort(streams)
-		for _, stream := range slices.Compact(streams) {
-			list, err := store.LimitedConsumers(ctx, b.store, t.Name, stream)
-			for _, consumer := range list {
-				if err := store.Unlimit(ctx, b.store, t.Name, stream, consumer); err != nil && !errors.Is(err, store.ErrNotFound) {
-					faults = append(faults, err)
-					continue
-				}
-				b.log.Info().Str("tenant", t.Name).Str("stream", stream).Str("consumer", consumer).
-					Msg("the gate counts the deliveries of this consumer from now on, not the server")
-			}
-			if err != nil {
-				faults = append(faults, err)
-			}
-		}
-	}
-	err := errors.Join(faults...)
-	if err != nil && !s.failed && ctx.Err() == nil {
-		b.log.Warn().Err(err).Msg("consumers that the server limits could not be looked after; tried again each minute")
-	}
-	s.failed = err != nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/broker/deadletter"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/dlq"
 )
@@ -50,9 +51,13 @@ func TestFullDLQKeepsEventsPending(t *testing.T) {
 		giveUp()
 		return unwell() != ""
 	})
-	stored := uint64(len(letters(t, f.inside)))
-	if stored == 0 || stored >= n || left() != n-stored {
-		t.Errorf("%d dead letters, %d events left, of %d", stored, left(), n)
+	var stored uint64
+	eventually(t, "what has a dead letter has gone, and nothing else", func() bool {
+		stored = uint64(len(letters(t, f.inside)))
+		return left() == n-stored
+	})
+	if stored == 0 || stored >= n {
+		t.Errorf("%d dead letters of %d events", stored, n)
 	}
 	if text := unwell(); !strings.Contains(text, "full") {
 		t.Errorf("the health says %q", text)
@@ -171,5 +176,103 @@ func TestRedrivenFailures(t *testing.T) {
 	// taken for there.
 	if n := len(letters(t, f.inside)); n != 2 {
 		t.Errorf("%d dead letters", n)
+	}
+}
+
+// TestSweepCounts: what is stuck at a consumer that nobody pulls, and what the server says
+// of deliveries, is counted.
+func TestSweepCounts(t *testing.T) {
+	f := newFailing(t)
+	ctx := within(t)
+	c := f.consumer(t, "LIMITS", jetstream.ConsumerConfig{Durable: "idle", FilterSubject: "limits.idle", AckWait: time.Hour})
+	const n = 3
+	for range n {
+		f.publish(t, "limits.idle", "x")
+	}
+	again := map[uint64]bool{}
+	eventually(t, "all came again", func() bool {
+		for m := range must(c.Fetch(n, jetstream.FetchMaxWait(20*time.Second)))(t).Messages() {
+			meta := must(m.Metadata())(t)
+			if meta.NumDelivered == 1 {
+				check(t, m.NakWithDelay(time.Nanosecond))
+				continue
+			}
+			again[meta.Sequence.Stream] = true // and it stays as it is
+		}
+		return len(again) == n
+	})
+	eventually(t, "nobody pulls", func() bool { return must(c.Info(ctx))(t).NumWaiting == 0 })
+	if got := broker.SweepConsumers(ctx, f.b.Broker)["shop"]; got != n {
+		t.Errorf("%d events are stuck, want %d", got, n)
+	}
+
+	// A consumer behind the gate's back, which the server limits.
+	own := must(f.inside.CreateConsumer(ctx, "LIMITS", jetstream.ConsumerConfig{
+		Durable: "limited", FilterSubject: "limits.limited", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MaxDeliver: 1,
+	}))(t)
+	eventually(t, "advisories of both kinds", func() bool {
+		f.publish(t, "limits.limited", "given up")
+		check(t, pulled(t, own).Term())
+		f.publish(t, "limits.limited", "dropped")
+		check(t, pulled(t, own).NakWithDelay(time.Nanosecond))
+		for range must(own.Fetch(1, jetstream.FetchMaxWait(50*time.Millisecond)))(t).Messages() { //nolint:revive // to the end of its time: the server drops it then
+		}
+		dropped, terminated := broker.Advisories(f.b.Broker)
+		return dropped > 0 && terminated > 0
+	})
+}
+
+// TestOneLetterHowever: the same failure, taken by many at once and again after a restart,
+// is one dead letter; what fails in the retry queue is of where it failed first.
+func TestOneLetterHowever(t *testing.T) {
+	f := newFailing(t)
+	ctx := within(t)
+	c := f.consumer(t, "LIMITS", jetstream.ConsumerConfig{Durable: "w", FilterSubject: "limits.a"})
+	first := f.publish(t, "limits.a", "bad")
+	original := bytesAt(t, f.inside, "LIMITS", first)
+	m := pulled(t, c)
+	failure := deadletter.Failure{Tenant: "shop", Stream: "LIMITS", Consumer: "w", Ack: m.Reply(), Sequence: first, Attempt: 4, By: "shop/worker"}
+	for range 50 {
+		if one := failure; !broker.Fail(f.b.Broker, &one) {
+			t.Fatal("not taken")
+		}
+	}
+	f.letter(t, "LIMITS", "w", first)
+	eventually(t, "all are done with", func() bool { return broker.Failing(f.b.Broker) == 0 })
+	if n := len(letters(t, f.inside)); n != 1 {
+		t.Errorf("%d dead letters of one failure", n)
+	}
+
+	// From the retry queue, as a redrive fills it.
+	check(t, f.inside.DeleteKeyValue(ctx, "settings")) // room for it
+	must(f.inside.CreateStream(ctx, jetstream.StreamConfig{Name: "RETRY", Subjects: []string{"$SIGNET.RETRY.>"}, Retention: jetstream.WorkQueuePolicy, MaxBytes: 1 << 20}))(t)
+	h := must(nats.DecodeHeadersMsg(original.Header))(t)
+	for name, value := range map[string]string{"Count": "1", "Stream": "LIMITS", "Consumer": "w", "Sequence": fmt.Sprint(first), "Subject": "limits.a"} {
+		h.Set("Signet-Redrive-"+name, value)
+	}
+	queued := must(f.inside.PublishMsg(ctx, &nats.Msg{Subject: "$SIGNET.RETRY.LIMITS.w", Header: h, Data: original.Data}))(t).Sequence
+	retry := must(f.inside.CreateConsumer(ctx, "RETRY", jetstream.ConsumerConfig{Durable: "r", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute}))(t)
+	again := deadletter.Failure{Tenant: "shop", Stream: "RETRY", Consumer: "r", Ack: pulled(t, retry).Reply(), Sequence: queued, Attempt: 2, Terminated: true}
+	if !broker.Fail(f.b.Broker, &again) {
+		t.Fatal("not taken")
+	}
+	id := fmt.Sprintf("LIMITS:w:%d:1", first)
+	eventually(t, "dead letter "+id, func() bool { return letters(t, f.inside)[id] != nil })
+	r := letters(t, f.inside)[id]
+	if r.NATSSubject != "limits.a" || r.Attempts != 2 || !bytes.Equal(r.Payload, original.Data) || bytes.Contains(r.Header, []byte("Signet-")) {
+		t.Errorf("dead letter from the retry queue: %+v %q", r, r.Header)
+	}
+	eventually(t, "the retry queue is empty", func() bool {
+		return must(must(f.inside.Stream(ctx, "RETRY"))(t).Info(ctx))(t).State.Msgs == 0
+	})
+
+	check(t, f.b.Shutdown(ctx))
+	b := brokertest.New(t, brokertest.Options{Policy: failPolicy, Change: quickDrain, Dir: f.b.State.Dir})
+	if one := failure; !broker.Fail(b.Broker, &one) {
+		t.Fatal("not taken after the restart")
+	}
+	eventually(t, "it was known", func() bool { return broker.Repeated(b.Broker) == 1 })
+	if n := len(letters(t, insideJS(t, b, "shop"))); n != 2 {
+		t.Errorf("%d dead letters after the restart", n)
 	}
 }

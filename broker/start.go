@@ -319,7 +319,6 @@ func (b startup) startWatch(context.Context, *material) error {
 		clock, began := time.NewTicker(clockEvery), time.Now()
 		defer clock.Stop()
 		set := clockSet{wall: began.Round(0)}
-		b.sweep.run(life, b.Broker)
 		for {
 			select {
 			case <-life.Done():
@@ -330,7 +329,6 @@ func (b startup) startWatch(context.Context, *material) error {
 				b.gate.Tally()
 				flushMinute(life, b.Broker)
 				recheckConsumers(life, b.Broker)
-				b.sweep.run(life, b.Broker)
 				recheckNodes(b.Broker)
 				own.run(life, b.Broker, now)
 				ends.report(b.Broker, now)

@@ -142,11 +142,8 @@ func (k *Keeper) record(f *Failure, facts *store.ConsumerFacts, event *store.Sto
 		r.Origin, r.NATSSubject = redriven.Origin, redriven.Subject
 	}
 	t := set.Tenant(f.Tenant)
-	if b := t.Binding(r.NATSSubject); b != nil {
-		r.Rule = b.Rule
-		if b.Schema != nil {
-			r.Schema = schemaName(b.Schema)
-		}
+	if b := t.Binding(r.NATSSubject); b != nil && b.Schema != nil {
+		r.Schema = schemaName(b.Schema)
 	}
 	switch text, failed := strings.CutPrefix(f.Reason, dlq.HandlerPrefix); {
 	case f.Terminated && failed:
@@ -155,6 +152,7 @@ func (k *Keeper) record(f *Failure, facts *store.ConsumerFacts, event *store.Sto
 		r.Reason, r.Detail = dlq.ReasonTerminated, f.Reason
 	default:
 		r.Attempts-- // the last one was withheld
+		r.Rule = "retry " + f.Stream + "." + f.Consumer
 		r.Detail = "not acknowledged after " + plural(r.Attempts)
 		if expired(header, now) {
 			r.Reason = dlq.ReasonTTL

@@ -16,11 +16,14 @@ import (
 // Bounds of a Keeper.
 const (
 	keeperQueue    = 1024     // failures waiting
-	keeperBytes    = 32 << 20 // that they hold on to
+	keeperShare    = 512      // of one tenant, so that its failures do not keep out those of others
+	keeperBytes    = 32 << 20 // that all hold on to
 	keeperWorkers  = 8
 	keeperPatience = 10 * time.Second // for one failure
 	factsTTL       = time.Minute      // how long another node's change of a consumer may go unseen
 	maxFacts       = 1 << 14
+	maxTrouble     = 1 << 12 // events that Trouble goes by
+	troubleLasts   = time.Hour
 	alarmEvery     = 10 * time.Second // between two lines of the log
 )
 
@@ -77,12 +80,13 @@ type Keeper struct {
 	mu      sync.Mutex
 	closed  bool
 	cancel  context.CancelFunc
-	bytes   int                         // in the queue
+	bytes   int                         // of the failures that were taken
+	taken   map[string]int              // failures, by tenant
 	facts   map[consumerKey]cachedFacts // what Judge goes by
 	busy    map[eventKey]struct{}       // under way
 	seen    deliveries
 	stats   KeeperStats
-	trouble map[string]error // of the latest failure of a tenant that could not be kept
+	trouble map[eventKey]trouble // events that could not be kept
 	alarmed time.Time
 
 	workers sync.WaitGroup
@@ -95,7 +99,7 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, queue: make(chan *Failure, keeperQueue), facts: make(map[consumerKey]cachedFacts), busy: make(map[eventKey]struct{}),
-		stats: KeeperStats{Written: make(map[dlq.Reason]uint64)}, trouble: make(map[string]error),
+		taken: make(map[string]int), stats: KeeperStats{Written: make(map[dlq.Reason]uint64)}, trouble: make(map[eventKey]trouble),
 	}
 }
 
@@ -179,11 +183,15 @@ func tooMany(t *policy.Tenant, key consumerKey, facts *store.ConsumerFacts, atte
 func (k *Keeper) Take(f *Failure) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || len(k.queue) == cap(k.queue) || k.bytes+f.Size > keeperBytes {
-		k.stats.Shed++
+	full := len(k.queue) == cap(k.queue) || k.bytes+f.Size > keeperBytes
+	if k.closed || full || k.taken[f.Tenant] >= keeperShare {
+		if f.Deliver == nil { // else the client gets it
+			k.stats.Shed++
+		}
 		return false
 	}
 	k.bytes += f.Size
+	k.taken[f.Tenant]++
 	k.queue <- f // has room: only Take sends, under mu
 	return true
 }
@@ -195,6 +203,9 @@ func (k *Keeper) handle(ctx context.Context, f *Failure) {
 	defer func() {
 		k.mu.Lock()
 		k.bytes -= f.Size
+		if k.taken[f.Tenant]--; k.taken[f.Tenant] == 0 {
+			delete(k.taken, f.Tenant)
+		}
 		k.mu.Unlock()
 	}()
 	key := eventKey{consumerKey{f.Tenant, f.Stream, f.Consumer}, f.Sequence}
@@ -272,11 +283,9 @@ func (k *Keeper) look(ctx context.Context, key consumerKey, fresh bool) (store.C
 func (k *Keeper) report(f *Failure, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err == nil {
-		delete(k.trouble, f.Tenant)
-		return
-	}
-	if errors.Is(err, errNotPending) || errors.Is(err, store.ErrNotFound) { // the consumer is gone
+	key, now := eventKey{consumerKey{f.Tenant, f.Stream, f.Consumer}, f.Sequence}, k.cfg.Now()
+	if err == nil || errors.Is(err, errNotPending) || errors.Is(err, store.ErrNotFound) { // the last: the consumer is gone
+		delete(k.trouble, key)
 		return
 	}
 	if errors.Is(err, store.ErrFull) {
@@ -284,8 +293,10 @@ func (k *Keeper) report(f *Failure, err error) {
 	} else {
 		k.stats.Failed++
 	}
-	k.trouble[f.Tenant] = err
-	if now := k.cfg.Now(); now.Sub(k.alarmed) >= alarmEvery {
+	if len(k.trouble) < maxTrouble {
+		k.trouble[key] = trouble{err, now}
+	}
+	if now.Sub(k.alarmed) >= alarmEvery {
 		k.alarmed = now
 		k.cfg.Log.Error().Err(err).Str("tenant", f.Tenant).Str("stream", f.Stream).Str("consumer", f.Consumer).Uint64("sequence", f.Sequence).
 			Msg("a dead letter could not be stored: its event stays with the consumer until it can; when the DLQ is full, redrive or let expire what is in it, or raise deadLetter.maxBytes")
@@ -298,12 +309,28 @@ func (k *Keeper) count(f func(*KeeperStats)) {
 	f(&k.stats)
 }
 
-// Trouble returns why dead letters of the tenant cannot be stored, nil while they can or
-// nothing has failed. It is that of the latest failure.
+// trouble is why the dead letter of an event could not be stored.
+type trouble struct {
+	err error
+	at  time.Time
+}
+
+// Trouble returns why dead letters of the tenant cannot be stored, nil while none has failed
+// that has not been stored since. An event that did not come again for troubleLasts has
+// found another end.
 func (k *Keeper) Trouble(tenant string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.trouble[tenant]
+	var err error
+	for key, t := range k.trouble {
+		switch {
+		case k.cfg.Now().Sub(t.at) > troubleLasts:
+			delete(k.trouble, key)
+		case key.tenant == tenant:
+			err = t.err
+		}
+	}
+	return err
 }
 
 // Stats returns the counters.

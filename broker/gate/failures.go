@@ -109,14 +109,14 @@ func (r *relay) pullAgain(sid []byte, stream, consumer string) {
 // did: a +TERM waits until the dead letter is stored. A -NAK without a delay gets that of
 // the policy.
 func (a *apiCaller) settle(v *jsapi.Verdict) bool {
-	b := a.out
-	tenant := b.principal.Tenant
-	if a.failures == nil || !a.failures.Covers(tenant, v.Stream) {
-		return false
-	}
 	text, term := bytes.CutPrefix(v.Body, []byte(jsapi.Term))
 	nak := string(v.Body) == jsapi.Nak
-	if !term && !nak {
+	if !term && !nak || a.failures == nil {
+		return false
+	}
+	b := a.out
+	tenant := b.principal.Tenant
+	if !a.failures.Covers(tenant, v.Stream) {
 		return false
 	}
 	attempt, sequence, ok := jsapi.AckNumbers(v.Subject)

@@ -104,6 +104,10 @@ type consumerFacts struct {
 	AckFloor struct {
 		Stream uint64 `json:"stream_seq"`
 	} `json:"ack_floor"`
+	AckPending  int  `json:"num_ack_pending"`
+	Redelivered int  `json:"num_redelivered"`
+	Waiting     int  `json:"num_waiting"`
+	Bound       bool `json:"push_bound"`
 }
 
 func (c *consumerFacts) facts() ConsumerFacts {
@@ -192,16 +196,26 @@ func Unlimit(ctx context.Context, s *Store, tenant, stream, consumer string) err
 	return nil
 }
 
-// LimitedConsumers names the consumers of a stream that Unlimit is for. One that is made
-// or deleted meanwhile may be missing.
+// SweptConsumer is a consumer that somebody should look after.
+type SweptConsumer struct {
+	Name    string
+	Limited bool // see Unlimit
+	// Stuck is how many of its events were delivered more than once, are not settled, and
+	// come to nobody: no request waits for them.
+	Stuck int
+}
+
+// SweepConsumers returns the consumers of a stream that settle events one by one and are
+// limited by the server, or have events that are stuck. One that is made or deleted
+// meanwhile may be missing.
 //
 // Errors: ErrNoAccount, ErrServer, ErrClosed, or the connection's.
-func LimitedConsumers(ctx context.Context, s *Store, tenant, stream string) ([]string, error) {
+func SweepConsumers(ctx context.Context, s *Store, tenant, stream string) ([]SweptConsumer, error) {
 	a, err := s.account(tenant)
 	if err != nil {
 		return nil, err
 	}
-	var out []string
+	var out []SweptConsumer
 	for offset, more := 0, true; more; {
 		var page struct {
 			Total     int             `json:"total"`
@@ -215,8 +229,13 @@ func LimitedConsumers(ctx context.Context, s *Store, tenant, stream string) ([]s
 			return nil, fmt.Errorf("tenant %s: %w", tenant, err)
 		}
 		for i := range page.Consumers {
-			if f := page.Consumers[i].facts(); f.Limited && f.Ack == AckExplicit {
-				out = append(out, page.Consumers[i].Name)
+			c := &page.Consumers[i]
+			one := SweptConsumer{Name: c.Name, Limited: c.Config.MaxDeliver > 0}
+			if c.Waiting == 0 && !c.Bound {
+				one.Stuck = min(c.Redelivered, c.AckPending)
+			}
+			if c.Config.Ack == AckExplicit && (one.Limited || one.Stuck > 0) {
+				out = append(out, one)
 			}
 		}
 		offset += len(page.Consumers)
