@@ -64,9 +64,9 @@ func TestLimitsLive(t *testing.T) {
 	check(t, publish(other, "orders.report", "report")) // has a bucket of its own
 	check(t, publish(a, "orders.a", "order.paid"))
 	check(t, publish(other, "orders.b", "order.paid"))
-	refused(publish(a, "orders.a", "order.paid"), "limit paid") // two principals share two an hour
-	refused(publish(a, "orders.a", "order.paid"), "limit paid")
-	refused(publish(other, "orders.c", "order.paid"), "limit paid")
+	_ = refused(publish(a, "orders.a", "order.paid"), "limit paid") // two principals share two an hour
+	_ = refused(publish(a, "orders.a", "order.paid"), "limit paid")
+	_ = refused(publish(other, "orders.c", "order.paid"), "limit paid")
 
 	// Consumers: one may be made and changed, a second one not.
 	js := connect(t, b, "a").js(t)

@@ -121,19 +121,14 @@ func retryPublish(err error) bool {
 	return Retryable(err) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrConnectionClosed)
 }
 
-// retryAfter is how long to wait before a retry: what the broker said, or delay if that
-// is more, and up to a quarter of it so that clients do not come back together.
-func retryAfter(err error, delay time.Duration) time.Duration {
+// pause waits before a retry, with up to a quarter of jitter so that clients do
+// not come back together. false: the wait would go over the deadline.
+func pause(ctx context.Context, err error, delay time.Duration) bool {
 	var e *Error
 	if errors.As(err, &e) {
 		delay = max(delay, e.RetryAfter)
 	}
-	return delay + time.Duration(rand.Int64N(int64(delay)/4+1)) //nolint:gosec // jitter is no secret
-}
-
-// pause waits before a retry. false: the wait would go over the deadline, or ctx has ended.
-func pause(ctx context.Context, err error, delay time.Duration) bool {
-	delay = retryAfter(err, delay)
+	delay += time.Duration(rand.Int64N(int64(delay)/4 + 1)) //nolint:gosec // jitter is no secret
 	if d, ok := ctx.Deadline(); ok && time.Until(d) <= delay {
 		return false
 	}

@@ -311,7 +311,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 	rt.spared.Add()
 	if rt.stored() {
 		for _, room := range [...]*Room{s.chain.cfg.Room, rt.room} {
-			if r := room.Short(s.p.Priority).refusal(len(p.Payload)); r != nil {
+			if r := room.Short(s.p.Priority).Refusal(len(p.Payload)); r != nil {
 				return r
 			}
 		}

@@ -23,8 +23,8 @@ type Shortage struct {
 // NoPayload as Shortage.Most refuses empty payloads too.
 const NoPayload = -1
 
-// refusal is nil for a payload that is taken.
-func (s *Shortage) refusal(payload int) *wire.Refusal {
+// Refusal is nil for a payload that is taken; s may be nil, for no shortage.
+func (s *Shortage) Refusal(payload int) *wire.Refusal {
 	if s == nil || payload <= s.Most {
 		return nil
 	}

@@ -40,7 +40,11 @@ func TestRefusedFloodIsReadLater(t *testing.T) {
 	w := newWorld(t)
 	flooder, calm := w.login("writer", quiet), w.login("writer", quiet)
 	const n = 2*refusalBurst + 1000
-	go flooder.nc.Write([]byte(strings.Repeat("PUB payments.x 1\r\nx\r\n", n) + "PING\r\n"))
+	written := make(chan error, 1)
+	go func() {
+		_, err := flooder.nc.Write([]byte(strings.Repeat("PUB payments.x 1\r\nx\r\n", n) + "PING\r\n"))
+		written <- err
+	}()
 	calm.send("SUB _INBOX.me.* 1\r\n")
 	calm.pong()
 	calm.send("PUB orders.a _INBOX.me.1 1\r\nx\r\n")
@@ -58,6 +62,7 @@ func TestRefusedFloodIsReadLater(t *testing.T) {
 			refused++
 		}
 	}
+	check(t, <-written)
 	if refused != n {
 		t.Errorf("%d refusals before the PONG, want %d", refused, n)
 	}
