@@ -144,7 +144,7 @@ func (p *pair) close() error {
 func startPair(ctx context.Context, plan *Plan, r *Results, dir string, sync Sync) (*pair, error) {
 	p := &pair{Plan: plan, results: r, server: map[Kind]*Server{}, conn: map[Kind]*nats.Conn{}}
 	for _, kind := range []Kind{Signet, Raw} {
-		s, err := Start(ctx, ServerConfig{Kind: kind, Sync: sync, Dir: filepath.Join(dir, string(kind)), Policy: Policy})
+		s, err := Start(ctx, ServerConfig{Kind: kind, Sync: sync, Dir: filepath.Join(dir, string(kind)), Policy: pairPolicy})
 		if err != nil {
 			return p, err
 		}
@@ -198,6 +198,9 @@ func runRound(ctx context.Context, plan *Plan, r *Results, round int, sync Sync)
 	}
 	if sync == Durable {
 		if err := p.durable(ctx, kinds); err != nil {
+			return err
+		}
+		if err := p.fairness(ctx); err != nil {
 			return err
 		}
 		return p.withLog(ctx, lagWorkload, p.lag)

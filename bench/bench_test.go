@@ -3,16 +3,20 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nkeys"
+
+	"github.com/signetbus/signet/broker/acl"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/schema"
 	"github.com/signetbus/signet/schema/jsonschema"
 )
 
 func TestOrderHasItsSizeAndKeepsTheSchema(t *testing.T) {
-	b, err := policy.Parse("policy.yaml", []byte(strings.ReplaceAll(Policy, `{{nkey "bench"}}`, "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4")))
+	b, err := policy.Parse("policy.yaml", withoutKeys(t, pairPolicy))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,11 +40,61 @@ func TestOrderHasItsSizeAndKeepsTheSchema(t *testing.T) {
 	}
 }
 
+// withoutKeys is a policy with a new key for each place of one.
+func withoutKeys(t *testing.T, text string) []byte {
+	t.Helper()
+	return regexp.MustCompile(`\{\{nkey "\w+"\}\}`).ReplaceAllFunc([]byte(text), func([]byte) []byte {
+		pair, err := nkeys.CreateUser()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := pair.PublicKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []byte(public)
+	})
+}
+
+// Every flood of the workloads on fairness is refused for what its name says: a flood that
+// is let in would measure something else.
+func TestFloodsFitThePolicy(t *testing.T) {
+	b, err := policy.Parse("policy.yaml", withoutKeys(t, pairPolicy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := policy.Compile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := set.Principal("bench", Flooder)
+	for _, f := range floods {
+		granted := acl.Publish(p, f.subject).Allowed
+		rule := p.Tenant.Binding(f.subject)
+		ok := false
+		switch {
+		case strings.HasSuffix(f.name, "grant"):
+			ok = !granted
+		case strings.HasSuffix(f.name, "payloads"):
+			ok = granted && rule != nil && int(rule.MaxPayload) < len(f.payload)
+		case strings.HasSuffix(f.name, "schema"):
+			ok = granted && rule != nil && rule.Schema != nil
+		default:
+			for i := range p.Limits {
+				ok = ok || granted && p.Limits[i].Name == "flooded" && p.Limits[i].Applies(f.subject)
+			}
+		}
+		if !ok {
+			t.Errorf("%s: it is not", f.name)
+		}
+	}
+}
+
 // Every number of streams of the curve fits a policy, with a subject for each that is
 // published on.
 func TestCurvePolicy(t *testing.T) {
 	for _, n := range FullCurve().Streams {
-		b, err := policy.Parse("policy.yaml", []byte(strings.ReplaceAll(curvePolicy(n), `{{nkey "bench"}}`, "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4")))
+		b, err := policy.Parse("policy.yaml", withoutKeys(t, curvePolicy(n)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"fmt"
+	"strings"
 )
 
 // Policy is the policy of the measurements: every check of the hot path is on, and
@@ -72,3 +73,14 @@ func order(size int) []byte {
 	b.WriteString(end)
 	return b.Bytes()
 }
+
+// pairPolicy is Policy with the flooder of the workloads on fairness.
+var pairPolicy = strings.NewReplacer(
+	"subjects:\n  - {match", "subjects:\n  - {match: plain.small, maxPayload: 1KiB}\n  - {match",
+	"limits:\n", "limits:\n  flooded: {match: plain.limited, messages: 1000/s, burst: 1s}\n",
+	"principals:\n", `principals:
+  - name: flooder
+    identities: [{nkey: {{nkey "flooder"}}}]
+    publish: [plain.>, checked.>]
+    limit: [high, flooded]
+`).Replace(Policy)

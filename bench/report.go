@@ -106,7 +106,7 @@ func (r *Results) Checks() []Check {
 	for _, w := range r.Order {
 		switch {
 		case w == sameHeadersWorkload || w == readAlongWorkload: // raw only
-		case w == loggedWorkload || w == lagWorkload: // Signet only
+		case w == loggedWorkload || w == lagWorkload || strings.HasPrefix(w, "fairness"): // Signet only
 		case strings.HasPrefix(w, "async") && strings.HasSuffix(w, "lazy"):
 			// The target is for ACL, limit and attestation; with a schema it is news.
 			atLeast(strings.Contains(w, "plain"), w, r.ratio(w, w, rate), 0.6)
@@ -133,6 +133,7 @@ func (r *Results) Checks() []Check {
 		}
 	}
 	atLeast(false, verified+", against a raw ordered consumer (equal size)", r.ratio(verified, ordered, rate), 0.5)
+	out = append(out, r.fairnessChecks()...)
 	out = append(out, r.signatureChecks()...)
 	raw, signet := r.Idle[Raw], r.Idle[Signet]
 	if signet.Connections == 0 {
@@ -208,7 +209,9 @@ formed per round; given are median (least-greatest). "async 256 B with the heade
 header block that Signet makes: what the longer message costs the client and nats-server before any code of Signet has run. "read along"
 is that with one push consumer that nothing is acknowledged to, and its CPU counts until the reader has all events.
 "logged" is a stream with a log: its server CPU counts until a signed checkpoint covers every event. At 30000/s p50 / p99 of the
-row are the median and the greatest age of the oldest event that no checkpoint covers, looked at every 50 ms.
+row are the median and the greatest age of the oldest event that no checkpoint covers, looked at every 50 ms. "fairness" is one
+publisher that waits for each acknowledgement, alone and then beside another principal that publishes as fast as it may with 1024
+unanswered, at its limit or refused without end.
 `
 
 // Write writes the report.

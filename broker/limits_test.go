@@ -21,6 +21,7 @@ limit: polite
 limits:
   polite: {consumers: 1, connections: 50}
   reports: {match: orders.report, messages: 3/h, burst: 1h}
+  nobody: {messages: 1/h}
   paid: {per: tenant, types: [order.paid], messages: 2/h, burst: 1h}
 roles:
   writer: {publish: [orders.>], types: ["*"], limit: reports}
@@ -64,9 +65,9 @@ func TestLimitsLive(t *testing.T) {
 	check(t, publish(other, "orders.report", "report")) // has a bucket of its own
 	check(t, publish(a, "orders.a", "order.paid"))
 	check(t, publish(other, "orders.b", "order.paid"))
-	refused(publish(a, "orders.a", "order.paid"), "limit paid") // two principals share two an hour
-	refused(publish(a, "orders.a", "order.paid"), "limit paid")
-	refused(publish(other, "orders.c", "order.paid"), "limit paid")
+	_ = refused(publish(a, "orders.a", "order.paid"), "limit paid") // two principals share two an hour
+	_ = refused(publish(a, "orders.a", "order.paid"), "limit paid")
+	_ = refused(publish(other, "orders.c", "order.paid"), "limit paid")
 
 	// Consumers: one may be made and changed, a second one not.
 	js := connect(t, b, "a").js(t)
@@ -102,6 +103,10 @@ func TestLimitsLive(t *testing.T) {
 	}
 	if _, page := probe(t, b, "/metrics"); !strings.Contains(page, `signet_throttled_total{code="40500",principal="shop/a",rule="limit paid",tenant="shop"} 2`) {
 		t.Error("the metrics do not name the rule and the principal")
+	}
+	usage := must(admin.PolicyOf(admin.New(root)).Usage(within(t)))(t)
+	if len(usage.Idle) != 1 || usage.Idle[0].Rule != "limit nobody" || usage.Idle[0].Line == 0 {
+		t.Errorf("limits that bound nobody: %+v, want limit nobody", usage.Idle)
 	}
 	can := must(admin.New(root).CanI(within(t), admin.CanIRequest{Verb: "publish", Subject: "orders.report", Principal: "a"}))(t)
 	for _, l := range []string{"limit paid: messages 2/h, burst 1h0m0s, types order.paid, per tenant", "limit reports: messages 3/h, burst 1h0m0s, match orders.report"} {

@@ -168,11 +168,12 @@ func addUsage(to, more *adminapi.PolicyUsage) {
 }
 
 // usage lists the lines of the policy that grant something in a tenant, the least used
-// first, and the rules that are not enforced.
+// first, the rules that are not enforced, and the limits that bound nobody.
 func usage(t *policy.Tenant, since time.Time) *adminapi.PolicyUsage {
 	out := &adminapi.PolicyUsage{Since: since, Grants: []adminapi.GrantUse{}}
 	lines := map[*policy.Count]*adminapi.GrantUse{}
 	modes := map[string]adminapi.ModeUse{}
+	had := map[string]bool{} // limits, by somebody
 	mode := func(rule string, m policy.Mode, count *policy.Count, at policy.Position) {
 		if m != policy.ModeEnforce {
 			modes[rule] = adminapi.ModeUse{Rule: rule, Mode: m.String(), Count: count.Load(), File: filepath.Base(at.File), Line: at.Line}
@@ -181,6 +182,7 @@ func usage(t *policy.Tenant, since time.Time) *adminapi.PolicyUsage {
 	for _, p := range t.Principals() {
 		mode("principal "+p.Name, p.Mode, p.Spare, p.At)
 		for i := range p.Limits {
+			had[p.Limits[i].Name] = true
 			mode(p.Limits[i].Rule, p.Limits[i].Mode, p.Limits[i].Spare, p.Limits[i].At)
 		}
 		for _, g := range p.Grants.All() {
@@ -199,6 +201,11 @@ func usage(t *policy.Tenant, since time.Time) *adminapi.PolicyUsage {
 	}
 	if r := t.Quota.Rate; r != nil {
 		mode(r.Rule, r.Mode, r.Spare, t.Quota.At)
+	}
+	for i := range t.Limits {
+		if l := &t.Limits[i]; !had[l.Name] {
+			out.Idle = append(out.Idle, adminapi.IdleLimit{Rule: "limit " + l.Name, File: filepath.Base(l.At.File), Line: l.At.Line})
+		}
 	}
 	for _, line := range lines {
 		out.Grants = append(out.Grants, *line)

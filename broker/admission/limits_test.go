@@ -70,7 +70,7 @@ func TestLimitsTakeFromAllOrNone(t *testing.T) {
 	f := newFixtureOf(t, limitsPolicy)
 	f.admits(4, "orders.slow.a")
 	for range 20 { // each would take from hot, which all principals share
-		f.limited("limit slow", "orders.slow.a")
+		_ = f.limited("limit slow", "orders.slow.a")
 	}
 	for i := range 4 {
 		if r := f.as("other", "orders.slow.a"); r != nil {
@@ -120,11 +120,11 @@ func TestLimitsOfTypes(t *testing.T) {
 			}
 			// What the limit of the type refuses takes nothing from the rates of the subject.
 			for range 9 {
-				f.limited("limit paid", "orders.slow.t", "ce-type: com.acme.x")
+				_ = f.limited("limit paid", "orders.slow.t", "ce-type: com.acme.x")
 			}
 			f.admits(4, "orders.slow.t", "ce-type: order.created")
 			// Nor the other way round: slow is spent, and the minute of paid goes on.
-			f.limited("limit paid", "orders.slow.t", "ce-type: com.acme.x")
+			_ = f.limited("limit paid", "orders.slow.t", "ce-type: com.acme.x")
 		})
 	}
 }
@@ -151,7 +151,7 @@ func TestLimitsOfBytesSayWhatIsLeft(t *testing.T) {
 func TestLimitsOfCalls(t *testing.T) {
 	f := newFixtureOf(t, limitsPolicy)
 	f.admits(2, "rpc.inventory.reserve")
-	f.limited("limit callers", "rpc.inventory.reserve")
+	_ = f.limited("limit callers", "rpc.inventory.reserve")
 	if f.session.Rejection().MayWait {
 		t.Error("limit callers rejects, so nothing may wait")
 	}
@@ -162,7 +162,7 @@ func TestLimitsOfCalls(t *testing.T) {
 func TestWaitNeedsAllToWait(t *testing.T) {
 	f := newFixtureOf(t, strings.Replace(limitsPolicy, "callers: {calls: 2/m, burst: 1m}", "callers: {calls: 2/m, burst: 1m, exceed: wait}", 1))
 	f.admits(2, "rpc.inventory.reserve")
-	f.limited("limit callers", "rpc.inventory.reserve")
+	_ = f.limited("limit callers", "rpc.inventory.reserve")
 	if !f.session.Rejection().MayWait {
 		t.Error("each limit that refuses says wait")
 	}
@@ -197,8 +197,8 @@ func TestPlansAreChargedWithTheirTarget(t *testing.T) {
 	f := newFixtureOf(t, limitsPolicy)
 	plan := []string{"Nats-Schedule: @at 2100-01-01T00:00:00Z", "Nats-Schedule-Target: orders.slow.a"}
 	f.admits(4, "orders.plan", plan...)
-	f.limited("limit slow", "orders.plan", plan...)
-	f.limited("limit slow", "orders.slow.a")
+	_ = f.limited("limit slow", "orders.plan", plan...)
+	_ = f.limited("limit slow", "orders.slow.a")
 }
 
 // flights is a Flights that counts.

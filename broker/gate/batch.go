@@ -35,6 +35,7 @@ type batch struct {
 
 	failed   error // of the first flush that failed; nothing is written after it
 	messages uint64
+	refusals int          // since the last pause for them
 	answers  []byte       // frames for the client
 	scratch  []byte       // reply subjects; grows only, so that views stay valid until the flush
 	frame    []byte       // one frame under construction

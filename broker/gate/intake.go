@@ -14,6 +14,7 @@ type intake struct {
 	in    window
 	parse parser
 
+	most      int       // bytes that a fill reads beyond what the operation at hand needs; 0: as many as there is room for
 	taken     int       // bytes that next took since the last fill
 	armed     time.Time // when the read deadline was set; zero: none is
 	armedNeed int       // parse.need at that time
@@ -45,7 +46,7 @@ func (i *intake) fill() error {
 	if n, err := i.read(); n == 0 {
 		return err
 	}
-	for i.tap != nil && i.in.w < largeBuffer && i.tap.waiting() {
+	for i.tap != nil && i.most == 0 && i.in.w < largeBuffer && i.tap.waiting() {
 		i.in.grow = true
 		if n, _ := i.read(); n == 0 {
 			break // TLS keeps the error for the next fill, after what came before it
@@ -55,7 +56,11 @@ func (i *intake) fill() error {
 }
 
 func (i *intake) read() (int, error) {
-	n, err := i.link.nc.Read(i.in.room(i.parse.need))
+	room := i.in.room(i.parse.need)
+	if i.most > 0 {
+		room = room[:min(len(room), max(i.most, i.parse.need-(i.in.w-i.in.r)))]
+	}
+	n, err := i.link.nc.Read(room)
 	i.in.filled(n)
 	i.bytes.Add(uint64(n))
 	return n, err

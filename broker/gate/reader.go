@@ -117,6 +117,9 @@ func (r *reader) process() error {
 	if err := r.batch.flush(); err != nil && failed == nil {
 		failed = err
 	}
+	if failed == nil {
+		r.atone()
+	}
 	r.publish.rest()
 	return failed
 }

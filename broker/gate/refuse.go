@@ -41,6 +41,7 @@ func (b *batch) refuse(cmd *command, r *wire.Refusal) {
 // server, so echo:false clients get it too. It is never a 503: clients retry those.
 func (b *batch) refuseAs(cmd *command, r *wire.Refusal, what Rejected, form apiForm) {
 	b.s.audit.refused(b.principal, r, what)
+	b.refusals++
 	var targets []target
 	if len(cmd.reply) > 0 && (!form.status || b.s.opts.Headers) && b.s.box.replyProblem(cmd.reply) == "" {
 		targets = b.s.subs.inject(cmd.reply)

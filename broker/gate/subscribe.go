@@ -31,6 +31,7 @@ func (u *subscriber) subscribe(cmd *command) {
 	if subs.count() >= u.most || wild && subs.wildInboxes() >= maxWildInboxes {
 		r := wire.Refuse(wire.CodeSubscriptionLimited, "subscriptions", "")
 		u.s.audit.refused(b.principal, r, cmd.rejected(verbNameSubscribe))
+		b.refusals++
 		b.err(errTooManySubs.Error())
 		return
 	}
@@ -41,12 +42,14 @@ func (u *subscriber) subscribe(cmd *command) {
 	filter, refusal := u.s.judge(b.principal, sub)
 	if refusal != nil {
 		u.s.audit.refused(b.principal, refusal, cmd.rejected(verbNameSubscribe))
+		b.refusals++
 		b.err(subText(sub, refusal)) // after the sink has set its reference
 		return
 	}
 	subs.add(sub)
 	if r := u.tooMany(b.principal, sub); r != nil {
 		u.s.audit.refused(b.principal, r, cmd.rejected(verbNameSubscribe))
+		b.refusals++
 		b.err(errTooManySubs.Error() + ": " + reasonText(r))
 		return
 	}

@@ -18,6 +18,7 @@ type usage struct {
 	connections   int // Gate.mu
 	subscriptions atomic.Int64
 	inFlight      atomic.Int64 // publishes without an acknowledgement, as far as a limit counts them
+	penance       penance
 }
 
 func connectionsOf(l *policy.Limit) int   { return l.Connections }

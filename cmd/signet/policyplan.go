@@ -169,8 +169,8 @@ func policyUnusedCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "unused [--all]", Short: "list the grants that nobody has used, and what modes let through", Args: cobra.NoArgs, DisableFlagsInUseLine: true,
 		Long: `Lists the grants of the tenant that nothing was let in by at any node since the nodes
-began, and the rules in mode audit or off, with the count of what they would have
-refused. Counts are kept in memory: the time since which they count is printed.`,
+began, the rules in mode audit or off, with the count of what they would have
+refused, and the limits that no principal has. Counts are kept in memory: the time since which they count is printed.`,
 		Example: "  signet policy unused\n  signet policy unused --all -o json",
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
@@ -215,6 +215,14 @@ func printUsage(a *app, u *admin.PolicyUsage) {
 				times = "not counted"
 			}
 			g.row(m.Rule, m.Mode, place(m.File, m.Line), times)
+		}
+		g.flush()
+	}
+	if len(u.Idle) > 0 {
+		fmt.Fprintf(a.stdout, "\n%s of nobody: name it under limit of a role, a principal or the document\n", plural(len(u.Idle), "limit"))
+		g := newGrid(a.stdout, "RULE", "AT")
+		for _, l := range u.Idle {
+			g.row(l.Rule, place(l.File, l.Line))
 		}
 		g.flush()
 	}

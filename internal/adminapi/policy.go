@@ -148,6 +148,7 @@ type PolicyUsage struct {
 	Since   time.Time         `json:"since"` // the node that began last; counts before it are not complete
 	Grants  []GrantUse        `json:"grants"`
 	Modes   []ModeUse         `json:"modes,omitempty"`
+	Idle    []IdleLimit       `json:"idle,omitempty"`
 	Without map[string]string `json:"without,omitempty"` // nodes that are not counted, and why
 	More    int               `json:"more,omitempty"`
 }
@@ -162,6 +163,13 @@ type GrantUse struct {
 	Until   time.Time `json:"until,omitzero"`
 	Count   uint64    `json:"count"`
 	Holders int       `json:"holders"` // principals that have it
+}
+
+// IdleLimit is a limit that bounds nobody: no principal has it.
+type IdleLimit struct {
+	Rule string `json:"rule"`
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"`
 }
 
 // ModeUse is one rule that is not enforced.
