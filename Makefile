@@ -53,7 +53,7 @@ test-cluster: test-nodes ## all tests of several nodes, then three nodes as proc
 	$(GO) run ./bench/cmd/faults -cluster -quick -cuts 0 -limit 15m
 
 test-nodes: ## tests of several nodes in one process, with the race detector, and the drills of an operator on real clusters
-	$(GO) test $(TESTFLAGS) -run '$(CLUSTER)' ./broker ./broker/internal/integrity
+	$(GO) test $(TESTFLAGS) -run '$(CLUSTER)' ./broker ./broker/internal/integrity ./client
 	$(GO) test -timeout 15m -count=1 ./broker/clustertest
 
 test-faults: ## the long suite, about an hour: one node, one with encryption, and a cluster: kill -9, power cuts, full disks, key changes, damage, wrong clocks, an upgrade (UPGRADE_FROM=rev; default the last tag) under load (volumes need root on Linux)

@@ -115,10 +115,19 @@ func (l *ledger) counts() (done, dups int, faults []string) {
 
 var errNotNow = errors.New("not now")
 
-func (l *ledger) start(t *testing.T, b *brokertest.Broker, cfg client.Keyed) *instance {
+// connects is a broker, or a cluster of them.
+type connects interface {
+	Client(principal string, opts ...client.Option) *client.Client
+}
+
+func newLedger() *ledger {
+	return &ledger{last: map[string]int{}, busy: map[string]*instance{}, fences: map[string]uint64{}}
+}
+
+func (l *ledger) start(t *testing.T, b connects, cfg client.Keyed) *instance {
 	t.Helper()
 	i := &instance{c: b.Client("billing")}
-	s, err := i.c.SubscribeKeyed(within(t, time.Minute), "orders.>", func(_ context.Context, d *client.Delivery) error {
+	handle := func(_ context.Context, d *client.Delivery) error {
 		if !l.enter(i, d) {
 			return errNotNow // to nobody: the connection is closed
 		}
@@ -131,7 +140,13 @@ func (l *ledger) start(t *testing.T, b *brokertest.Broker, cfg client.Keyed) *in
 			return client.Retry(time.Millisecond, errNotNow)
 		}
 		return nil
-	}, cfg, client.AckWait(2*time.Second))
+	}
+	ctx := within(t, 2*time.Minute)
+	s, err := i.c.SubscribeKeyed(ctx, "orders.>", handle, cfg, client.AckWait(2*time.Second))
+	for err != nil && client.Retryable(err) && ctx.Err() == nil { // no node leads at this moment
+		<-time.After(100 * time.Millisecond)
+		s, err = i.c.SubscribeKeyed(ctx, "orders.>", handle, cfg, client.AckWait(2*time.Second))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +161,7 @@ func TestKeyedChurn(t *testing.T) {
 	b := brokertest.New(t, brokertest.Options{Policy: keyedPolicy})
 	cfg := client.Keyed{Group: "churn", Bucket: "groups", Partitions: 3, Lease: client.MinLease}
 	const keys, perKey = 12, 40
-	l := &ledger{last: map[string]int{}, busy: map[string]*instance{}, fences: map[string]uint64{}}
+	l := newLedger()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
