@@ -125,7 +125,9 @@ func (c *call) checkFilters(cfg *consumerConfig) (Verdict, bool) {
 //	no such consumer     create, so that one made meanwhile by somebody else stays as it is
 //	own consumer         as the client asks
 //	shared consumer      create with the present owner: the server accepts it only if nothing
-//	                     differs (libraries "create or update" what they merely want to use)
+//	                     differs (libraries "create or update" what they merely want to use).
+//	                     Never one that pushes: made again, it would send to the caller for
+//	                     as long as its owner may read
 //	another's consumer   refused
 func (c *call) createOwner(req *consumerCreate) (owner string, v Verdict, ok bool) {
 	self := c.Principal.FullName()
@@ -149,7 +151,7 @@ func (c *call) createOwner(req *consumerCreate) (owner string, v Verdict, ok boo
 		return self, v, true
 	case owner == self:
 		return self, v, true
-	case sharable(owner) && req.Action != actionUpdate && c.within(owner, &req.Config) && shared(c.Principal, c.stream.name, c.name):
+	case sharable(owner) && req.Action != actionUpdate && req.Config.DeliverSubject == "" && c.within(owner, &req.Config) && shared(c.Principal, c.stream.name, c.name):
 		req.Action = actionCreate
 		return owner, v, true
 	}

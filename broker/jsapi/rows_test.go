@@ -325,6 +325,8 @@ func TestRow18SharedCreateWithinOwner(t *testing.T) {
 		{"beyond", "sharedwide", s, cfg(`"filter_subject":"orders.secret"`), "ConsumerNotOwned"},
 		{"one beyond", "sharedwide", s, cfg(`"filter_subjects":["orders.1.paid","orders.secret"]`), "ConsumerNotOwned"},
 		{"everything", "sharedwide", s, cfg(``), "ConsumerNotOwned"},
+		// It would be the owner's, and send to the inbox of the sharer for ever.
+		{"pushed to the sharer", "sharedwide", s, cfg(`"filter_subject":"orders.1.paid","deliver_subject":"_INBOX.push"`), "ConsumerNotOwned"},
 	})
 }
 

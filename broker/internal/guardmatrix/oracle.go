@@ -60,7 +60,7 @@ func (c *Cell) verdict() (policy bool) {
 	case Read:
 		return r.reads(&s, c.Body.Filters)
 	case CreateConsumer:
-		return r.reads(&s, c.Body.Filters) && r.mayMake(&s, c.Consumer, c.Body.Update)
+		return r.reads(&s, c.Body.Filters) && r.mayMake(&s, c.Consumer, c.Body)
 	case UseConsumer:
 		if c.Control.Reads && !r.readsSome(&s) && !r.sharesWith(&s, c.Consumer) {
 			return false // whoever has lost every grant reads nothing more, its own consumer neither
@@ -226,15 +226,16 @@ func (r *Role) uses(s *Stream, c Consumer) bool {
 	return usable(s) && (c == Mine || shared && (c == Theirs || c == Gone))
 }
 
-// mayMake: a free name, one's own, or one that is shared and stays as it is.
-func (r *Role) mayMake(s *Stream, c Consumer, update bool) bool {
+// mayMake: a free name, one's own, or one that is shared and stays as it is, which none does
+// that is to be sent to an inbox of the sharer's.
+func (r *Role) mayMake(s *Stream, c Consumer, b *Body) bool {
 	switch c {
 	case NoConsumer, Mine:
 		return true
 	case Theirs:
-		return !update && r.sharesWith(s, c)
+		return !b.Update && b.Deliver != DeliverInbox && r.sharesWith(s, c)
 	case Gone:
-		return !update
+		return !b.Update
 	}
 	return false
 }
