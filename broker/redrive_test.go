@@ -136,6 +136,12 @@ func TestRedriveToTheConsumerAlone(t *testing.T) {
 		t.Errorf("somebody else has got it: %+v", other.all())
 	}
 
+	// Looking for a queue that is not there is no refusal: readers do it all the time.
+	st, err := api.Status(within(t))
+	check(t, err)
+	if st.Gate.Refused != 0 {
+		t.Errorf("%d refusals", st.Gate.Refused)
+	}
 	// Nobody but the owner reads or acknowledges the queue, with plain NATS.
 	name := wire.RetryConsumer("ORDERS", "billing")
 	for _, who := range []string{"wide", "narrow", "root", "writer"} {

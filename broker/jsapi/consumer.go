@@ -198,7 +198,7 @@ func judgeConsumerInfo(c *call) Verdict {
 		return c.malformed(errors.New("this request has no body"))
 	}
 	v, ok := c.owned(true, areaConsumers)
-	if !ok && (v.Action == NeedOwner || v.Refusal.Code != wire.CodeNotFound || !canSee(c.Principal, &c.stream)) {
+	if !ok && (v.Action == NeedOwner || v.Refusal.Code != wire.CodeNotFound || !canSee(c.Principal, &c.stream) && !retryReads(c)) {
 		return v
 	}
 	return c.forward(nil)

@@ -31,10 +31,10 @@ func ownedRetry(c *call, shareable bool) (Verdict, bool) {
 	return Verdict{}, true
 }
 
-// retryReads is stillReads for the queue of a consumer.
+// retryReads is stillReads for the queue of a consumer; false for any other request.
 func retryReads(c *call) bool {
 	name, consumer, ok := wire.RetryOrigin(c.name)
-	if !ok {
+	if !ok || c.stream.kind != streamRetry {
 		return false
 	}
 	s := lookupStream(c.Principal.Tenant, name)
