@@ -18,8 +18,7 @@ import (
 const (
 	DefaultPartitions   = 4
 	MaxPartitions       = 32
-	DefaultKeyedWorkers = 8                // of Concurrency, for SubscribeKeyed
-	DefaultKeyedAckWait = 10 * time.Second // of AckWait, for SubscribeKeyed
+	DefaultKeyedWorkers = 8 // of Concurrency, for SubscribeKeyed
 	DefaultLease        = 15 * time.Second
 	MinLease            = 3 * time.Second
 	MaxLease            = 5 * time.Minute
@@ -170,8 +169,8 @@ type keyedLife struct {
 // Delivery is at least once. An event is handled twice only where an instance died, or
 // lost its lease, between handling it and the broker's taking the acknowledgement: use
 // Once for what must not happen twice. After that the partition waits until all that was
-// in flight there has come again, which takes the AckWait (here DefaultKeyedAckWait; it
-// is extended while a handler runs) and what is left of retry pauses.
+// in flight there has come again, which takes the AckWait (here Lease by
+// default, and no less; it is extended while a handler runs) and what is left of retry pauses.
 //
 // No two instances handle a key at the same time. A lease is valid by the clock of this
 // process alone, is checked before each event, and its end ends the context of handlers;
@@ -189,7 +188,7 @@ func (c *Client) SubscribeKeyed(ctx context.Context, filter string, handler Hand
 		return nil, err
 	}
 	given := &subConfig{}
-	opts = append([]SubOption{Concurrency(DefaultKeyedWorkers), AckWait(DefaultKeyedAckWait)}, opts...)
+	opts = append([]SubOption{Concurrency(DefaultKeyedWorkers), AckWait(keyed.Lease)}, opts...)
 	s, err := c.newSubscription(filter, handler, opts)
 	if err != nil {
 		return nil, err
@@ -199,6 +198,8 @@ func (c *Client) SubscribeKeyed(ctx context.Context, filter string, handler Hand
 	switch {
 	case given.durable != "":
 		return nil, fmt.Errorf("%w: SubscribeKeyed with Durable: Keyed.Group names its consumers", ErrInvalidOption)
+	case given.ackWait < keyed.Lease:
+		return nil, fmt.Errorf("%w: AckWait: %v is less than the lease of %v, so an instance that is cut off would use up deliveries", ErrInvalidOption, given.ackWait, keyed.Lease)
 	case given.ordered, given.queue != "":
 		return nil, fmt.Errorf("%w: SubscribeKeyed with Ordered or Queue", ErrInvalidOption)
 	}

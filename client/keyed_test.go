@@ -142,10 +142,10 @@ func (l *ledger) start(t *testing.T, b connects, cfg client.Keyed) *instance {
 		return nil
 	}
 	ctx := within(t, 2*time.Minute)
-	s, err := i.c.SubscribeKeyed(ctx, "orders.>", handle, cfg, client.AckWait(2*time.Second))
+	s, err := i.c.SubscribeKeyed(ctx, "orders.>", handle, cfg)
 	for err != nil && client.Retryable(err) && ctx.Err() == nil { // no node leads at this moment
 		<-time.After(100 * time.Millisecond)
-		s, err = i.c.SubscribeKeyed(ctx, "orders.>", handle, cfg, client.AckWait(2*time.Second))
+		s, err = i.c.SubscribeKeyed(ctx, "orders.>", handle, cfg)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +297,7 @@ func TestKeyedFencing(t *testing.T) {
 		<-ctx.Done()
 		defer close(left)
 		return nil // done, it thinks
-	}, cfg, client.AckWait(time.Second))
+	}, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestKeyedFencing(t *testing.T) {
 		defer end()
 		got <- d
 		return nil
-	}, cfg, client.AckWait(time.Second))
+	}, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ func TestKeyedBlocksOneKey(t *testing.T) {
 		return nil
 	}
 	s, err := b.Client("billing").SubscribeKeyed(ctx, "orders.>", handle, client.Keyed{Group: "block", Bucket: "groups", Key: client.SubjectToken(2)},
-		client.AckWait(2*time.Second), client.Concurrency(2))
+		client.Concurrency(2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -434,6 +434,7 @@ func TestKeyedRefuses(t *testing.T) {
 		{"lease", c, "orders.>", client.Keyed{Group: "h", Bucket: "groups", Lease: time.Second}, nil, client.ErrInvalidOption},
 		{"lease over the ttl", c, "orders.>", client.Keyed{Group: "h", Bucket: "short"}, nil, client.ErrInvalidOption},
 		{"durable", c, "orders.>", client.Keyed{Group: "h", Bucket: "groups"}, []client.SubOption{client.Durable("d")}, client.ErrInvalidOption},
+		{"a short wait", c, "orders.>", client.Keyed{Group: "h", Bucket: "groups"}, []client.SubOption{client.AckWait(14 * time.Second)}, client.ErrInvalidOption},
 		{"ordered", c, "orders.>", client.Keyed{Group: "h", Bucket: "groups"}, []client.SubOption{client.Ordered()}, client.ErrInvalidOption},
 		{"unknown bucket", c, "orders.>", client.Keyed{Group: "h", Bucket: "nowhere"}, nil, client.ErrDenied},
 		{"bucket not granted", b.Client("poor"), "orders.>", client.Keyed{Group: "h", Bucket: "groups"}, nil, client.ErrDenied},

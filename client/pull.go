@@ -370,11 +370,18 @@ func (p *puller) pull() {
 	p.mu.Lock()
 	consumer := p.consumer
 	p.mu.Unlock()
+	expires, heartbeat := pullExpires, pullHeartbeat
+	if p.keyed != nil {
+		// Over before anybody else takes the partition: what is sent to a process that is
+		// cut off counts as delivered.
+		expires = min(expires, p.keyed.g.cfg.Lease)
+		heartbeat = min(heartbeat, expires/3)
+	}
 	body, err := json.Marshal(struct {
 		Batch     int64         `json:"batch"`
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{most - have, pullExpires, pullHeartbeat})
+	}{most - have, expires, heartbeat})
 	if err != nil { // three numbers always encode
 		return
 	}
