@@ -244,8 +244,6 @@ func TestOneLetterHowever(t *testing.T) {
 	}
 
 	// From the retry queue, as a redrive fills it.
-	check(t, f.inside.DeleteKeyValue(ctx, "settings")) // room for it
-	must(f.inside.CreateStream(ctx, jetstream.StreamConfig{Name: "RETRY", Subjects: []string{"$SIGNET.RETRY.>"}, Retention: jetstream.WorkQueuePolicy, MaxBytes: 1 << 20}))(t)
 	h := must(nats.DecodeHeadersMsg(original.Header))(t)
 	for name, value := range map[string]string{"Count": "1", "Stream": "LIMITS", "Consumer": "w", "Sequence": fmt.Sprint(first), "Subject": "limits.a"} {
 		h.Set("Signet-Redrive-"+name, value)

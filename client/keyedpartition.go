@@ -67,7 +67,9 @@ func (g *KeyedSubscription) take(ctx context.Context, index int, fence uint64) (
 		}
 		s.stored = newPuller(s, g.stream)
 		s.stored.keyed = p
+		s.retry = newRetryQueue(s, g.stream)
 		if err = s.stored.attach(); err != nil {
+			s.retry.abandon()
 			err = fromTransport("subscribe", g.filter, err)
 		}
 	}
