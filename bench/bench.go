@@ -262,7 +262,7 @@ func (p *pair) async(ctx context.Context, name string, kind Kind, stream string,
 // inside nats-server, and what then is left for Signet itself.
 func (p *pair) sameHeaders(ctx context.Context) error {
 	if !strings.Contains(sameHeadersWorkload, p.Only) && !strings.Contains(readAlongWorkload, p.Only) {
-		return nil
+		return nil // what both are fed with
 	}
 	const n = 4000 // enough to be in full batches
 	if err := fill(p.conn[Signet], &nats.Msg{Subject: subjectPlain, Data: order(256)}, n); err != nil {
@@ -285,6 +285,9 @@ func (p *pair) sameHeaders(ctx context.Context) error {
 // readAlong has a consumer get each event while it is published: what that costs
 // nats-server is the floor of a log, which reads its stream the same way.
 func (p *pair) readAlong(ctx context.Context, m *nats.Msg) error {
+	if !strings.Contains(readAlongWorkload, p.Only) {
+		return nil
+	}
 	nc, err := p.server[Raw].Connect(Cred)
 	if err != nil {
 		return err

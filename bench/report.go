@@ -64,12 +64,16 @@ func (r *Results) ratio(signet, raw string, value func(*Figure) float64) Spread 
 }
 
 func (r *Results) compare(signet, raw string, value func(*Figure) float64, f func(s, b float64) float64) Spread {
-	a, b := r.of(signet, Signet, value), r.of(raw, Raw, value)
+	return spread(byRound(r.of(signet, Signet, value), r.of(raw, Raw, value), f))
+}
+
+// byRound compares two series round by round, as far as both go.
+func byRound(a, b []float64, f func(a, b float64) float64) []float64 {
 	var out []float64
 	for i := range min(len(a), len(b)) {
 		out = append(out, f(a[i], b[i]))
 	}
-	return spread(out)
+	return out
 }
 
 func rate(f *Figure) float64 { return f.Rate() }
@@ -157,9 +161,9 @@ func (r *Results) signatureChecks() []Check {
 		}
 	}
 	const off = "async 256 B plain, lazy"
-	if more := less(r.of(loggedWorkload, Signet, cpu), r.of(off, Signet, cpu)); len(more) > 0 {
+	if more := byRound(r.of(loggedWorkload, Signet, cpu), r.of(off, Signet, cpu), difference); len(more) > 0 {
 		s, got := spread(more), ""
-		if reader := less(r.of(readAlongWorkload, Raw, cpu), r.of(sameHeadersWorkload, Raw, cpu)); len(reader) > 0 {
+		if reader := byRound(r.of(readAlongWorkload, Raw, cpu), r.of(sameHeadersWorkload, Raw, cpu), difference); len(reader) > 0 {
 			got = "; of plain nats-server with one reader on minus off: " + spread(reader).text("%.1f")
 		}
 		out = append(out, Check{
@@ -173,15 +177,6 @@ func (r *Results) signatureChecks() []Check {
 			Name: fmt.Sprintf("%s, greatest age of an event that no checkpoint covers (at %.0f/s)", lagWorkload, got.Median),
 			Want: "<= 2 s", Got: s.text("%.2f"), OK: s.Max <= 2 && got.Min > 0.95*lagRate, Strict: true,
 		})
-	}
-	return out
-}
-
-// less takes b from a round by round.
-func less(a, b []float64) []float64 {
-	var out []float64
-	for i := range min(len(a), len(b)) {
-		out = append(out, a[i]-b[i])
 	}
 	return out
 }

@@ -35,6 +35,7 @@ type leakRun struct {
 	spies   []*spy
 	readers []reader // as the model has them
 	before  []reader // in the round before
+	inForce []reader // as the broker has them
 	widen   func([]reader) []reader
 
 	calls  map[string][]leakCall // of the round, by reader
@@ -125,7 +126,7 @@ func newLeakRun(t *testing.T, seed uint64) *leakRun {
 	t.Logf("seed %d: again with -guard.seed %d", seed, seed)
 	l := &leakRun{
 		t: t, r: rand.New(rand.NewPCG(seed, 1)), secrets: &secrets{map[string]string{}}, conns: map[string]*nats.Conn{}, sources: map[string]*peer{},
-		readers: slices.Clone(leakReaders), before: slices.Clone(leakReaders),
+		readers: slices.Clone(leakReaders), before: slices.Clone(leakReaders), inForce: slices.Clone(leakReaders),
 	}
 	l.Broker = newBroker(t, func(o *brokertest.Options) {
 		o.Policy = leakPolicy(l.readers)
@@ -141,18 +142,23 @@ func newLeakRun(t *testing.T, seed uint64) *leakRun {
 	}
 	for _, p := range l.readers {
 		s := newSpy(t, l.Broker, p.name, l.secrets)
-		for i, route := range leakRoutes {
-			last := ">"
-			if route == "push" { // the server sees interest in a literal subject only
-				last = "1"
-			}
-			s.send(fmt.Sprintf("SUB %s.%s %d\r\n", inboxOf(route), last, i+1))
-		}
-		s.settle()
+		listen(s)
 		l.spies = append(l.spies, s)
 	}
 	l.publish()
 	return l
+}
+
+// listen subscribes to the inboxes of all routes.
+func listen(s *spy) {
+	for i, route := range leakRoutes {
+		last := ">"
+		if route == "push" { // the server sees interest in a literal subject only
+			last = "1"
+		}
+		s.send(fmt.Sprintf("SUB %s.%s %d\r\n", inboxOf(route), last, i+1))
+	}
+	s.settle()
 }
 
 // publish stores each secret again, and has refused events as dead letters.
@@ -196,6 +202,15 @@ func (l *leakRun) round(n int) {
 	}
 	text := leakPolicy(policy)
 	reload(l.t, l.Broker, text)
+	was := l.inForce
+	l.inForce = policy
+	for i, p := range l.spies {
+		if policy[i].lostShare(&was[i]) {
+			p.await("the end of its connection", func() bool { return p.closed != nil })
+			p.connect()
+			listen(p)
+		}
+	}
 	// What was on its way when the policy changed, both may allow.
 	l.flush()
 	l.barrier()

@@ -23,6 +23,9 @@ func inboxOf(route string) string {
 	return "_INBOX." + strings.Trim(strings.ReplaceAll(route, " ", ""), "+")
 }
 
+// longPull waits for as long as the test goes on, over changes of policy.
+const longPull = `{"batch":20,"expires":600000000000}`
+
 // leakCalls are requests by any route, at random; some are one after the other.
 func leakCalls(r *rand.Rand, n int) []leakCall {
 	filter, second, stream := one(r, filterPool), one(r, filterPool), one(r, leakStreams)
@@ -49,11 +52,11 @@ func leakCalls(r *rand.Rand, n int) []leakCall {
 	switch k := r.IntN(12); k {
 	case 0, 1, 2, 3:
 		return append([]leakCall{leakCreate(r, call, stream, name, filter, second)},
-			call(api+"CONSUMER.MSG.NEXT."+stream+"."+name, "pull", map[string]any{"batch": 20, "no_wait": true}))
+			call(api+"CONSUMER.MSG.NEXT."+stream+"."+name, "pull", one(r, []string{`{"batch":20,"no_wait":true}`, `{"batch":20,"no_wait":true}`, longPull})))
 	case 4:
-		return []leakCall{call(api+"CONSUMER.MSG.NEXT."+stream+"."+name, "pull", one(r, []string{"", "5", `{"batch":9,"no_wait":true}`, `{"batch":3,"expires":1000000}`, `{"batch":1,"group":"g","no_wait":true}`}))}
+		return []leakCall{call(api+"CONSUMER.MSG.NEXT."+stream+"."+name, "pull", one(r, []string{"", "5", `{"batch":9,"no_wait":true}`, `{"batch":3,"expires":1000000}`, longPull, `{"batch":1,"group":"g","no_wait":true}`}))}
 	case 5:
-		return []leakCall{call("$JS.ACK."+stream+"."+name+".1.1.1.0.0", "+NXT", one(r, []string{"+NXT", "+NXT 5", "+ACK", "-NAK", "+TERM", `+NXT {"batch":9,"no_wait":true}`}))}
+		return []leakCall{call("$JS.ACK."+stream+"."+name+".1.1.1.0.0", "+NXT", one(r, []string{"+NXT", "+NXT 5", "+ACK", "-NAK", "+TERM", `+NXT {"batch":9,"no_wait":true}`, "+NXT " + longPull}))}
 	case 6:
 		return []leakCall{call(api+"DIRECT.GET."+stream+"."+filter, "direct get", nil)}
 	case 7, 8:

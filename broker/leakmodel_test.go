@@ -95,6 +95,14 @@ func (p *reader) mayGet(subject string, all []reader) bool {
 	return shares && slices.Contains(storedSubjects, subject) && slices.ContainsFunc(all, func(q reader) bool { return q.tenant == p.tenant && q.mayRead(subject) })
 }
 
+// lostShare: what the reader before was granted of others' consumers, it is not any more.
+func (p *reader) lostShare(before *reader) bool {
+	return slices.ContainsFunc(before.shares, func(s string) bool {
+		stream, _, _ := strings.Cut(s, ".")
+		return !slices.Contains(p.shares, s) && !slices.Contains(p.shares, stream+".*")
+	})
+}
+
 func modelMatch(pattern, subject []string) bool {
 	switch {
 	case len(pattern) == 0 || len(subject) == 0:

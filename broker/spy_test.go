@@ -19,7 +19,8 @@ import (
 // spy is a connection that speaks the protocol by hand and keeps every byte that it gets.
 type spy struct {
 	*raw
-	t       testing.TB
+	t       *testing.T
+	broker  *brokertest.Broker
 	name    string
 	secrets *secrets
 	pings   int
@@ -60,20 +61,27 @@ var (
 // newSpy connects as a principal.
 func newSpy(t *testing.T, b *brokertest.Broker, principal string, s *secrets) *spy {
 	t.Helper()
-	r, _ := rawTLS(t, b, b.Cred(principal))
-	check(t, r.SetDeadline(time.Time{}))
-	p := &spy{raw: r, t: t, name: principal, secrets: s, answers: map[string]int{}, found: map[string]int{}, where: map[string]string{}, routes: map[string]int{}}
+	p := &spy{t: t, broker: b, name: principal, secrets: s, answers: map[string]int{}, found: map[string]int{}, where: map[string]string{}, routes: map[string]int{}}
 	p.changed = sync.NewCond(&p.mu)
+	p.connect()
+	return p
+}
+
+// connect makes the connection, anew if the broker has closed one: what has come stays.
+func (p *spy) connect() {
+	p.t.Helper()
+	r, _ := rawTLS(p.t, p.broker, p.broker.Cred(p.name))
+	check(p.t, r.SetDeadline(time.Time{}))
+	p.raw, p.closed = r, nil
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		p.read(r.r)
 	}()
-	t.Cleanup(func() {
+	p.t.Cleanup(func() {
 		_ = r.Close()
 		<-done
 	})
-	return p
 }
 
 func (p *spy) read(r *bufio.Reader) {

@@ -10,7 +10,9 @@ import (
 // Reload makes set the policy in force and authorises every live connection again:
 // its credentials are checked against set, a connection whose principal is gone,
 // disabled or another one is cut with -ERR, and the others continue with the new
-// grants from their next batch on. Subscriptions that are no longer granted end.
+// grants from their next batch on. Subscriptions that are no longer granted end. A
+// connection whose principal has lost a share of consumers is closed without -ERR, so
+// that client libraries connect again: what it has asked of them goes with it.
 //
 // The tickets of the connections have the new permissions when Reload returns; the
 // caller makes the server apply them (its own reload). Reload does not wait for
@@ -32,7 +34,23 @@ func (c *conn) reauthorise(set *policy.Set) {
 		c.session.audit.refused(was, wire.Refuse(wire.CodePrincipalRevoked, "reload", ""), Rejected{Verb: verbNameConnect})
 		c.access.bar()
 		c.life.wake(errRevoked)
+	case lostShare(was, now):
+		// The server keeps pull requests for as long as their sender said, and drops
+		// those whose inbox nobody listens to.
+		c.session.audit.refused(now, wire.Refuse(wire.CodeConsumerNotOwned, "reload", "a share of consumers was taken away; connect again"), Rejected{Verb: verbNameConnect})
+		c.access.bar()
+		c.life.wake(nil)
 	default:
 		c.gate.spawn(c, func() { c.session.recheck(now) })
 	}
+}
+
+// lostShare reports whether a consumers grant of was is none of now.
+func lostShare(was, now *policy.Principal) bool {
+	for _, g := range was.Grants.Consumers.All() {
+		if now.Grants.Consumers.Covers(g.Pattern) == nil {
+			return true
+		}
+	}
+	return false
 }

@@ -151,7 +151,10 @@ func (c *call) createOwner(req *consumerCreate) (owner string, v Verdict, ok boo
 		return self, v, true
 	case owner == self:
 		return self, v, true
-	case sharable(owner) && req.Action != actionUpdate && req.Config.DeliverSubject == "" && c.within(owner, &req.Config) && shared(c.Principal, c.stream.name, c.name):
+	case sharable(owner) && req.Action != actionUpdate && c.within(owner, &req.Config) && shared(c.Principal, c.stream.name, c.name):
+		if req.Config.DeliverSubject != "" {
+			return "", c.refuse(wire.CodeConsumerNotOwned, "a shared consumer is pulled from: ask without deliver_subject"), false
+		}
 		req.Action = actionCreate
 		return owner, v, true
 	}
