@@ -53,6 +53,7 @@ type site struct {
 	owner   int
 	next    int64 // tick of its clock at which it looks again
 	load    float64
+	vain    int // requests in a step that another bucket refuses
 	owed    float64
 	wall    int64
 }
@@ -151,6 +152,9 @@ func (w *world) run(t interface{ Fatalf(string, ...any) }) {
 			if s.bucket.Take(s.wall+w.now, w.size).OK {
 				sum += w.most
 			}
+		}
+		for range s.vain {
+			s.bucket.GiveBack(s.bucket.Take(s.wall+w.now, w.size), w.size)
 		}
 		s.work()
 	}
@@ -420,6 +424,21 @@ func TestSpreadUse(t *testing.T) {
 			enough("the owner is dead", w.over(t, 30*time.Second))
 			w.check(t)
 		})
+	}
+}
+
+// TestSpreadVain: requests that another bucket refuses, such as those of a principal beyond its own
+// rate against what its tenant shares, are no demand: other nodes keep what they use.
+func TestSpreadVain(t *testing.T) {
+	for _, l := range []Limit{{Messages: 200, Burst: time.Second}, {Bytes: 1e6, Burst: time.Second}} {
+		w := newWorld(rand.New(rand.NewPCG(3, 9)), 3, l, 1000)
+		w.nodes[0].load, w.nodes[0].vain = 0.05, 100
+		w.nodes[2].load = 0.9
+		w.over(t, 10*time.Second)
+		if got := w.over(t, 20*time.Second); got < 0.9 {
+			t.Errorf("%.3f of the rate of %+v passes where 0.95 is wanted", got, l)
+		}
+		w.check(t)
 	}
 }
 

@@ -150,8 +150,9 @@ type charged struct {
 
 // charge takes the publish from the rates of its route, those of its type, and, of a plan,
 // those of the route that it is judged as: from all or from none, and from each once. Every
-// bucket is asked, also behind one that refuses: the longest wait is the answer. A nil
-// eventType leaves those of types out.
+// bucket is asked, also behind one that refuses: the longest wait is the answer, and only
+// the one that answers counts what it refuses as wanted of it. A nil eventType leaves those
+// of types out.
 func (s *Session) charge(rt, as *route, eventType []byte, bytes int) *wire.Refusal {
 	s.charges = appendCharges(s.charges[:0], &rt.limits, eventType)
 	if as != rt {
@@ -181,8 +182,8 @@ func (s *Session) charge(rt, as *route, eventType []byte, bytes int) *wire.Refus
 		switch c := &s.charges[i]; {
 		case by == nil && !c.d.OK:
 			c.spared.Add()
-		case by != nil && c.d.OK:
-			c.bucket.GiveBack(bytes)
+		case by != nil && c != by:
+			c.bucket.GiveBack(c.d, bytes)
 		}
 	}
 	if by == nil {
