@@ -459,3 +459,26 @@ func TestSpreadIdle(t *testing.T) {
 		t.Errorf("%.3f of the rate in the second after the rest", got)
 	}
 }
+
+// TestSpreadForgets: an owner that is asked for one bucket all the time keeps no books on others.
+func TestSpreadForgets(t *testing.T) {
+	w := newWorld(rand.New(rand.NewPCG(1, 3)), 3, Limit{Messages: 100, Burst: time.Second}, 1)
+	w.nodes[0].load = 0.5
+	for i := range 50 {
+		w.nodes[i%3].table.Bucket(fmt.Sprintf("t/%d", i), "r", w.limit).Take(w.now, 1)
+	}
+	books := func() (n int) {
+		for _, s := range w.nodes {
+			if s.peer.Rules(s.clock()) {
+				n = s.peer.ledger.Len()
+			}
+		}
+		return n
+	}
+	if w.over(t, 10*time.Second); books() < 2 {
+		t.Fatalf("books on %d buckets, want those of all", books())
+	}
+	if w.over(t, 2*time.Minute); books() != 1 {
+		t.Errorf("books on %d buckets, one is asked for", books())
+	}
+}
