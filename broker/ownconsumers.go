@@ -3,20 +3,21 @@ package broker
 import (
 	"context"
 
+	"github.com/signetbus/signet/broker/gate"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
 )
 
-// consumersOf counts the consumers that a principal has made: see gate.Deps.Consumers.
-func consumersOf(s *store.Store) func(ctx context.Context, p *policy.Principal, stream, consumer string) (n int, there bool, err error) {
-	return func(ctx context.Context, p *policy.Principal, stream, consumer string) (n int, there bool, err error) {
+// consumersOf lists the consumers that a principal has made: see gate.Deps.Consumers.
+func consumersOf(s *store.Store) func(ctx context.Context, p *policy.Principal) (map[gate.ConsumerName]bool, error) {
+	return func(ctx context.Context, p *policy.Principal) (map[gate.ConsumerName]bool, error) {
 		all, err := s.ConsumerStates(ctx, p.Tenant.Name)
+		own := map[gate.ConsumerName]bool{}
 		for i := range all {
 			if c := &all[i]; c.Owner == p.FullName() {
-				n++
-				there = there || c.Stream == stream && c.Name == consumer
+				own[gate.ConsumerName{Stream: c.Stream, Consumer: c.Name}] = true
 			}
 		}
-		return n, there, err
+		return own, err
 	}
 }

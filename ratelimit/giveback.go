@@ -2,13 +2,19 @@ package ratelimit
 
 import "math"
 
-// GiveBack undoes one Take of bytes bytes that was OK: of a request that another bucket has
-// refused. It is exact, whoever took in between: a take moves the arrival times by its cost,
-// and GiveBack moves them back by as much. It does not allocate.
+// GiveBack undoes one Take of bytes bytes, which was answered with d: of a request that another
+// bucket has refused. It is exact, whoever took in between: a take moves the arrival times by
+// its cost, and GiveBack moves them back by as much. It does not allocate.
 //
 // For the time between the two the bucket counts the request: where the bucket is just at
 // its border, another one may be refused that would have passed.
-func (b *Bucket) GiveBack(bytes int) {
+//
+// Of one node's part of a bucket it also takes back that the request was asked for, whether d is
+// OK or not: a share that the other bucket keeps from being used is one that other nodes miss.
+func (b *Bucket) GiveBack(d Decision, bytes int) {
+	if !d.OK && b.part == nil {
+		return
+	}
 	var byteCost int64
 	if b.byteCost > 0 && bytes > 0 {
 		byteCost = clampTicks(float64(bytes) * b.byteCost)
@@ -16,7 +22,7 @@ func (b *Bucket) GiveBack(bytes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.part != nil {
-		b.part.giveBackLocked(b.messageCost, byteCost)
+		b.part.giveBackLocked(d, [dimensions]int64{b.messageCost, byteCost})
 		return
 	}
 	b.messages -= b.messageCost
@@ -24,11 +30,19 @@ func (b *Bucket) GiveBack(bytes int) {
 }
 
 // giveBackLocked undoes a take. What came of tokens given beyond the node's burst becomes
-// part of that burst, which holds no more than it may: no token is made. The demand stays
-// on record: it is what is wanted of the bucket. The caller holds Bucket.mu.
-func (p *part) giveBackLocked(messageCost, byteCost int64) {
-	p.flows[inMessages].full -= messageCost
-	p.flows[inBytes].full -= byteCost
+// part of that burst, which holds no more than it may: no token is made. What the owner was
+// told of already stays told. The caller holds Bucket.mu.
+func (p *part) giveBackLocked(d Decision, costs [dimensions]int64) {
+	p.count = max(0, p.count-1)
+	for i := range p.flows {
+		f := &p.flows[i]
+		f.asked = max(0, f.asked-costs[i])
+		if d.OK {
+			f.full -= costs[i]
+		} else if d.Bytes == (i == inBytes) {
+			f.refused = max(0, f.refused-costs[i])
+		}
+	}
 }
 
 // Left returns how many messages, one after the other, and how many bytes a Take would

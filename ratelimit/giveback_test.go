@@ -20,9 +20,7 @@ func TestGiveBackLosesNothing(t *testing.T) {
 			now += rapid.Int64Range(0, int64(2*time.Second)).Draw(t, "pause")
 			size := rapid.IntRange(0, 1<<20).Draw(t, "size")
 			if rapid.Bool().Draw(t, "given back") {
-				if b.Take(now, size).OK {
-					b.GiveBack(size)
-				}
+				b.GiveBack(b.Take(now, size), size)
 				continue
 			}
 			if got, want := b.Take(now, size), plain.Take(now, size); got != want {
@@ -40,7 +38,7 @@ func TestGiveBackAfterOthersTook(t *testing.T) {
 			t.Fatal("refused within the burst")
 		}
 	}
-	b.GiveBack(0)
+	b.GiveBack(Decision{OK: true}, 0)
 	if !b.Take(0, 0).OK {
 		t.Error("the place that was given back is not there")
 	}
@@ -95,10 +93,11 @@ func TestGiveBackOfAPart(t *testing.T) {
 		t.Errorf("%d are left of a new part, want the sixth of the burst", left())
 	}
 	for range 40 {
-		if !b.Take(*now, 0).OK {
+		d := b.Take(*now, 0)
+		if !d.OK {
 			t.Fatal("refused within the burst")
 		}
-		b.GiveBack(0)
+		b.GiveBack(d, 0)
 	}
 	if left() != 100 || takeAll(b, now) != 100 || left() != 0 {
 		t.Error("what was given back is not there, or more")
@@ -114,7 +113,7 @@ func TestGiveBackOfAPart(t *testing.T) {
 		}
 	}
 	for range 30 {
-		b.GiveBack(0)
+		b.GiveBack(Decision{OK: true}, 0)
 	}
 	if got := takeAll(b, now); got != 50 {
 		t.Errorf("%d after 30 of 50 were given back, want 50", got)

@@ -77,6 +77,7 @@ type part struct {
 	flows  [dimensions]flow
 	hot    bool  // it is reported to the owner
 	throng bool  // something was refused since the report before the last
+	denied bool  // and since the last
 	urgent bool  // it is reported before it is due
 	readAt int64 // what Take was given as the time when the clock was read last
 	read   int64 // tick that it said
@@ -187,7 +188,7 @@ func (p *part) takeLocked(now int64, costs *[dimensions]int64) (decision Decisio
 	}
 	decision.RetryAfter = time.Duration((wait[worse] + ticksPerNano - 1) / ticksPerNano)
 	p.flows[worse].refused = min(p.flows[worse].refused+costs[worse], maxTicks)
-	if !p.throng {
+	if p.denied = true; !p.throng {
 		wake, p.urgent, p.throng = true, true, true
 	}
 	return decision, wake
@@ -229,7 +230,6 @@ func (b *Bucket) report() (a Ask, due, hot bool) {
 	}
 	a = Ask{Key: p.key, Burst: b.limit.Burst}
 	leased, quiet := now < p.until, calm
-	throng := false
 	for d := range p.flows {
 		f := &p.flows[d]
 		f.measure(now-p.told, p.count)
@@ -241,10 +241,9 @@ func (b *Bucket) report() (a Ask, due, hot bool) {
 		if leased {
 			a.Holds[d], a.Extra[d] = f.share, time.Duration(f.extra/ticksPerNano)
 		}
-		throng = throng || f.refused > 0
 		f.asked, f.refused = 0, 0
 	}
-	p.told, p.count, p.throng, p.urgent = now, 0, throng, false
+	p.told, p.count, p.throng, p.denied, p.urgent = now, 0, p.denied, false, false
 	if now-p.taken > int64(quiet)*ticksPerNano {
 		p.setLocked(now, now, Lease{})
 		p.hot = false

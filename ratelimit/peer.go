@@ -16,6 +16,8 @@ const (
 	// filled, and after ruleMost whatever there is.
 	ruleIdle = 3 * time.Second
 	ruleMost = time.Minute
+	// sweepEvery is how often an owner that is asked all the time forgets what nobody asks for.
+	sweepEvery = time.Minute
 	// maxLives bounds the lives of nodes that an owner remembers.
 	maxLives = 64
 	maxName  = 64
@@ -136,6 +138,7 @@ type Peer struct {
 	wanted     bool              // somebody asks, and there is no owner
 	rest       int64             // no new bid before
 	tried      uint64            // highest term that is known of
+	swept      int64             // when the books were swept last
 }
 
 // NewPeer returns node, in a life that starts now, among so many nodes.
@@ -198,6 +201,10 @@ func (p *Peer) Answer(m *Asks, now int64) Leases {
 // is told, and its votes are not counted.
 func (p *Peer) NextBid(now int64) (Bid, bool) {
 	idle := now - p.asked
+	if p.rule.Holds(now) && now-p.swept >= int64(sweepEvery) {
+		p.swept = now
+		p.ledger.Sweep(now)
+	}
 	switch {
 	case p.rule.Holds(now) && idle >= int64(ruleIdle) && now > p.rule.Safe && p.ledger.Sweep(now) == 0:
 		b := p.rule.Bid

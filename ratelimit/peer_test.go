@@ -53,6 +53,7 @@ type site struct {
 	owner   int
 	next    int64 // tick of its clock at which it looks again
 	load    float64
+	vain    int // requests in a step that another bucket refuses
 	owed    float64
 	wall    int64
 }
@@ -151,6 +152,9 @@ func (w *world) run(t interface{ Fatalf(string, ...any) }) {
 			if s.bucket.Take(s.wall+w.now, w.size).OK {
 				sum += w.most
 			}
+		}
+		for range s.vain {
+			s.bucket.GiveBack(s.bucket.Take(s.wall+w.now, w.size), w.size)
 		}
 		s.work()
 	}
@@ -423,6 +427,21 @@ func TestSpreadUse(t *testing.T) {
 	}
 }
 
+// TestSpreadVain: requests that another bucket refuses, such as those of a principal beyond its own
+// rate against what its tenant shares, are no demand: other nodes keep what they use.
+func TestSpreadVain(t *testing.T) {
+	for _, l := range []Limit{{Messages: 200, Burst: time.Second}, {Bytes: 1e6, Burst: time.Second}} {
+		w := newWorld(rand.New(rand.NewPCG(3, 9)), 3, l, 1000)
+		w.nodes[0].load, w.nodes[0].vain = 0.05, 100
+		w.nodes[2].load = 0.9
+		w.over(t, 10*time.Second)
+		if got := w.over(t, 20*time.Second); got < 0.9 {
+			t.Errorf("%.3f of the rate of %+v passes where 0.95 is wanted", got, l)
+		}
+		w.check(t)
+	}
+}
+
 // TestSpreadIdle: a bucket that nobody asks costs no message, after a while.
 func TestSpreadIdle(t *testing.T) {
 	w := newWorld(rand.New(rand.NewPCG(1, 2)), 3, Limit{Messages: 100, Burst: time.Second}, 1)
@@ -438,5 +457,28 @@ func TestSpreadIdle(t *testing.T) {
 	w.nodes[2].load = 1
 	if got := w.over(t, time.Second); got < 0.9 {
 		t.Errorf("%.3f of the rate in the second after the rest", got)
+	}
+}
+
+// TestSpreadForgets: an owner that is asked for one bucket all the time keeps no books on others.
+func TestSpreadForgets(t *testing.T) {
+	w := newWorld(rand.New(rand.NewPCG(1, 3)), 3, Limit{Messages: 100, Burst: time.Second}, 1)
+	w.nodes[0].load = 0.5
+	for i := range 50 {
+		w.nodes[i%3].table.Bucket(fmt.Sprintf("t/%d", i), "r", w.limit).Take(w.now, 1)
+	}
+	books := func() (n int) {
+		for _, s := range w.nodes {
+			if s.peer.Rules(s.clock()) {
+				n = s.peer.ledger.Len()
+			}
+		}
+		return n
+	}
+	if w.over(t, 10*time.Second); books() < 2 {
+		t.Fatalf("books on %d buckets, want those of all", books())
+	}
+	if w.over(t, 2*time.Minute); books() != 1 {
+		t.Errorf("books on %d buckets, one is asked for", books())
 	}
 }

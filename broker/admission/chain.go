@@ -304,7 +304,7 @@ func (s *Session) admit(p *Publish) *wire.Refusal {
 		return r
 	}
 	// What depends on the type of the event is charged with it, all at once.
-	if s.late = nil; len(as.typed) > 0 {
+	if s.late = nil; len(rt.typed)+len(as.typed) > 0 {
 		s.late = rt
 	} else if r := s.charge(rt, as, nil, len(p.Header)+len(p.Payload)); r != nil {
 		return r

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,9 +23,9 @@ type limit struct {
 // limits is what a route is bound by beside its size.
 type limits struct {
 	rates []limit
-	// typed hold for events of some types only: they are charged when the type is known.
-	typed []*policy.LimitUse
-	types map[string][]limit // of typed, by type as it was met; at most maxTypes
+	// typed hold for events of some types only: they are charged when the type is known. Which
+	// of them hold is not kept by type: clients choose those, and how many there are.
+	typed []typedLimit
 	// inFlight is how many publishes of the principal may be without an acknowledgement,
 	// 0 for any number, and inFlightRule who says so.
 	inFlight     int
@@ -32,8 +33,10 @@ type limits struct {
 	inFlightSoft bool // some limit in mode audit counts them
 }
 
-// maxTypes bounds the types that a route keeps decided.
-const maxTypes = 256
+type typedLimit struct {
+	limit
+	use *policy.LimitUse
+}
 
 // flightRetry is when it is worth to look whether acknowledgements have come.
 const flightRetry = 20 * time.Millisecond
@@ -95,7 +98,7 @@ func limitBy(s *Session, rt *route, l *policy.LimitUse) {
 	case len(l.Types) == 0:
 		rt.rates = append(rt.rates, s.chain.limitOf(sharedBy(s.p, l), l))
 	case rt.class == acl.ClassEvent || rt.class == acl.ClassEphemeral:
-		rt.typed = append(rt.typed, l)
+		rt.typed = append(rt.typed, typedLimit{s.chain.limitOf(sharedBy(s.p, l), l), l})
 	}
 }
 
@@ -119,25 +122,6 @@ func (c *Chain) limitOf(who string, l *policy.LimitUse) limit {
 		out.spared = l.Spare
 	}
 	return out
-}
-
-// ofType returns the limits that hold for events of the type on the route.
-func (l *limits) ofType(s *Session, eventType []byte) []limit {
-	found, known := l.types[string(eventType)] // no allocation
-	if known {
-		return found
-	}
-	if l.types == nil || len(l.types) >= maxTypes {
-		l.types = make(map[string][]limit)
-	}
-	name := string(eventType)
-	for _, t := range l.typed {
-		if t.AppliesToType(name) {
-			found = append(found, s.chain.limitOf(sharedBy(s.p, t), t))
-		}
-	}
-	l.types[name] = found
-	return found
 }
 
 // fly counts one more publish without an acknowledgement, before anything is charged: what
@@ -165,15 +149,15 @@ type charged struct {
 }
 
 // charge takes the publish from the rates of its route, those of its type, and, of a plan,
-// those of the route that it is judged as: from all or from none. Every bucket is asked,
-// also behind one that refuses: the longest wait is the answer, and each learns what is
-// wanted of it.
-func (s *Session) charge(rt, as *route, typed []limit, bytes int) *wire.Refusal {
-	s.charges = appendCharges(s.charges[:0], rt.rates)
+// those of the route that it is judged as: from all or from none, and from each once. Every
+// bucket is asked, also behind one that refuses: the longest wait is the answer, and only
+// the one that answers counts what it refuses as wanted of it. A nil eventType leaves those
+// of types out.
+func (s *Session) charge(rt, as *route, eventType []byte, bytes int) *wire.Refusal {
+	s.charges = appendCharges(s.charges[:0], &rt.limits, eventType)
 	if as != rt {
-		s.charges = appendCharges(s.charges, as.rates)
+		s.charges = appendCharges(s.charges, &as.limits, eventType)
 	}
-	s.charges = appendCharges(s.charges, typed)
 	now := s.now.UnixNano()
 	var by *charged
 	wait, spare := true, false
@@ -198,8 +182,8 @@ func (s *Session) charge(rt, as *route, typed []limit, bytes int) *wire.Refusal 
 		switch c := &s.charges[i]; {
 		case by == nil && !c.d.OK:
 			c.spared.Add()
-		case by != nil && c.d.OK:
-			c.bucket.GiveBack(bytes)
+		case by != nil && c != by:
+			c.bucket.GiveBack(c.d, bytes)
 		}
 	}
 	if by == nil {
@@ -209,9 +193,24 @@ func (s *Session) charge(rt, as *route, typed []limit, bytes int) *wire.Refusal 
 	return spent(by, now)
 }
 
-func appendCharges(to []charged, rates []limit) []charged {
-	for i := range rates {
-		to = append(to, charged{limit: &rates[i]})
+func appendCharges(to []charged, l *limits, eventType []byte) []charged {
+	before := to
+	add := func(one *limit) {
+		// A plan and its target share buckets, and are one publish.
+		if !slices.ContainsFunc(before, func(c charged) bool { return c.bucket == one.bucket }) {
+			to = append(to, charged{limit: one})
+		}
+	}
+	for i := range l.rates {
+		add(&l.rates[i])
+	}
+	if eventType == nil {
+		return to
+	}
+	for i := range l.typed {
+		if l.typed[i].use.AppliesToType(eventType) {
+			add(&l.typed[i].limit)
+		}
 	}
 	return to
 }
@@ -222,7 +221,7 @@ func chargeTyped(s *Session, rt *route, p *Publish, e *cloudevent.Event) *wire.R
 	if len(eventType) == 0 {
 		eventType = rt.eventType
 	}
-	return s.charge(s.late, rt, rt.ofType(s, eventType), len(p.Header)+len(p.Payload))
+	return s.charge(s.late, rt, eventType, len(p.Header)+len(p.Payload))
 }
 
 // spent is the refusal of a limit.

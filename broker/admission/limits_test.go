@@ -300,11 +300,7 @@ func BenchmarkLimits(b *testing.B) {
 			for b.Loop() {
 				now = now.Add(time.Microsecond)
 				f.session.now = now
-				var typed []limit
-				if name == "four" {
-					typed = rt.ofType(f.session, eventType)
-				}
-				if r := f.session.charge(rt, rt, typed, 256); r != nil {
+				if r := f.session.charge(rt, rt, eventType, 256); r != nil {
 					b.Fatal(r)
 				}
 			}

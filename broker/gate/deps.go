@@ -125,10 +125,10 @@ type Deps struct {
 	// NoReceipt says why nothing may be signed now although this node could, such as
 	// another node that does not sync; nil, or a nil error: it may. It does no I/O.
 	NoReceipt func() error
-	// Consumers counts the consumers that a principal has made in its tenant, and says
-	// whether the one of that stream and name is among them. It may block for as long as
-	// its context lasts. No function: limits of consumers bound nothing.
-	Consumers func(ctx context.Context, p *policy.Principal, stream, consumer string) (n int, there bool, err error)
+	// Consumers returns the consumers that a principal has made in its tenant, in a map that
+	// is the caller's. It may block for as long as its context lasts. No function: limits
+	// of consumers bound nothing.
+	Consumers func(ctx context.Context, p *policy.Principal) (map[ConsumerName]bool, error)
 	// Memory says why no new connection may be let in, nil while there is memory. It
 	// must not block. No function: there always is.
 	Memory func() error

@@ -32,8 +32,8 @@ type apiCaller struct {
 	failures Failures                                    // nil: nobody keeps them
 	first    func(ack []byte, sequence uint64) time.Time // of the relay's tally
 
-	consumers      func(context.Context, *policy.Principal, string, string) (int, bool, error) // Deps.Consumers
-	consumersAgain time.Time                                                                   // when they are counted anew
+	consumers      func(context.Context, *policy.Principal) (map[ConsumerName]bool, error) // Deps.Consumers
+	consumersAgain time.Time                                                               // when they are counted anew
 }
 
 // call judges one request to the JetStream API, an ack or a flow control answer.
@@ -89,7 +89,7 @@ func (a *apiCaller) call(cmd *command) error {
 				return err
 			}
 			p := b.principal // that the verdict is about
-			refusal := a.tooManyConsumers(a.life, p, v.Stream, v.Consumer)
+			refusal := a.tooManyConsumers(p, ConsumerName{v.Stream, v.Consumer}, v.Reply)
 			b.resume()
 			if refusal != nil {
 				b.refuseAs(cmd, refusal, cmd.rejected(verbNamePublish), apiForm{v.APIType, v.Status})

@@ -116,6 +116,10 @@ func (p *publisher) ask(cmd *command, reply []byte) *wire.Refusal {
 	p.event.Subject, p.event.Reply = cmd.subject, reply
 	p.event.Header, p.event.Payload = cmd.header, cmd.payload
 	p.event.Receipts, p.event.Flights = p.receipts, &p.s.flights
+	if isControl(reply) {
+		// Of a fast batch, which the server paces: it answers one of many, on a subject of its choice.
+		p.event.Flights = nil
+	}
 	r := p.out.admission.Publish(&p.event)
 	p.s.flights.settle(r == nil, reply, p.out.now)
 	return r

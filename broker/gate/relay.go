@@ -195,6 +195,7 @@ func (r *relay) message(buf []byte, at, n int, f *frame, now time.Time) {
 	ownSubject := s.box.own(f.subject)
 	if ownSubject {
 		s.flights.answered(f.subject)
+		s.asked.answered(s.flights.of, f.subject)
 	} else {
 		d := r.tally.look(f)
 		if r.withhold(buf, at, n, f, &d, now) {

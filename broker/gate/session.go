@@ -20,6 +20,7 @@ type session struct {
 	acks    signedAcks
 	pulls   pulls
 	flights flights
+	asked   asked
 	audit   witness
 }
 

@@ -18,6 +18,7 @@ type usage struct {
 	connections   int // Gate.mu
 	subscriptions atomic.Int64
 	inFlight      atomic.Int64 // publishes without an acknowledgement, as far as a limit counts them
+	making        makings
 	penance       penance
 }
 
@@ -210,7 +211,8 @@ const consumersEvery = time.Second
 
 // tooManyConsumers refuses to make a consumer that a limit of the principal has no room
 // for. One that is there may be changed. It asks the store, and is called between batches.
-func (a *apiCaller) tooManyConsumers(ctx context.Context, p *policy.Principal, stream, consumer string) *wire.Refusal {
+// Without a refusal the caller forwards the request, with that reply.
+func (a *apiCaller) tooManyConsumers(p *policy.Principal, name ConsumerName, reply string) *wire.Refusal {
 	most, by := p.Least(consumersOf)
 	refuse := func() *wire.Refusal {
 		r := wire.Refuse(wire.CodeConsumersLimited, by.Rule, "the principal has its "+strconv.Itoa(most)+" consumers")
@@ -220,21 +222,32 @@ func (a *apiCaller) tooManyConsumers(ctx context.Context, p *policy.Principal, s
 	if most > 0 && a.out.now.Before(a.consumersAgain) {
 		return refuse()
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.owners.timeout)
+	ctx, cancel := context.WithTimeout(a.life, a.owners.timeout)
 	defer cancel()
-	n, there, err := a.consumers(ctx, p, stream, consumer)
-	switch {
-	case err != nil && most > 0:
-		return wire.Refuse(wire.CodeUnavailable, by.Rule, "the consumers of the principal cannot be counted now")
-	case err != nil, there:
+	making := &a.s.flights.of.making
+	number := making.begin(name, time.Now())
+	open := making.before(number) // before the store is asked: what is answered meanwhile is in its list
+	all, err := a.consumers(ctx, p)
+	if err != nil {
+		making.end(number)
+		if most > 0 {
+			return wire.Refuse(wire.CodeUnavailable, by.Rule, "the consumers of the principal cannot be counted now")
+		}
 		return nil
 	}
-	p.SpareOver(consumersOf, n+1)
-	if most == 0 || n < most {
-		return nil
+	for _, o := range open {
+		all[o] = true
 	}
-	a.consumersAgain = time.Now().Add(consumersEvery)
-	return refuse()
+	if n := len(all); !all[name] {
+		p.SpareOver(consumersOf, n+1)
+		if most > 0 && n >= most {
+			making.end(number)
+			a.consumersAgain = time.Now().Add(consumersEvery)
+			return refuse()
+		}
+	}
+	a.s.asked.add([]byte(reply), number)
+	return nil
 }
 
 // countsConsumers reports whether a limit of p, in whatever mode, is about consumers.

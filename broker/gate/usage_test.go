@@ -19,19 +19,19 @@ import (
 func limited(t *testing.T, limits string, options ...worldOption) *world {
 	return newWorldOf(t, strings.Replace(testPolicy, "limits:\n", "limit: counts\nlimits:\n  counts: {"+limits+"}\n", 1), append(options, func(_ *Config, d *Deps) {
 		js := d.Owners.(owners).js
-		d.Consumers = func(ctx context.Context, p *policy.Principal, stream, consumer string) (n int, there bool, err error) {
-			s, err := js.Stream(ctx, stream)
+		d.Consumers = func(ctx context.Context, p *policy.Principal) (map[ConsumerName]bool, error) {
+			s, err := js.Stream(ctx, "ORDERS")
 			if err != nil {
-				return 0, false, err
+				return nil, err
 			}
+			own := map[ConsumerName]bool{}
 			list := s.ListConsumers(ctx)
 			for i := range list.Info() {
 				if i.Config.Metadata[wire.MetaOwner] == p.FullName() {
-					n++
-					there = there || i.Name == consumer
+					own[ConsumerName{"ORDERS", i.Name}] = true
 				}
 			}
-			return n, there, list.Err()
+			return own, list.Err()
 		}
 	})...)
 }
@@ -125,6 +125,10 @@ func TestInFlightOfALimit(t *testing.T) {
 		})
 	}
 	a.send("PUB telemetry.a _INBOX.me.0 1\r\nx\r\nPUB orders.denied.slow 1\r\nx\r\n") // nobody waits for these
+	_ = a.want("HMSG _INBOX.me.0 1 ") // that nobody listens, which must not come in between later
+	for a.line() != "" {
+	}
+	_ = a.line()
 	counted(0)
 	// The relay takes the answers away as they come; so the publishes of one read, which are
 	// judged before the first answer can come, are what is certain to be in flight together.

@@ -70,9 +70,19 @@ func (l *LimitUse) Applies(subject string) bool {
 	return l.Match == "" || wire.Match(l.Match, subject)
 }
 
-// AppliesToType reports whether the limit counts events of the type. It does not retain it.
-func (l *LimitUse) AppliesToType(eventType string) bool {
-	return len(l.Types) == 0 || slices.ContainsFunc(l.Types, func(t string) bool { return sameOrPrefix(t, eventType) })
+// AppliesToType reports whether the limit counts events of the type. It does not retain it,
+// and does not allocate.
+func (l *LimitUse) AppliesToType(eventType []byte) bool {
+	if len(l.Types) == 0 {
+		return true
+	}
+	for _, t := range l.Types {
+		prefix, open := strings.CutSuffix(t, "*")
+		if string(eventType) == t || open && len(eventType) >= len(prefix) && string(eventType[:len(prefix)]) == prefix {
+			return true
+		}
+	}
+	return false
 }
 
 // String says what the limit is, in the words of the policy: "limit writer: messages 500/s,

@@ -99,7 +99,7 @@ func TestCompareLimits(t *testing.T) {
 func TestAppliesToType(t *testing.T) {
 	l := &LimitUse{Limit: Limit{Types: []string{"order.paid", "com.acme.*"}}}
 	for eventType, want := range map[string]bool{"order.paid": true, "order.paid.x": false, "com.acme.": true, "com.acme.x": true, "com.acme": false, "": false} {
-		if l.AppliesToType(eventType) != want {
+		if l.AppliesToType([]byte(eventType)) != want {
 			t.Errorf("%q: %v, want %v", eventType, !want, want)
 		}
 	}
