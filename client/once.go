@@ -189,16 +189,18 @@ func (t *turn) rest(ctx context.Context, v value) (time.Duration, error) {
 // run calls the handler, keeps the mark meanwhile, and settles it.
 func (t *turn) run(ctx context.Context, d *Delivery, revision uint64) error {
 	held, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	keeper := make(chan uint64, 1)
 	stop := make(chan struct{})
 	go func() { keeper <- t.keep(held, end, revision, stop) }()
-	err := t.handler(held, d)
-	close(stop)
+	err := func() error {
+		defer close(stop) // whoever catches a panic of the handler is not to find the mark kept for ever
+		return t.handler(held, d)
+	}()
 	revision = <-keeper
 	if errors.Is(context.Cause(held), ErrTaken) {
 		return ErrTaken
 	}
-	end(nil)
 	if err != nil || d.outcome() == outcomeNak || d.outcome() == outcomeTerm {
 		// It comes again, or never: neither is handled. What fails here ends with Hold.
 		_ = t.kv.drop(context.WithoutCancel(ctx), t.key, revision)

@@ -259,3 +259,30 @@ func TestOnceRefuses(t *testing.T) {
 		t.Error("a full bucket is no error")
 	}
 }
+
+// TestOncePanics: where a middleware catches what the handler panics with, the mark is not kept
+// for the rest of the process.
+func TestOncePanics(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: oncePolicy})
+	c := b.Client("billing")
+	got := make(chan uint64, 9)
+	h := once(t, c, client.Seen{Bucket: "seen", Hold: client.MinHold}, func(_ context.Context, d *client.Delivery) error {
+		if got <- d.NumDelivered; d.NumDelivered == 1 {
+			panic("poison")
+		}
+		return nil
+	})
+	s := readOrders(t, c, func(ctx context.Context, d *client.Delivery) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = client.Retry(time.Millisecond)
+			}
+		}()
+		return h(ctx, d)
+	}, client.Durable("d"))
+	defer s.Stop()
+	publishData(t, b.Client("checkout"), "1")
+	if next(t, got) != 1 || next(t, got) == 1 {
+		t.Error("the first delivery came twice")
+	}
+}
