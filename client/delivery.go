@@ -155,6 +155,9 @@ func (d *Delivery) InProgress() error {
 	if d.sub == nil {
 		return nil
 	}
+	if k := d.sub.keyed(); k != nil && !k.holds() {
+		return ErrFenced
+	}
 	if d.outcome() != outcomeOpen {
 		return ErrSettled
 	}
