@@ -25,7 +25,7 @@ principals:
   - {name: checkout, identities: [{nkey: '{{nkey "checkout"}}'}], publish: [orders.>]}
   - {name: billing, identities: [{nkey: '{{nkey "billing"}}'}], subscribe: [orders.>, jobs.>], kv: {read: [groups, short], write: [groups, short]}}
   - {name: poor, identities: [{nkey: '{{nkey "poor"}}'}], subscribe: [orders.>]}
-  - {name: root, identities: [{nkey: '{{nkey "root"}}'}], admin: [keys, consumers]}
+  - {name: root, identities: [{nkey: '{{nkey "root"}}'}], admin: [keys, consumers, dlq]}
 `
 
 // ledger checks what handlers of all instances do: one at a time for each key, in order,
