@@ -102,6 +102,9 @@ type plan struct {
 // whose filter reaches wait finds it invalid. There are no repeated schedules: nobody could
 // judge each firing (docs/spec/policy.md, "Control headers"). The Ack is that of what waits.
 //
+// The same event published again is a duplicate; once the stream has forgotten the first
+// one (its duplicate window), it takes the place of what waits.
+//
 // Errors: those of Publish; ErrInvalidOption for WithSignedAck and for a zero time.
 func (c *Client) PublishAt(ctx context.Context, wait, natsSubject string, at time.Time, ev *Event, opts ...PubOpt) (*Ack, error) {
 	if at.IsZero() {
