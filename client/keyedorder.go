@@ -97,6 +97,11 @@ func (o *keyOrder) next(key string) *entry {
 	if o.barrier || o.lent[key] || len(q) == 0 || q[0].state != entryWaits || slices.ContainsFunc(q, isRunning) {
 		return nil
 	}
+	for _, later := range q[1:] { // this one came after them: it was settled, and that was lost
+		if later.state == entryQueued {
+			later.state = entryWaits
+		}
+	}
 	q[0].state = entryQueued
 	return q[0]
 }

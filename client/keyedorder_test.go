@@ -167,6 +167,14 @@ func (m *orderModel) step(what string, pick int) bool {
 			return false
 		}
 		m.settle()
+	case "lose": // an acknowledgement, with the connection
+		if len(m.acks) == 0 {
+			return false
+		}
+		if _, open := m.pending[m.acks[0]]; open {
+			m.due[m.acks[0]] = true
+		}
+		m.acks = m.acks[1:]
 	}
 	return true
 }
@@ -174,7 +182,7 @@ func (m *orderModel) step(what string, pick int) bool {
 // TestKeyOrderModel: whatever happens between a consumer and its partition, an event
 // begins only when all before it of its key is done with, and none is forgotten.
 func TestKeyOrderModel(t *testing.T) {
-	steps := []string{"new", "new", "new to another", "again", "again to another", "dead letter", "begin", "begin", "ack", "nak", "term", "settle", "compare"}
+	steps := []string{"new", "new", "new to another", "again", "again to another", "dead letter", "begin", "begin", "ack", "nak", "term", "settle", "lose", "compare"}
 	rapid.Check(t, func(t *rapid.T) {
 		m := newOrderModel(t)
 		some := func() {
