@@ -267,6 +267,33 @@ func TestKeyOrderAnswerIsOld(t *testing.T) {
 	})
 }
 
+// TestKeyOrderSettlementLost: an event that comes again because its settlement was lost has
+// its key alone, wherever a later one of it is by then.
+func TestKeyOrderSettlementLost(t *testing.T) {
+	for _, began := range []bool{false, true} {
+		o := newKeyOrder(nil)
+		first, _ := o.arrive(1, "a", &Delivery{NumDelivered: 1})
+		o.begin(first)
+		o.finish(first, outcomeTerm)
+		second, _ := o.arrive(2, "a", &Delivery{NumDelivered: 1})
+		if began && !o.begin(second) {
+			t.Fatal("the second does not begin")
+		}
+		first, _ = o.arrive(1, "a", &Delivery{NumDelivered: 2})
+		if began {
+			if first != nil {
+				t.Error("the first is queued while the second runs")
+			}
+			first = o.finish(second, outcomeAck)
+		} else if o.begin(second) {
+			t.Error("the second begins while the first is queued")
+		}
+		if first == nil || first.seq != 1 || !o.begin(first) {
+			t.Error("the first does not begin")
+		}
+	}
+}
+
 // TestKeyOrderLends: what comes beside the order has its key alone, between two events of it.
 func TestKeyOrderLends(t *testing.T) {
 	o := newKeyOrder(nil)
