@@ -29,6 +29,7 @@ type Client struct {
 	signer   *eventSigner  // nil: events are not signed here
 	crypt    *encrypter    // nil: payloads are not encrypted here
 	tenant   string        // prefix of the principals whose events are ours, "shop/"
+	caller   string        // who this is, "shop/checkout"
 	slots    chan struct{} // one token per PublishAsync without an answer
 	asked    chan struct{} // one token per PublishAsync that waits for a signed acknowledgement
 
@@ -140,7 +141,7 @@ func begin(ctx context.Context, c *Client) error {
 	if !ok {
 		return &Error{Op: "connect", Class: string(wire.ClassUnavailable), Title: "the broker did not say which tenant this is"}
 	}
-	c.tenant = tenant + "/"
+	c.tenant, c.caller = tenant+"/", who.Caller
 	var err error
 	if c.crypt, err = newEncrypter(c, who.Caller); err != nil {
 		return err

@@ -124,20 +124,20 @@ func (c jsAPI) consumerInfo(ctx context.Context, stream, consumer string) (*cons
 	return &info, nil
 }
 
-// ensureDurable uses the consumer that is there or makes it. Many processes may
-// do so at once.
-func (c jsAPI) ensureDurable(ctx context.Context, stream, filter string, cfg *subConfig) error {
+// ensureDurable uses the consumer that is there or makes it, and says which. Many
+// processes may do so at once.
+func (c jsAPI) ensureDurable(ctx context.Context, stream, filter string, cfg *subConfig) (info *consumerInfo, made bool, err error) {
 	for try := 0; ; try++ {
-		info, err := c.consumerInfo(ctx, stream, cfg.durable)
+		info, err = c.consumerInfo(ctx, stream, cfg.durable)
 		if err == nil {
-			return sameConsumer(info, filter)
+			return info, false, sameConsumer(info, filter)
 		}
 		if !errors.Is(err, ErrNotFound) {
-			return err
+			return nil, false, err
 		}
-		_, err = c.createConsumer(ctx, stream, cfg.durable, filter, cfg.consumer(filter))
+		info, err = c.createConsumer(ctx, stream, cfg.durable, filter, cfg.consumer(filter))
 		if !errors.Is(err, ErrConflict) || try > 0 {
-			return err
+			return info, err == nil, err
 		}
 	}
 }

@@ -19,6 +19,10 @@ import (
 // dead letter; one made by Retry brings it back after that time; any other error
 // brings it back when the retry policy of the broker says so. A delivery that the
 // handler settled itself stays as it is. ctx ends when the subscription is stopped.
+//
+// A panic is not caught: it ends the process, as elsewhere in Go. The event comes again after
+// the AckWait, and is a dead letter with the reason delivery once the retry policy is used
+// up, so a poison event cannot end processes for ever.
 type Handler func(ctx context.Context, d *Delivery) error
 
 // Delivery is one verified event on its way to a handler.
@@ -155,6 +159,9 @@ func (d *Delivery) InProgress() error {
 	if d.sub == nil {
 		return nil
 	}
+	if k := d.sub.keyed(); k != nil && !k.holds() {
+		return ErrFenced
+	}
 	if d.outcome() != outcomeOpen {
 		return ErrSettled
 	}
@@ -183,7 +190,7 @@ func (d *Delivery) conclude(err error) error {
 	case err == nil:
 		settleErr = d.Ack()
 	case errors.As(err, &end):
-		settleErr = d.Term(err.Error())
+		settleErr = d.Term(end.givenUp(err))
 	case errors.As(err, &again):
 		settleErr = d.Nak(jittered(again.after))
 	default:

@@ -52,7 +52,7 @@ func inOneTransaction(_ context.Context, key string, _ []byte) error {
 func charge(ctx context.Context, d *client.Delivery) error {
 	var order order
 	if err := json.Unmarshal(d.Event.Data, &order); err != nil {
-		return client.Permanent(err) // a dead letter: it will never be better
+		return client.Permanent(errors.New("not an order")) // a dead letter: it will never be better
 	}
 	if order.Amount < 0 {
 		return client.Reject("amount is negative") // the same, in words of one's own
@@ -67,6 +67,12 @@ func charge(ctx context.Context, d *client.Delivery) error {
 
 func record(ctx context.Context, d *client.Delivery) error {
 	return inOneTransaction(ctx, client.EventKey(d), d.Event.Data) // nothing, if the key is there
+}
+
+// guideConnect is how a program of the guide connects, with a context in its home.
+func guideConnect(ctx context.Context) (*client.Client, error) {
+	c, err := client.Connect(ctx, "", client.WithContext("billing"))
+	return c, err
 }
 
 // guideSubscribe runs section 1 to 3.
@@ -152,7 +158,7 @@ func TestGuide(t *testing.T) {
 			t.Errorf("the guide has what is not here:\n%s", p[2])
 		}
 	}
-	if checked != 9 || policy == "" {
+	if checked != 10 || policy == "" {
 		t.Fatalf("%d pieces were found", checked)
 	}
 
@@ -160,7 +166,19 @@ func TestGuide(t *testing.T) {
 	b := brokertest.New(t, brokertest.Options{Policy: policy})
 	ctx := within(t, time.Minute)
 	pub := b.Client("checkout")
-	guideSubscribe(ctx, t, b.Client("billing"))
+	t.Setenv(client.EnvHome, t.TempDir())
+	err = client.SaveContext(&client.Context{
+		Name: "billing", URL: b.URL(), NkeySeedFile: b.Cred("billing"), CAFile: b.State.CA, RootKey: b.State.Root,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	billing, err := guideConnect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(billing.Close)
+	guideSubscribe(ctx, t, billing)
 	if err := guidePublish(ctx, pub, client.NewEvent("t", nil), client.NewEvent("t", nil), client.NewEvent("t", nil)); err != nil {
 		t.Error(err)
 	}

@@ -26,7 +26,7 @@ const (
 )
 
 // Keyed says how SubscribeKeyed divides the events of a filter. All instances of a group
-// must agree on all of it.
+// must agree on all of it but Lease.
 type Keyed struct {
 	// Group is the name of the group: 1 to 58 of A-Z a-z 0-9 _ -. Its consumers are
 	// called GROUP-PARTITIONS-N, so a group with another number of partitions is another
@@ -45,7 +45,8 @@ type Keyed struct {
 	// most MaxPartitions.
 	Partitions int
 	// Lease is how long an instance that has died, or cannot reach the broker, keeps its
-	// partitions: one and a half of it passes before others take them. Default
+	// partitions: one and a half of it passes before others take them. Instances may have
+	// different ones, none longer than the AckWait that the group began with. Default
 	// DefaultLease, MinLease to MaxLease.
 	Lease time.Duration
 }
@@ -175,14 +176,16 @@ type keyedLife struct {
 // No two instances handle a key at the same time. A lease is valid by the clock of this
 // process alone, is checked before each event, and its end ends the context of handlers;
 // what a handler does settles nothing after it. What remains is a process that is stopped
-// in the middle of a handler and wakes after its lease: it must look at its context, or
-// pass Delivery.Fence to the store that it writes to.
+// in the middle of a handler and wakes after its lease, or whose machine is suspended, which
+// stops that clock, too: it must look at its context, or pass Delivery.Fence to the store
+// that it writes to, which alone helps after a suspension.
 //
 // Options: those of a subscription with acknowledgement, but Durable. ctx bounds the
 // setting up only.
 //
 // Errors: those of Subscribe; ErrDenied and ErrNotFound for the bucket, ErrConflict where
-// the group is there with another filter, stream or number of partitions.
+// the group is there with another filter, stream or number of partitions, or began with an
+// AckWait under Lease; ErrInvalidOption for more than one partition of a work queue.
 func (c *Client) SubscribeKeyed(ctx context.Context, filter string, handler Handler, keyed Keyed, opts ...SubOption) (*KeyedSubscription, error) {
 	if err := keyed.settle(); err != nil {
 		return nil, err

@@ -18,13 +18,14 @@ import (
 const keyedPolicy = `tenant: shop
 streams:
   - {name: ORDERS, subjects: [orders.>], maxBytes: 64MiB}
+  - {name: JOBS, subjects: [jobs.>], maxBytes: 64MiB, retention: workqueue}
 retry: {maxDeliveries: 100} # an instance that is cut off gets what it cannot answer
 kv: [{bucket: groups, maxBytes: 1MiB}, {bucket: short, maxBytes: 1MiB, ttl: 2s}]
 principals:
   - {name: checkout, identities: [{nkey: '{{nkey "checkout"}}'}], publish: [orders.>]}
-  - {name: billing, identities: [{nkey: '{{nkey "billing"}}'}], subscribe: [orders.>], kv: {read: [groups, short], write: [groups, short]}}
+  - {name: billing, identities: [{nkey: '{{nkey "billing"}}'}], subscribe: [orders.>, jobs.>], kv: {read: [groups, short], write: [groups, short]}}
   - {name: poor, identities: [{nkey: '{{nkey "poor"}}'}], subscribe: [orders.>]}
-  - {name: root, identities: [{nkey: '{{nkey "root"}}'}], admin: [keys, consumers]}
+  - {name: root, identities: [{nkey: '{{nkey "root"}}'}], admin: [keys, consumers, dlq]}
 `
 
 // ledger checks what handlers of all instances do: one at a time for each key, in order,
@@ -439,6 +440,8 @@ func TestKeyedRefuses(t *testing.T) {
 		{"unknown bucket", c, "orders.>", client.Keyed{Group: "h", Bucket: "nowhere"}, nil, client.ErrDenied},
 		{"bucket not granted", b.Client("poor"), "orders.>", client.Keyed{Group: "h", Bucket: "groups"}, nil, client.ErrDenied},
 		{"filter not granted", c, "other.>", client.Keyed{Group: "h", Bucket: "groups"}, nil, client.ErrDenied},
+		{"a work queue", c, "jobs.>", client.Keyed{Group: "h", Bucket: "groups", Partitions: 2}, nil, client.ErrInvalidOption},
+		{"a longer lease", c, "orders.>", client.Keyed{Group: "g", Bucket: "groups", Lease: 2 * client.DefaultLease}, nil, client.ErrConflict},
 		{"other partitions", c, "orders.>", client.Keyed{Group: "g", Bucket: "groups", Partitions: 2}, nil, client.ErrConflict},
 		{"other filter", c, "orders.x", client.Keyed{Group: "g", Bucket: "groups"}, nil, client.ErrConflict},
 	} {
@@ -446,6 +449,12 @@ func TestKeyedRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
+	// One partition is one reader, which a work queue takes, as nothing was left in its way.
+	jobs, err := c.SubscribeKeyed(ctx, "jobs.>", none, client.Keyed{Group: "j", Bucket: "groups", Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer jobs.Stop()
 	s.Drain()
 	next(t, s.Closed())
 	if err := s.Err(); err != nil {

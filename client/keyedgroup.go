@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -68,37 +67,6 @@ func (g *KeyedSubscription) wake() {
 	case g.kick <- struct{}{}:
 	default:
 	}
-}
-
-// setUp finds the stream, makes the consumers of all partitions, and takes those that
-// are free.
-func (g *KeyedSubscription) setUp(ctx context.Context) (err error) {
-	ctx, cancel := g.client.cfg.deadline(ctx)
-	defer cancel()
-	ttl, _, err := g.kv.look(ctx)
-	if err != nil {
-		return err
-	}
-	if ttl > 0 && ttl < 3*g.cfg.Lease {
-		return fmt.Errorf("%w: values of bucket %s live %v, which must be at least three times the lease of %v",
-			ErrInvalidOption, g.cfg.Bucket, ttl, g.cfg.Lease)
-	}
-	if g.stream == "" {
-		if g.stream, err = g.client.js().streamFor(ctx, g.filter); err != nil {
-			return err
-		}
-	}
-	if _, _, err := g.read(ctx); err != nil {
-		return err
-	}
-	for p := range g.cfg.Partitions {
-		cfg := *g.sub
-		cfg.durable = g.cfg.durable(p)
-		if err := g.client.js().ensureDurable(ctx, g.stream, g.filter, &cfg); err != nil {
-			return err
-		}
-	}
-	return g.attend(ctx)
 }
 
 // run keeps the lease and the partitions until the group is left.
@@ -168,6 +136,7 @@ func (g *KeyedSubscription) attend(ctx context.Context) error {
 		left := slices.Clone(g.left)
 		g.mu.Unlock()
 		g.beat++
+		r.Leases[g.me] = g.cfg.Lease
 		surplus := r.attend(g.me, g.beat, dead, left, g.leaving())
 		sent := time.Now()
 		fence, err := writeRoll(ctx, g.kv, g.cfg.Group, r, revision)

@@ -38,6 +38,7 @@ type keyOrder struct {
 	foreign map[uint64]*Delivery // of other partitions, behind the barrier
 	lent    map[string]bool      // keys of events that are handled beside the order
 	done    recent
+	expect  uint64 // the consumer sequence of the next delivery
 	barrier bool
 	upTo    uint64 // the greatest sequence that was delivered when the barrier went up, once the broker said it
 	settles uint64 // counts what was settled or put back
@@ -46,6 +47,24 @@ type keyOrder struct {
 
 func newKeyOrder(p *partition) *keyOrder {
 	return &keyOrder{part: p, queues: map[string][]*entry{}, bySeq: map[uint64]*entry{}, foreign: map[uint64]*Delivery{}, lent: map[string]bool{}, done: recent{set: map[uint64]struct{}{}}}
+}
+
+// begins says how the consumer stands when this process takes it over: the consumer sequence
+// of its last delivery, and what is settled. What the last owner left open holds all back.
+func (o *keyOrder) begins(last uint64, at standing) {
+	o.expect = last + 1
+	if at.floor < at.delivered {
+		o.hold()
+	}
+}
+
+// follow takes the consumer sequence of a delivery in. One that is missing went to
+// somebody else, was lost on the way, or became a dead letter at the broker.
+func (o *keyOrder) follow(seq uint64) {
+	if seq != o.expect {
+		o.hold()
+	}
+	o.expect = seq + 1
 }
 
 // arrive takes a delivery in. again says that it was acknowledged already, which was
@@ -77,6 +96,11 @@ func (o *keyOrder) next(key string) *entry {
 	q := o.queues[key]
 	if o.barrier || o.lent[key] || len(q) == 0 || q[0].state != entryWaits || slices.ContainsFunc(q, isRunning) {
 		return nil
+	}
+	for _, later := range q[1:] { // this one came after them: it was settled, and that was lost
+		if later.state == entryQueued {
+			later.state = entryWaits
+		}
 	}
 	q[0].state = entryQueued
 	return q[0]

@@ -16,10 +16,9 @@ type orderModel struct {
 	t *rapid.T
 	o *keyOrder
 
-	keys    []string // of the event of each sequence, from 1
-	next    uint64   // the first that was never delivered
-	cseq    uint64   // consumer sequence of the last delivery
-	expect  uint64
+	keys    []string       // of the event of each sequence, from 1
+	next    uint64         // the first that was never delivered
+	cseq    uint64         // consumer sequence of the last delivery
 	pending map[uint64]int // delivered and not settled: how often
 	due     map[uint64]bool
 	acks    []uint64 // on their way to the broker
@@ -50,10 +49,7 @@ func (m *orderModel) deliver(seq uint64, to string) {
 		m.done[seq] = true
 		return
 	}
-	if m.cseq != m.expect {
-		m.o.hold()
-	}
-	m.expect = m.cseq + 1
+	m.o.follow(m.cseq)
 	e, again := m.o.arrive(seq, m.keys[seq], &Delivery{NumDelivered: uint64(m.pending[seq])})
 	if again {
 		m.acks = append(m.acks, seq)
@@ -108,10 +104,14 @@ func (m *orderModel) settle() {
 	delete(m.due, seq)
 }
 
+func (m *orderModel) standing() standing {
+	return standing{floor: m.floor(), delivered: m.next - 1, pending: len(m.pending)}
+}
+
 func (m *orderModel) compare(between func()) {
 	a := m.o.account()
 	between()
-	at := standing{floor: m.floor(), delivered: m.next - 1, pending: len(m.pending)}
+	at := m.standing()
 	between()
 	ready, _ := m.o.compare(a, at, !m.zombie)
 	m.push(ready...)
@@ -119,7 +119,7 @@ func (m *orderModel) compare(between func()) {
 
 func newOrderModel(t *rapid.T) *orderModel {
 	m := &orderModel{
-		t: t, o: newKeyOrder(nil), next: 1, expect: 1, zombie: true,
+		t: t, o: newKeyOrder(nil), next: 1, zombie: true,
 		keys:    append([]string{""}, rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 20).Draw(t, "keys")...),
 		pending: map[uint64]int{}, due: map[uint64]bool{}, done: map[uint64]bool{},
 	}
@@ -133,10 +133,7 @@ func newOrderModel(t *rapid.T) *orderModel {
 		}
 		m.next++
 	}
-	m.expect = m.cseq + 1
-	if m.floor() < m.next-1 {
-		m.o.hold()
-	}
+	m.o.begins(m.cseq, m.standing())
 	return m
 }
 
@@ -170,6 +167,14 @@ func (m *orderModel) step(what string, pick int) bool {
 			return false
 		}
 		m.settle()
+	case "lose": // an acknowledgement, with the connection
+		if len(m.acks) == 0 {
+			return false
+		}
+		if _, open := m.pending[m.acks[0]]; open {
+			m.due[m.acks[0]] = true
+		}
+		m.acks = m.acks[1:]
 	}
 	return true
 }
@@ -177,7 +182,7 @@ func (m *orderModel) step(what string, pick int) bool {
 // TestKeyOrderModel: whatever happens between a consumer and its partition, an event
 // begins only when all before it of its key is done with, and none is forgotten.
 func TestKeyOrderModel(t *testing.T) {
-	steps := []string{"new", "new", "new to another", "again", "again to another", "dead letter", "begin", "begin", "ack", "nak", "term", "settle", "compare"}
+	steps := []string{"new", "new", "new to another", "again", "again to another", "dead letter", "begin", "begin", "ack", "nak", "term", "settle", "lose", "compare"}
 	rapid.Check(t, func(t *rapid.T) {
 		m := newOrderModel(t)
 		some := func() {
@@ -223,9 +228,10 @@ func TestKeyOrderModel(t *testing.T) {
 func TestKeyOrderStrict(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &orderModel{
-			t: t, o: newKeyOrder(nil), next: 1, expect: 1, zombie: true, keys: []string{"", "a", "b", "b"},
+			t: t, o: newKeyOrder(nil), next: 1, zombie: true, keys: []string{"", "a", "b", "b"},
 			pending: map[uint64]int{}, due: map[uint64]bool{}, done: map[uint64]bool{},
 		}
+		m.o.begins(0, m.standing())
 		for _, what := range []string{"new", "begin", "nak", "new to another"} {
 			m.step(what, 0)
 		}
@@ -238,6 +244,54 @@ func TestKeyOrderStrict(t *testing.T) {
 			t.Fatal("the barrier is gone")
 		}
 	})
+}
+
+// TestKeyOrderAnswerIsOld: what the broker said before a barrier went up does not take it down.
+func TestKeyOrderAnswerIsOld(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &orderModel{
+			t: t, o: newKeyOrder(nil), next: 1, zombie: true, keys: []string{"", "a", "a"},
+			pending: map[uint64]int{}, due: map[uint64]bool{}, done: map[uint64]bool{},
+		}
+		m.o.begins(0, m.standing())
+		a, at := m.o.account(), m.standing() // nothing is open
+		m.step("new to another", 0)
+		m.step("new", 0)
+		ready, _ := m.o.compare(a, at, false)
+		m.push(ready...)
+		for m.step("begin", 0) { // fails if the second begins before the first
+		}
+		if len(m.running) > 0 || !m.o.barrier {
+			t.Fatal("the barrier is gone")
+		}
+	})
+}
+
+// TestKeyOrderSettlementLost: an event that comes again because its settlement was lost has
+// its key alone, wherever a later one of it is by then.
+func TestKeyOrderSettlementLost(t *testing.T) {
+	for _, began := range []bool{false, true} {
+		o := newKeyOrder(nil)
+		first, _ := o.arrive(1, "a", &Delivery{NumDelivered: 1})
+		o.begin(first)
+		o.finish(first, outcomeTerm)
+		second, _ := o.arrive(2, "a", &Delivery{NumDelivered: 1})
+		if began && !o.begin(second) {
+			t.Fatal("the second does not begin")
+		}
+		first, _ = o.arrive(1, "a", &Delivery{NumDelivered: 2})
+		if began {
+			if first != nil {
+				t.Error("the first is queued while the second runs")
+			}
+			first = o.finish(second, outcomeAck)
+		} else if o.begin(second) {
+			t.Error("the second begins while the first is queued")
+		}
+		if first == nil || first.seq != 1 || !o.begin(first) {
+			t.Error("the first does not begin")
+		}
+	}
 }
 
 // TestKeyOrderLends: what comes beside the order has its key alone, between two events of it.
@@ -293,8 +347,8 @@ func TestRollModel(t *testing.T) {
 				}
 			}
 			for p := range have[me] {
-				if !mine[p] && surplus >= 0 && r.Owners[p] == "" {
-					delete(have[me], p)
+				if !mine[p] { // its handlers run
+					t.Fatalf("partition %d is taken from %s, which did not let go of it", p, me)
 				}
 			}
 			have[me] = mine
@@ -368,6 +422,12 @@ func TestRollWatch(t *testing.T) {
 	at(1300 * time.Millisecond)
 	r.Members["dead"] = 8
 	at(10*time.Second, "alive") // it was away from the roll: it begins anew
+
+	// Who was started with a longer lease goes on for that long without a sign of life.
+	r.Leases = map[string]time.Duration{"dead": 20 * time.Second, "alive": 1000 * time.Hour}
+	at(39 * time.Second)
+	at(41*time.Second, "dead")          // 10 s and one and a half of 20 s
+	at(10*time.Minute, "alive", "dead") // no lease is longer than MaxLease
 }
 
 func FuzzParseRoll(f *testing.F) {

@@ -19,14 +19,14 @@ type partition struct {
 	sub   *Subscription
 	fence uint64
 	taken time.Time
+	wait  time.Duration   // for acknowledgements, as the consumer was made
 	ctx   context.Context // of handlers; ends when the partition is lost or the group stops
 	stop  context.CancelFunc
 	gone  chan struct{} // closed when nothing of it runs any more
 
-	mu     sync.Mutex // guards what follows; nothing else is locked under it but the ready queue
-	order  *keyOrder
-	expect uint64 // the consumer sequence of the next delivery
-	state  partitionState
+	mu    sync.Mutex // guards what follows; nothing else is locked under it but the ready queue
+	order *keyOrder
+	state partitionState
 }
 
 type partitionState uint8
@@ -61,10 +61,8 @@ func (g *KeyedSubscription) take(ctx context.Context, index int, fence uint64) (
 	defer cancel()
 	info, err := g.client.js().consumerInfo(ctx, g.stream, cfg.durable)
 	if err == nil {
-		p.expect = info.Delivered.ConsumerSeq + 1
-		if info.AckFloor.StreamSeq < info.Delivered.StreamSeq {
-			p.order.hold() // the last owner left something behind
-		}
+		p.wait = info.Config.AckWait
+		p.order.begins(info.Delivered.ConsumerSeq, info.standing())
 		s.stored = newPuller(s, g.stream)
 		s.stored.keyed = p
 		s.retry = newRetryQueue(s, g.stream)
@@ -89,22 +87,12 @@ func (p *partition) holds() bool {
 	return p.state != partitionLost && p.g.leased()
 }
 
-// follow takes the consumer sequence of a delivery in. One that is missing went to
-// somebody else, was lost on the way, or became a dead letter at the broker. It runs with
-// p.mu held.
-func (p *partition) followLocked(info *ackInfo) {
-	if info.consumerSeq != p.expect {
-		p.order.hold()
-	}
-	p.expect = info.consumerSeq + 1
-}
-
 // missed is told of an event that was kept from the handlers. One that comes again later
 // holds everything back: nobody knows its key.
 func (p *partition) missed(info *ackInfo, later bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.followLocked(info)
+	p.order.follow(info.consumerSeq)
 	if later {
 		p.order.hold()
 	}
@@ -115,7 +103,7 @@ func (p *partition) arrived(info *ackInfo, d *Delivery) {
 	d.Key, d.Fence = p.g.cfg.Key(d), p.fence
 	mine := partitionOf(d.Key, p.g.cfg.Partitions) == p.index
 	p.mu.Lock()
-	p.followLocked(info)
+	p.order.follow(info.consumerSeq)
 	var ready *entry
 	settle := false
 	switch {
@@ -230,7 +218,9 @@ func (p *partition) tend() {
 		p.mu.Unlock()
 		select {
 		case <-p.sub.Closed():
-			if state == partitionOpen { // nobody asked for it
+			if state == partitionOpen && p.g.leaving() { // the client drains: what runs may settle
+				p.close(false)
+			} else if state == partitionOpen { // nobody asked for it
 				p.close(true)
 				partitionEnded(p.g, p.sub.Err())
 			} else if running == 0 {
@@ -242,7 +232,7 @@ func (p *partition) tend() {
 		if state == partitionLost || !p.g.leased() {
 			continue // the group stops the subscription
 		}
-		if now.Sub(extended) >= p.g.sub.ackWait/3 {
+		if now.Sub(extended) >= p.wait/3 {
 			extended = now
 			for _, d := range held {
 				_ = d.InProgress() // settled meanwhile, or disconnected: it comes again
@@ -253,6 +243,11 @@ func (p *partition) tend() {
 			p.compare(now)
 		}
 	}
+}
+
+// standing is what the broker says, as the order wants it.
+func (i *consumerInfo) standing() standing {
+	return standing{floor: i.AckFloor.StreamSeq, delivered: i.Delivered.StreamSeq, pending: i.NumAckPending}
 }
 
 // compare asks the broker how things stand.
@@ -267,9 +262,7 @@ func (p *partition) compare(now time.Time) {
 		return // asked again; that the consumer is gone is found by the subscription
 	}
 	p.mu.Lock()
-	ready, foreign := p.order.compare(account,
-		standing{floor: info.AckFloor.StreamSeq, delivered: info.Delivered.StreamSeq, pending: info.NumAckPending},
-		now.Sub(p.taken) > zombiePull)
+	ready, foreign := p.order.compare(account, info.standing(), now.Sub(p.taken) > zombiePull)
 	p.mu.Unlock()
 	p.g.ready.push(ready...)
 	for _, d := range foreign {

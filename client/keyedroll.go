@@ -17,6 +17,9 @@ type roll struct {
 	Stream  string `json:"stream"`
 	// Members has a count for each instance, which it raises with each sign of life.
 	Members map[string]uint64 `json:"members"`
+	// Leases has the lease of each: how long it may go on without a sign of life is its own
+	// matter, and others may have been started with another one.
+	Leases map[string]time.Duration `json:"leases"`
 	// Owners has the member that has each partition, empty for none.
 	Owners []string `json:"owners"`
 }
@@ -24,7 +27,7 @@ type roll struct {
 const rollVersion = 1
 
 func newRoll(filter, stream string, partitions int) *roll {
-	return &roll{Version: rollVersion, Filter: filter, Stream: stream, Members: map[string]uint64{}, Owners: make([]string, partitions)}
+	return &roll{Version: rollVersion, Filter: filter, Stream: stream, Members: map[string]uint64{}, Leases: map[string]time.Duration{}, Owners: make([]string, partitions)}
 }
 
 func parseRoll(text []byte) (*roll, error) {
@@ -37,6 +40,9 @@ func parseRoll(text []byte) (*roll, error) {
 	}
 	if r.Members == nil {
 		r.Members = map[string]uint64{}
+	}
+	if r.Leases == nil {
+		r.Leases = map[string]time.Duration{}
 	}
 	return r, nil
 }
@@ -78,6 +84,7 @@ func (r *roll) attend(me string, beat uint64, dead []string, left []int, leaving
 // remove takes member off the roll, which frees its partitions.
 func (r *roll) remove(member string) {
 	delete(r.Members, member)
+	delete(r.Leases, member)
 	for p, owner := range r.Owners {
 		if owner == member {
 			r.Owners[p] = ""
@@ -115,7 +122,7 @@ func (r *roll) quota(member string) int {
 // watch says who on a roll is dead: whoever gave no sign of life for a while by the
 // clock of this process alone, since it began to look. Clocks of machines are never compared.
 type watch struct {
-	after time.Duration
+	after time.Duration // at least: one and a half of the lease of whom it looks at, if that is more
 	seen  map[string]sighting
 }
 
@@ -133,7 +140,7 @@ func (w *watch) look(r *roll, me string, now time.Time) (dead []string) {
 		case m == me:
 		case !known || s.beat != beat:
 			w.seen[m] = sighting{beat, now}
-		case now.Sub(s.at) > w.after:
+		case now.Sub(s.at) > max(w.after, min(r.Leases[m], MaxLease)*3/2):
 			dead = append(dead, m)
 		}
 	}

@@ -29,8 +29,10 @@ type Seen struct {
 	// Bucket is a key-value bucket of the policy. The principal needs the grants to read
 	// and to write it. It must have a ttl, which is how long an event is remembered: longer
 	// than anything may bring it again (retries, redrives, publishing it again). Each event
-	// takes one entry of about 250 bytes; where the bucket is full, handlers get no events
-	// until entries are over their time: nothing is forgotten for new ones.
+	// takes one entry of about 250 bytes. Where the bucket is full nothing is forgotten for
+	// new ones: no event is handled until entries are over their time. Each try fails then, and
+	// counts, so events become dead letters when the retry policy is used up: give the
+	// bucket room, then redrive them.
 	Bucket string
 	// Set separates what handlers with different tasks remember in one bucket: 1 to 64 of
 	// A-Z a-z 0-9 _ -. Default "once".
@@ -61,7 +63,8 @@ type mark struct {
 // transaction, and refuse a key that is there.
 //
 // What handler returns is what the returned handler does; an event whose handler failed is
-// not remembered. ctx bounds the setting up only.
+// not remembered. One that was handled and cannot be remembered is acknowledged, and
+// WithErrorHandler is told. ctx bounds the setting up only.
 //
 // Errors: ErrInvalidOption, also for a bucket without ttl; ErrDenied, ErrUnavailable.
 func Once(ctx context.Context, c *Client, seen Seen, handler Handler) (Handler, error) {
@@ -93,7 +96,7 @@ func Once(ctx context.Context, c *Client, seen Seen, handler Handler) (Handler, 
 	case ttl < 2*seen.Hold:
 		return nil, fmt.Errorf("%w: values of bucket %s live %v, which must be at least twice Seen.Hold of %v", ErrInvalidOption, seen.Bucket, ttl, seen.Hold)
 	}
-	o := &once{kv: kv, seen: seen, handler: handler}
+	o := &once{onError: c.cfg.onError, kv: kv, seen: seen, handler: handler}
 	return o.handle, nil
 }
 
@@ -111,6 +114,7 @@ func digest(parts ...string) string {
 }
 
 type once struct {
+	onError func(error)
 	kv      bucket
 	seen    Seen
 	handler Handler
@@ -189,16 +193,18 @@ func (t *turn) rest(ctx context.Context, v value) (time.Duration, error) {
 // run calls the handler, keeps the mark meanwhile, and settles it.
 func (t *turn) run(ctx context.Context, d *Delivery, revision uint64) error {
 	held, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	keeper := make(chan uint64, 1)
 	stop := make(chan struct{})
 	go func() { keeper <- t.keep(held, end, revision, stop) }()
-	err := t.handler(held, d)
-	close(stop)
+	err := func() error {
+		defer close(stop) // whoever catches a panic of the handler is not to find the mark kept for ever
+		return t.handler(held, d)
+	}()
 	revision = <-keeper
 	if errors.Is(context.Cause(held), ErrTaken) {
 		return ErrTaken
 	}
-	end(nil)
 	if err != nil || d.outcome() == outcomeNak || d.outcome() == outcomeTerm {
 		// It comes again, or never: neither is handled. What fails here ends with Hold.
 		_ = t.kv.drop(context.WithoutCancel(ctx), t.key, revision)
@@ -207,14 +213,24 @@ func (t *turn) run(ctx context.Context, d *Delivery, revision uint64) error {
 	// The effect is there: the mark is worth waiting for, whatever has ended.
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.seen.Hold)
 	defer cancel()
+	if err = t.remember(wait, revision); err != nil && !errors.Is(err, ErrTaken) {
+		// To have it again, only because nobody would know that it was handled, helps nobody.
+		t.onError(fmt.Errorf("client: an event of %s was handled and is not remembered, key %s: %w", d.Stream, t.key, err))
+		return nil
+	}
+	return err
+}
+
+// remember writes the mark of what is handled, and tries for as long as ctx lasts.
+func (t *turn) remember(ctx context.Context, revision uint64) error {
 	for delay := firstBackoff; ; delay *= 2 {
-		_, err := t.put(wait, mark{Done: true}, revision)
+		_, err := t.put(ctx, mark{Done: true}, revision)
 		switch {
 		case err == nil:
 			return nil
 		case errors.Is(err, ErrConflict):
-			return t.confirm(wait)
-		case !Retryable(err) || !sleep(wait, jittered(delay)):
+			return t.confirm(ctx)
+		case !Retryable(err) || !sleep(ctx, jittered(delay)):
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -257,5 +258,65 @@ func TestOnceRefuses(t *testing.T) {
 	publishData(t, b.Client("checkout"), "1")
 	if err := next(t, told); err == nil {
 		t.Error("a full bucket is no error")
+	}
+}
+
+// TestOncePanics: where a middleware catches what the handler panics with, the mark is not kept
+// for the rest of the process.
+func TestOncePanics(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: oncePolicy})
+	c := b.Client("billing")
+	got := make(chan uint64, 9)
+	h := once(t, c, client.Seen{Bucket: "seen", Hold: client.MinHold}, func(_ context.Context, d *client.Delivery) error {
+		if got <- d.NumDelivered; d.NumDelivered == 1 {
+			panic("poison")
+		}
+		return nil
+	})
+	s := readOrders(t, c, func(ctx context.Context, d *client.Delivery) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = client.Retry(time.Millisecond)
+			}
+		}()
+		return h(ctx, d)
+	}, client.Durable("d"))
+	defer s.Stop()
+	publishData(t, b.Client("checkout"), "1")
+	if next(t, got) != 1 || next(t, got) == 1 {
+		t.Error("the first delivery came twice")
+	}
+}
+
+// TestOnceNotRemembered: what was handled is not handled again because its mark cannot be
+// written, and that is said.
+func TestOnceNotRemembered(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: oncePolicy})
+	js, err := b.NATS("billing").JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue("seen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, ended := make(chan error, 9), make(chan error, 9)
+	c := b.Client("billing", client.WithErrorHandler(func(err error) { told <- err }))
+	h := once(t, c, client.Seen{Bucket: "seen", ByEvent: true}, func(_ context.Context, d *client.Delivery) error {
+		_, err := kv.Put("once."+client.EventKey(d), []byte("somebody else's"))
+		return err
+	})
+	s := readOrders(t, c, func(ctx context.Context, d *client.Delivery) error {
+		err := h(ctx, d)
+		ended <- err
+		return err
+	}, client.Durable("d"))
+	defer s.Stop()
+	publishData(t, b.Client("checkout"), "1")
+	if err := next(t, ended); err != nil {
+		t.Errorf("it was handled, and comes again for %v", err)
+	}
+	if err := next(t, told); err == nil || !strings.Contains(err.Error(), "not remembered") {
+		t.Errorf("told %v", err)
 	}
 }

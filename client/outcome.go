@@ -5,26 +5,43 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/signetbus/signet/dlq"
 )
 
 // permanent marks an error that no redelivery can heal.
-type permanent struct{ error }
+type permanent struct {
+	error
+	verdict bool // on the event, of Reject
+}
 
 func (p permanent) Unwrap() error { return p.error }
 
-// Permanent wraps err so that a handler that returns it terminates the event, which
-// makes it a dead letter, instead of having it delivered again. The text of what the
-// handler returns is the reason, one line of at most 256 bytes. Permanent(nil) is nil.
+// Permanent wraps err, a failure that no redelivery can heal: a handler that returns it
+// makes the event a dead letter with the reason handler. The text of what the handler
+// returns becomes its detail, one line of at most 240 bytes, more is cut off.
+// Permanent(nil) is nil.
+//
+// The text is stored in the clear, also beside an encrypted event, and whoever reads dead
+// letters reads it: it must not quote the payload, or a secret.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
 	}
-	return permanent{err}
+	return permanent{error: err}
 }
 
-// Reject is Permanent of an error that says no more than reason, for an event that is
-// at fault itself: `return client.Reject("amount is negative")`.
-func Reject(reason string) error { return permanent{errors.New(reason)} }
+// Reject is for an event that is at fault itself: `return client.Reject("amount is
+// negative")`. It is a dead letter with the reason terminated; the text is as of Permanent.
+func Reject(reason string) error { return permanent{errors.New(reason), true} }
+
+// givenUp is the text of the +TERM for err, which is a permanent one.
+func (p permanent) givenUp(err error) string {
+	if p.verdict {
+		return err.Error()
+	}
+	return dlq.HandlerPrefix + err.Error()
+}
 
 // retry marks an error with the time after which the event is wanted again.
 type retry struct {

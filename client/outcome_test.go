@@ -19,12 +19,12 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{nil, "+ACK"},
 		{cause, "-NAK"},
-		{Permanent(fmt.Errorf("line one\nline two")), "+TERM line one line two"},
+		{Permanent(fmt.Errorf("line one\nline two")), "+TERM handler: line one line two"},
 		{Permanent(nil), "+ACK"},
 		{Reject("amount is negative"), "+TERM amount is negative"},
 		{fmt.Errorf("order 7: %w", Reject("no such item")), "+TERM order 7: no such item"},
 		{Reject(strings.Repeat("x", 300)), "+TERM " + strings.Repeat("x", 256)},
-		{Permanent(Retry(time.Second)), "+TERM client: retry after 1s"},
+		{Permanent(Retry(time.Second)), "+TERM handler: client: retry after 1s"},
 		{Retry(0), `-NAK {"delay": 1`},
 		{Retry(time.Minute, cause), "-NAK "},
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -321,6 +322,10 @@ func prepare(c *Client, natsSubject string, ev *Event, opts []PubOpt) (*nats.Msg
 	p, err := pubOptions(opts)
 	if err != nil {
 		return nil, id, false, err
+	}
+	if p.plan != nil {
+		// As the broker tells events apart: what waits for one is never in the way of another.
+		p.plan.token = digest(c.caller, cmp.Or(ev.Source, "/"+c.caller), id)
 	}
 	return msg, id, p.noRetry, p.apply(msg, id, ev, now)
 }

@@ -74,7 +74,7 @@ func (c *Client) Subscribe(ctx context.Context, filter string, handler Handler, 
 		}
 	}
 	if s.cfg.durable != "" {
-		err = c.js().ensureDurable(ctx, p.stream, filter, s.cfg)
+		_, _, err = c.js().ensureDurable(ctx, p.stream, filter, s.cfg)
 	} else {
 		err = p.create(ctx, s.cfg.consumer(filter))
 	}

@@ -86,13 +86,14 @@ func ttl(ev *Event, when time.Time) string {
 
 // plan is when and by which subject an event is published later.
 type plan struct {
-	at   time.Time
-	wait string
+	at    time.Time
+	wait  string
+	token string // of the event, below wait
 }
 
 // PublishAt stores ev to be published on natsSubject at a time, by the clock of the
 // broker, to the second, not before. Until then it waits on a subject of its own: wait, and a token
-// that follows from the id of the event. Both subjects must be of one stream, which takes
+// that follows from the principal, the source and the id of the event. Both subjects must be of one stream, which takes
 // schedules (unsafeSchedules: true in the policy, which says what that costs), and both
 // granted, with the headers Nats-Schedule and Nats-Schedule-Target.
 //
@@ -100,6 +101,9 @@ type plan struct {
 // time that is over publishes at once. What waits is not an event yet: a subscription
 // whose filter reaches wait finds it invalid. There are no repeated schedules: nobody could
 // judge each firing (docs/spec/policy.md, "Control headers"). The Ack is that of what waits.
+//
+// The same event published again is a duplicate; once the stream has forgotten the first
+// one (its duplicate window), it takes the place of what waits.
 //
 // Errors: those of Publish; ErrInvalidOption for WithSignedAck and for a zero time.
 func (c *Client) PublishAt(ctx context.Context, wait, natsSubject string, at time.Time, ev *Event, opts ...PubOpt) (*Ack, error) {
@@ -112,7 +116,7 @@ func (c *Client) PublishAt(ctx context.Context, wait, natsSubject string, at tim
 		copied.ID = NewID()
 		ev = &copied
 	}
-	later := func(p *pubConfig) error { p.plan = &plan{at, wait}; return nil }
+	later := func(p *pubConfig) error { p.plan = &plan{at: at, wait: wait}; return nil }
 	return c.Publish(ctx, natsSubject, ev, append([]PubOpt{later}, opts...)...)
 }
 
@@ -140,7 +144,7 @@ func (p *pubConfig) apply(msg *nats.Msg, id string, ev *Event, now time.Time) er
 	if err := p.expire(headerScheduleTTL, ev, when); err != nil {
 		return err
 	}
-	msg.Subject = p.plan.wait + "." + digest(id)
+	msg.Subject = p.plan.wait + "." + p.plan.token
 	if err := wire.CheckSubject(msg.Subject); err != nil {
 		return malformed("publish", msg.Subject, id, err)
 	}

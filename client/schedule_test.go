@@ -126,6 +126,26 @@ func TestPublishAt(t *testing.T) {
 	}
 }
 
+// TestPublishAtKeepsApart: what waits is not replaced by an event of another principal or
+// source that has the same id.
+func TestPublishAtKeepsApart(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: schedulePolicy})
+	ctx := within(t, time.Minute)
+	for _, who := range []*client.Client{b.Client("checkout"), b.Client("narrow")} {
+		ev := &client.Event{ID: "42", Type: "t", DataContentType: "application/json", Data: []byte(`{"id":1}`)}
+		if ack, err := who.PublishAfter(ctx, "later.order", "orders.checked", time.Hour, ev); err != nil || ack.Duplicate {
+			t.Fatalf("%+v, %v", ack, err)
+		}
+	}
+	js, err := b.NATS("billing").JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := js.StreamInfo("ORDERS"); err != nil || info.State.Msgs != 2 {
+		t.Errorf("%+v, %v: two wait", info, err)
+	}
+}
+
 func expiring(d time.Duration) *client.Event {
 	ev := client.NewEvent("t", nil)
 	ev.ExpireAt(time.Now().Add(d))

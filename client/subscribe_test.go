@@ -90,7 +90,7 @@ func TestSubscribeVerifiesAndSettles(t *testing.T) {
 	if a := d.Attested(); a.Extensions["attestation"] == "" || a.Extensions["authid"] != "shop/checkout" {
 		t.Errorf("attested extensions = %v", a.Extensions)
 	}
-	want := map[string]string{"1": "+ACK", "10": "-NAK", "11": "+TERM never  again"}
+	want := map[string]string{"1": "+ACK", "10": "-NAK", "11": "+TERM handler: never  again"}
 	for i := 2; i <= 9; i++ {
 		want[fmt.Sprint(i)] = "+TERM attestation does not hold"
 	}
