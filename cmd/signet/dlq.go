@@ -129,14 +129,14 @@ func printLetters(a *app, list *admin.DLQList) error {
 		a.note("no dead letters")
 		return nil
 	}
-	g := newGrid(a.stdout, "SEQ", "TIME", "REASON", "CODE", "SUBJECT", "PRINCIPAL", "BYTES", "REF")
+	g := newGrid(a.stdout, "SEQ", "TIME", "REASON", "CODE", "SUBJECT", "PRINCIPAL", "CONSUMER", "BYTES", "REF")
 	for i := range list.Entries {
 		l := &list.Entries[i]
 		code := ""
 		if l.Code != 0 {
 			code = l.Code.String()
 		}
-		g.row(count(l.Seq), stamp(l.Time), l.Reason, code, l.Subject, l.Principal, strconv.Itoa(l.Bytes), l.Ref)
+		g.row(count(l.Seq), stamp(l.Time), l.Reason, code, l.Subject, l.Principal, letterConsumer(l), strconv.Itoa(l.Bytes), l.Ref)
 	}
 	g.flush()
 	if list.More {
@@ -205,7 +205,10 @@ func findLetter(ctx context.Context, api *admin.API, arg string) (uint64, error)
 }
 
 func printLetter(a *app, l *admin.StoredLetter) {
-	code, origin, attempts, redrives := "", "", "", ""
+	code, origin, attempts, redrives, stored := "", "", "", "", ""
+	if !l.Stored.IsZero() {
+		stored = l.Stored.Format(time.RFC3339Nano)
+	}
 	if l.Redrives > 0 {
 		redrives = strconv.Itoa(l.Redrives)
 	}
@@ -221,7 +224,10 @@ func printLetter(a *app, l *admin.StoredLetter) {
 	pairs := []string{
 		"seq", count(l.Seq), "time", l.Time.Format(time.RFC3339Nano), "reason", l.Reason, "code", code, "stage", l.Stage,
 		"subject", l.Subject, "principal", l.Principal, "detail", l.Detail, "rule", l.Rule, "ref", l.Ref,
-		"origin", origin, "attempts", attempts, "redrives", redrives, "type", l.Type, "schema", l.Schema, "policy", l.Policy,
+		"origin", origin, "stored", stored, "attempts", attempts, "by", l.By, "redrives", redrives, "type", l.Type, "schema", l.Schema, "policy", l.Policy,
+	}
+	for _, d := range l.Deliveries {
+		pairs = append(pairs, fmt.Sprintf("attempt %d", d.Attempt), d.At.Format(time.RFC3339Nano))
 	}
 	for _, v := range l.Violations {
 		pairs = append(pairs, "violation", violationText(v))
