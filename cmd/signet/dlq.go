@@ -60,7 +60,9 @@ func (q *letterFilter) read() (err error) {
 	}
 	q.Consumer = q.consumer
 	if stream, name, ok := strings.Cut(q.consumer, "."); ok {
-		q.Stream, q.Consumer = stream, name
+		if q.Stream, q.Consumer = stream, name; stream == "" || name == "" || strings.Contains(name, ".") {
+			return &usageError{msg: fmt.Sprintf("--consumer %q: want NAME or STREAM.NAME, as in ORDERS.billing; neither has wildcards", q.consumer)}
+		}
 	}
 	if q.Code = wire.Code(q.code); q.code != 0 && q.Code.Entry().Code != q.Code {
 		return &usageError{msg: fmt.Sprintf("--code %d is no code; docs/spec/errors.md lists them", q.code)}
@@ -76,7 +78,7 @@ func (q *letterFilter) read() (err error) {
 	case q.Stage != "" && !dlq.Stage(q.Stage).Valid():
 		return &usageError{msg: fmt.Sprintf("--stage %q: want ingress, consumer or bridge", q.Stage)}
 	case q.Subject != "" && wire.CheckRawSubject(q.Subject, true) != nil:
-		return &usageError{msg: fmt.Sprintf("--subject %q is not a subject", q.Subject)}
+		return &usageError{msg: fmt.Sprintf("--subject %q is not a subject: want one as in orders.created, or a pattern as in orders.>", q.Subject)}
 	case len(q.Where) > dlq.MaxWhere:
 		return &usageError{msg: fmt.Sprintf("--where: at most %d", dlq.MaxWhere)}
 	case !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until):
@@ -198,7 +200,7 @@ func findLetter(ctx context.Context, api *admin.API, arg string) (uint64, error)
 			}
 		}
 		if !page.More || page.Cursor <= q.Cursor {
-			return 0, fmt.Errorf("%w: no dead letter has the number or ref %q", client.ErrNotFound, arg)
+			return 0, fmt.Errorf("%w: no dead letter has the number or ref %q; signet dlq ls shows those that are there", client.ErrNotFound, arg)
 		}
 		q.Cursor = page.Cursor
 	}
