@@ -230,10 +230,12 @@ func redriveHint(l *admin.Redriven) string {
 	switch {
 	case l.Code == 0:
 		return ""
+	case l.Code == wire.CodePublishDenied: // whose grants it is about is what people get wrong
+		return "about " + l.Code.String() + ": who sent it (signet dlq ls), or with --payload you, may not publish it now: " + l.Code.Entry().Fix
 	case l.Code == wire.CodeSchemaViolation:
-		return l.Code.String() + ": mend the payload (signet dlq show SEQ --payload FILE, signet dlq redrive SEQ --to all --payload FILE), or the schema in the policy"
+		return "about " + l.Code.String() + ": mend the payload (signet dlq show SEQ --payload FILE, signet dlq redrive SEQ --to all --payload FILE), or the schema in the policy"
 	}
-	return l.Code.String() + ": " + l.Code.Entry().Fix
+	return "about " + l.Code.String() + ": " + l.Code.Entry().Fix
 }
 
 func printRedriven(a *app, l *admin.Redriven) error {
