@@ -57,7 +57,10 @@ func TestDeadLettersOfTheSDK(t *testing.T) {
 		must(insideJS(t, b, "shop").PublishMsg(ctx, &nats.Msg{Subject: r.Subject(), Header: header, Data: body}))(t)
 	}
 	same := func(*dlq.Record) {}
-	put("shop", "orders.eu.large", same)
+	stored := time.Now().Add(-time.Hour).UTC()
+	put("shop", "orders.eu.large", func(r *dlq.Record) {
+		r.By, r.Stored, r.Redrives, r.Deliveries = "shop/miller", stored, 2, []dlq.Delivery{{Attempt: 1, At: stored}, {Attempt: 3, At: stored.Add(time.Minute)}}
+	})
 	put("shop", "orders.eu.other", same)
 	put("shop", "orders.eu.large", func(r *dlq.Record) { r.Payload = r.Payload[1:] })
 	put("mill", "orders.eu.large", same)
@@ -81,6 +84,9 @@ func TestDeadLettersOfTheSDK(t *testing.T) {
 	if l.AttestationFault != nil || l.Attestation.Principal != "shop/writer" || l.Event.ID != "large" || !bytes.Equal(l.Event.Data, large) ||
 		l.Record.Attempts != 3 || l.Record.Detail != "no use" || l.Record.Origin.Stream != "ORDERS" || l.Record.Principal != "shop/wide" {
 		t.Errorf("the large one: %v, %v, %+v", l.AttestationFault, l.Attestation, l.Record.Origin)
+	}
+	if r := l.Record; r.By != "shop/miller" || !r.Stored.Equal(stored) || r.Redrives != 2 || len(r.Deliveries) != 2 || r.Deliveries[1].Attempt != 3 || !r.Deliveries[1].At.Equal(stored.Add(time.Minute)) {
+		t.Errorf("its history: by %q, stored %v, redriven %d times, %+v", r.By, r.Stored, r.Redrives, r.Deliveries)
 	}
 	for _, what := range []string{"for another subject", "with other bytes"} {
 		if l := take(); !errors.Is(l.AttestationFault, signing.ErrBadSignature) || l.Attestation.Principal != "" || l.Event == nil {

@@ -114,8 +114,11 @@ func readLetter(ctx context.Context, c *Client, e *adminapi.DeadLetter) (*DeadLe
 		Reason: dlq.Reason(e.Reason), Code: e.Code, Rule: e.Rule, Detail: e.Detail, Ref: e.Ref, Principal: e.Principal,
 		NATSSubject: e.Subject, Time: e.Time, Stage: dlq.Stage(e.Stage), Attempts: int(min(e.Attempts, 1<<31-1)),
 		Origin: dlq.Origin{Stream: e.Stream, Sequence: e.StreamSeq, Consumer: e.Consumer},
-		Policy: e.Policy, Schema: e.Schema, Violations: e.Violations,
+		By:     e.By, Stored: e.Stored, Redrives: e.Redrives, Policy: e.Policy, Schema: e.Schema, Violations: e.Violations,
 	}}
+	for _, at := range e.Deliveries {
+		letter.Record.Deliveries = append(letter.Record.Deliveries, dlq.Delivery{Attempt: at.Attempt, At: at.At})
+	}
 	r := &letter.Record
 	for first := true; first || len(r.Payload) < e.Bytes; first = false {
 		var part adminapi.DLQShow

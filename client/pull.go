@@ -223,6 +223,15 @@ func (s *Subscription) keyed() *partition {
 // done is called when no redelivery of d is wanted.
 func (s *Subscription) done(d *Delivery) { s.stored.settled(d.Sequence) }
 
+// refusedBody gives up an event that no handler may have, and says why. Of an attestation
+// that does not hold no more is told: what is wrong with it is for who reads the letter.
+func refusedBody(err error) string {
+	if errors.Is(err, ErrDecryption) || errors.Is(err, ErrNotEncrypted) || errors.Is(err, ErrProducerRequired) {
+		return termBody(err.Error())
+	}
+	return termBody("attestation does not hold")
+}
+
 // refuse terminates an event whose attestation does not hold, or puts it back
 // when that could not be told. Without acknowledgement there is no way back, so
 // an ordered subscription is remade from the event that could not be checked.
@@ -238,11 +247,7 @@ func (p *puller) refuse(msg *nats.Msg, info *ackInfo, later bool, err error) {
 		}
 		return
 	}
-	reason := "attestation does not hold"
-	if errors.Is(err, ErrDecryption) || errors.Is(err, ErrNotEncrypted) {
-		reason = err.Error()
-	}
-	body := termBody(reason)
+	body := refusedBody(err)
 	if later {
 		body = nakBody(laterDelay)
 	} else {

@@ -160,7 +160,7 @@ func (q *retryQueue) deliver(msg *nats.Msg) bool {
 	d, later, err := s.verifyWith(&q.dec, was, info.stored)
 	if err != nil {
 		s.refuse(InvalidEvent{NATSSubject: was.Subject, Stream: q.stream, Sequence: seq, Err: err, Retried: later})
-		body := termBody("attestation does not hold")
+		body := refusedBody(err)
 		if later {
 			body = nakBody(laterDelay)
 		}

@@ -60,7 +60,9 @@ func (q *letterFilter) read() (err error) {
 	}
 	q.Consumer = q.consumer
 	if stream, name, ok := strings.Cut(q.consumer, "."); ok {
-		q.Stream, q.Consumer = stream, name
+		if q.Stream, q.Consumer = stream, name; stream == "" || name == "" || strings.Contains(name, ".") {
+			return &usageError{msg: fmt.Sprintf("--consumer %q: want NAME or STREAM.NAME, as in ORDERS.billing; neither has wildcards", q.consumer)}
+		}
 	}
 	if q.Code = wire.Code(q.code); q.code != 0 && q.Code.Entry().Code != q.Code {
 		return &usageError{msg: fmt.Sprintf("--code %d is no code; docs/spec/errors.md lists them", q.code)}
@@ -76,7 +78,7 @@ func (q *letterFilter) read() (err error) {
 	case q.Stage != "" && !dlq.Stage(q.Stage).Valid():
 		return &usageError{msg: fmt.Sprintf("--stage %q: want ingress, consumer or bridge", q.Stage)}
 	case q.Subject != "" && wire.CheckRawSubject(q.Subject, true) != nil:
-		return &usageError{msg: fmt.Sprintf("--subject %q is not a subject", q.Subject)}
+		return &usageError{msg: fmt.Sprintf("--subject %q is not a subject: want one as in orders.created, or a pattern as in orders.>", q.Subject)}
 	case len(q.Where) > dlq.MaxWhere:
 		return &usageError{msg: fmt.Sprintf("--where: at most %d", dlq.MaxWhere)}
 	case !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until):
@@ -129,14 +131,14 @@ func printLetters(a *app, list *admin.DLQList) error {
 		a.note("no dead letters")
 		return nil
 	}
-	g := newGrid(a.stdout, "SEQ", "TIME", "REASON", "CODE", "SUBJECT", "PRINCIPAL", "BYTES", "REF")
+	g := newGrid(a.stdout, "SEQ", "TIME", "REASON", "CODE", "SUBJECT", "PRINCIPAL", "CONSUMER", "BYTES", "REF")
 	for i := range list.Entries {
 		l := &list.Entries[i]
 		code := ""
 		if l.Code != 0 {
 			code = l.Code.String()
 		}
-		g.row(count(l.Seq), stamp(l.Time), l.Reason, code, l.Subject, l.Principal, strconv.Itoa(l.Bytes), l.Ref)
+		g.row(count(l.Seq), stamp(l.Time), l.Reason, code, l.Subject, l.Principal, letterConsumer(l), strconv.Itoa(l.Bytes), l.Ref)
 	}
 	g.flush()
 	if list.More {
@@ -198,14 +200,17 @@ func findLetter(ctx context.Context, api *admin.API, arg string) (uint64, error)
 			}
 		}
 		if !page.More || page.Cursor <= q.Cursor {
-			return 0, fmt.Errorf("%w: no dead letter has the number or ref %q", client.ErrNotFound, arg)
+			return 0, fmt.Errorf("%w: no dead letter has the number or ref %q; signet dlq ls shows those that are there", client.ErrNotFound, arg)
 		}
 		q.Cursor = page.Cursor
 	}
 }
 
 func printLetter(a *app, l *admin.StoredLetter) {
-	code, origin, attempts, redrives := "", "", "", ""
+	code, origin, attempts, redrives, stored := "", "", "", "", ""
+	if !l.Stored.IsZero() {
+		stored = l.Stored.Format(time.RFC3339Nano)
+	}
 	if l.Redrives > 0 {
 		redrives = strconv.Itoa(l.Redrives)
 	}
@@ -221,7 +226,10 @@ func printLetter(a *app, l *admin.StoredLetter) {
 	pairs := []string{
 		"seq", count(l.Seq), "time", l.Time.Format(time.RFC3339Nano), "reason", l.Reason, "code", code, "stage", l.Stage,
 		"subject", l.Subject, "principal", l.Principal, "detail", l.Detail, "rule", l.Rule, "ref", l.Ref,
-		"origin", origin, "attempts", attempts, "redrives", redrives, "type", l.Type, "schema", l.Schema, "policy", l.Policy,
+		"origin", origin, "stored", stored, "attempts", attempts, "by", l.By, "redrives", redrives, "type", l.Type, "schema", l.Schema, "policy", l.Policy,
+	}
+	for _, d := range l.Deliveries {
+		pairs = append(pairs, fmt.Sprintf("attempt %d", d.Attempt), d.At.Format(time.RFC3339Nano))
 	}
 	for _, v := range l.Violations {
 		pairs = append(pairs, "violation", violationText(v))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/durablefile"
@@ -51,7 +52,7 @@ func openCursor(file string, q *admin.RedriveRequest) (*letterCursor, error) {
 	}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fresh, nil
+		return fresh, keepable(file)
 	}
 	if err != nil {
 		return nil, err
@@ -66,6 +67,22 @@ func openCursor(file string, q *admin.RedriveRequest) (*letterCursor, error) {
 		return nil, &usageError{msg: fmt.Sprintf("--cursor: %s is of another filter or target", file), fix: "repeat the flags of the run that began it (a --since of a span is another time each run), or name another file"}
 	}
 	return c, nil
+}
+
+// keepable says before a letter is redriven whether there will be a cursor.
+func keepable(file string) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".signet-cursor-*")
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	if err != nil {
+		return &usageError{msg: fmt.Sprintf("--cursor: no file can be made in %s: %v", filepath.Dir(file), err), fix: "name a file in a folder that is there and may be written"}
+	}
+	return nil
 }
 
 // take notes what a page has done, on disk.

@@ -74,7 +74,11 @@ func exportFolder(ctx context.Context, a *app, api *admin.API, f admin.DLQFilter
 	if err != nil {
 		return fmt.Errorf("the export in %s is not whole: %w", dir, err)
 	}
-	a.note("%s, %d of them signed: signet verify %s", plural(letters, "dead letter"), events, filepath.Join(dir, exportEvents))
+	next := "see " + filepath.Join(dir, exportLetters) // signet verify has nothing to do
+	if events > 0 {
+		next = "signet verify " + filepath.Join(dir, exportEvents)
+	}
+	a.note("%s, %d of them signed: %s", plural(letters, "dead letter"), events, next)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // redriving is one run of signet dlq redrive.
@@ -30,6 +31,7 @@ type redriving struct {
 	perSecond float64 // 0: no bound
 	at        *letterCursor
 	verdicts  map[string]int
+	hints     []string // what to do about what was refused, each once
 }
 
 const redriveLong = `Brings dead letters back: one by its number or ref, or those that the filter selects,
@@ -206,6 +208,9 @@ func (r *redriving) show(a *app, page *admin.RedrivePage) error {
 	for i := range page.Letters {
 		l := &page.Letters[i]
 		r.verdicts[l.Verdict]++
+		if hint := redriveHint(l); hint != "" && !slices.Contains(r.hints, hint) {
+			r.hints = append(r.hints, hint)
+		}
 		if r.at != nil {
 			if l.Verdict == admin.VerdictRedriven {
 				r.at.Redriven++
@@ -218,6 +223,19 @@ func (r *redriving) show(a *app, page *admin.RedrivePage) error {
 		}
 	}
 	return nil
+}
+
+// redriveHint says what to do about a refusal, "" where the line of the letter says it all.
+func redriveHint(l *admin.Redriven) string {
+	switch {
+	case l.Code == 0:
+		return ""
+	case l.Code == wire.CodePublishDenied: // whose grants it is about is what people get wrong
+		return "about " + l.Code.String() + ": who sent it (signet dlq ls), or with --payload you, may not publish it now: " + l.Code.Entry().Fix
+	case l.Code == wire.CodeSchemaViolation:
+		return "about " + l.Code.String() + ": mend the payload (signet dlq show SEQ --payload FILE, signet dlq redrive SEQ --to all --payload FILE), or the schema in the policy"
+	}
+	return "about " + l.Code.String() + ": " + l.Code.Entry().Fix
 }
 
 func printRedriven(a *app, l *admin.Redriven) error {
@@ -261,6 +279,9 @@ func (r *redriving) end(a *app, err error) error {
 		parts = []string{"no dead letter matches"}
 	}
 	a.note("%s", strings.Join(parts, ", "))
+	for _, hint := range r.hints {
+		a.note("%s", hint)
+	}
 	if err != nil {
 		return err
 	}

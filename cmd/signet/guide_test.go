@@ -45,11 +45,11 @@ func TestGuideDeadLettersCommandsRun(t *testing.T) {
 	}
 	commands := regexp.MustCompile("(?m)^    (signet .*)$").FindAllStringSubmatch(string(guide), -1)
 	for _, c := range commands {
-		if !regexp.MustCompile(`(?m)^(rc [03]|start TAIL .*) ` + regexp.QuoteMeta(c[1]) + "( --context [a-z-]+)?$").Match(script) {
+		if !regexp.MustCompile(`(?m)^(rc [03]|start [A-Z]+ .*) ` + regexp.QuoteMeta(c[1]) + "( --context [a-z-]+)?$").Match(script) {
 			t.Errorf("the script does not run %q", c[1])
 		}
 	}
-	if len(commands) < 12 {
+	if len(commands) < 17 {
 		t.Errorf("only %d commands found in the guide", len(commands))
 	}
 }

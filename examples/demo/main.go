@@ -1,6 +1,6 @@
 // Command demo shows the main job of Signet on real events: a broker, a producer,
-// a subscriber and an intruder as processes of their own, over real TLS. It counts
-// what happens and exits non-zero when a count is wrong. Run it with `make demo`.
+// a subscriber, a worker that crashes and an intruder as processes of their own, over
+// real TLS. It counts what happens and exits non-zero when a count is wrong. Run it with `make demo`.
 package main
 
 import (
@@ -31,17 +31,23 @@ const (
 	limitBurst = 50 // flood: 50/s with a burst of one second
 )
 
-var principals = []string{"webhooks", "auditor", "intern", "operator"}
+var principals = []string{"webhooks", "auditor", "intern", "operator", "worker"}
 
 func main() {
 	bin := flag.String("signet", "bin/signet", "the signet binary")
 	role := flag.String("role", "", "which process of the demo to be; empty starts them all")
+	dir := flag.String("dir", "", "of role worker: the folder of the demo")
+	server := flag.String("server", "", "of role worker: the broker")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 150*time.Second)
 	defer cancel()
-	if err := run(ctx, *bin, *role); err != nil {
+	do := func() error { return run(ctx, *bin, *role) }
+	if *role == "worker" {
+		do = func() error { return work(ctx, *dir, *server) }
+	}
+	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -71,6 +77,7 @@ type demo struct {
 	bin  string
 	dir  string
 	self string
+	url  string // of the broker
 	rows []row
 }
 
@@ -111,6 +118,7 @@ func all(ctx context.Context, bin string) (err error) {
 		{"publish and read 329 webhooks", d.publishAndRead},
 		{"dead letters", d.deadLetters},
 		{"one is mended and redriven", d.redrive},
+		{"a consumer crashes on one event, the others flow", d.crash},
 		{"an intruder and a flood", d.intruder},
 		{"one changed byte", d.oneByte},
 	} {
@@ -170,16 +178,15 @@ func (d *demo) broker() (stop func() error, err error) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		return cmd.Wait()
 	}
-	url := ""
 	lines := bufio.NewScanner(out)
-	for url == "" && lines.Scan() {
+	for d.url == "" && lines.Scan() {
 		for _, w := range strings.Fields(lines.Text()) {
 			if strings.Contains(lines.Text(), "ready on") && strings.HasPrefix(w, "tls://") {
-				url = w
+				d.url = w
 			}
 		}
 	}
-	if url == "" {
+	if d.url == "" {
 		return nil, errors.Join(errors.New("it did not become ready"), stop())
 	}
 	go func() { // the pipe must not fill
@@ -191,13 +198,13 @@ func (d *demo) broker() (stop func() error, err error) {
 		return nil, errors.Join(err, stop())
 	}
 	for _, p := range principals {
-		_, err := d.signet("context", "add", p, "--server", url, "--nkey", d.path(p+".nk"),
+		_, err := d.signet("context", "add", p, "--server", d.url, "--nkey", d.path(p+".nk"),
 			"--ca", d.path("state", "ca", "ca.pem"), "--root", strings.TrimSpace(string(root)))
 		if err != nil {
 			return nil, errors.Join(err, stop())
 		}
 	}
-	fmt.Printf("-- broker ready on %s (TLS 1.3, signed events, default deny)\n", url)
+	fmt.Printf("-- broker ready on %s (TLS 1.3, signed events, default deny)\n", d.url)
 	return stop, nil
 }
 

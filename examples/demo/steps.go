@@ -81,6 +81,28 @@ func (d *demo) intruder() error {
 	return nil
 }
 
+// verify says what `signet verify` says of a file, offline, and returns its exit code.
+func (d *demo) verify(name string) (int, error) {
+	if _, err := d.signet("--context", "auditor", "keys", "ring", "--out", d.path("ring.json")); err != nil {
+		return 0, err
+	}
+	root, err := os.ReadFile(d.path("state", "keys", "root.pub"))
+	if err != nil {
+		return 0, err
+	}
+	out, err := d.signet("verify", d.path(name), "--keyring", d.path("ring.json"), "--root", strings.TrimSpace(string(root)))
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		fmt.Printf("   %s: %s\n", name, firstLine(out))
+		return 0, nil
+	case errors.As(err, &exit):
+		fmt.Printf("   %s: %s\n", name, firstLine(append(out, err.Error()...)))
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
 // oneByte exports a stored event, verifies it offline, changes one byte of its
 // data and verifies again.
 func (d *demo) oneByte() error {
@@ -88,28 +110,11 @@ func (d *demo) oneByte() error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.signet("--context", "auditor", "keys", "ring", "--out", d.path("ring.json")); err != nil {
-		return err
-	}
-	root, err := os.ReadFile(d.path("state", "keys", "root.pub"))
-	if err != nil {
-		return err
-	}
 	verify := func(name string, event []byte) (int, error) {
 		if err := os.WriteFile(d.path(name), event, 0o600); err != nil {
 			return 0, err
 		}
-		out, err := d.signet("verify", d.path(name), "--keyring", d.path("ring.json"), "--root", strings.TrimSpace(string(root)))
-		var exit *exec.ExitError
-		switch {
-		case err == nil:
-			fmt.Printf("   %s: %s\n", name, firstLine(out))
-			return 0, nil
-		case errors.As(err, &exit):
-			fmt.Printf("   %s: %s\n", name, firstLine(append(out, err.Error()...)))
-			return exit.ExitCode(), nil
-		}
-		return 0, err
+		return d.verify(name)
 	}
 	code, err := verify("event.json", event)
 	if err != nil {
