@@ -196,11 +196,16 @@ func (s *Service) dlqShow(ctx context.Context, r *request) (any, error) {
 }
 
 func describe(d *store.DeadLetter, r *dlq.Record) adminapi.DeadLetter {
+	var deliveries []adminapi.DLQDelivery
+	for _, one := range r.Deliveries {
+		deliveries = append(deliveries, adminapi.DLQDelivery(one))
+	}
 	return adminapi.DeadLetter{
 		Seq: d.Sequence, Time: r.Time, Reason: string(r.Reason), Code: r.Code, Detail: r.Detail, Rule: r.Rule, Ref: r.Ref,
 		Stage: string(r.Stage), Principal: r.Principal, Subject: r.NATSSubject,
-		Stream: r.Origin.Stream, StreamSeq: r.Origin.Sequence, Consumer: r.Origin.Consumer, Redrives: r.Redrives, Type: dlq.EventType(r),
-		Attempts: uint64(r.Attempts), Policy: r.Policy, Schema: r.Schema, Violations: r.Violations, Bytes: len(r.Payload),
+		Stream: r.Origin.Stream, StreamSeq: r.Origin.Sequence, Consumer: r.Origin.Consumer, Type: dlq.EventType(r),
+		Policy: r.Policy, Schema: r.Schema, Violations: r.Violations, Bytes: len(r.Payload),
+		DLQHistory: adminapi.DLQHistory{Attempts: uint64(r.Attempts), Redrives: r.Redrives, By: r.By, Stored: r.Stored, Deliveries: deliveries},
 	}
 }
 

@@ -218,10 +218,18 @@ func printLetter(a *app, l *admin.StoredLetter) {
 	if l.Attempts > 0 {
 		attempts = count(l.Attempts)
 	}
+	var deliveries []string
+	for _, d := range l.Deliveries {
+		deliveries = append(deliveries, fmt.Sprintf("%d at %s", d.Attempt, d.At.Format(time.RFC3339Nano)))
+	}
+	stored := ""
+	if !l.Stored.IsZero() {
+		stored = l.Stored.Format(time.RFC3339Nano)
+	}
 	pairs := []string{
 		"seq", count(l.Seq), "time", l.Time.Format(time.RFC3339Nano), "reason", l.Reason, "code", code, "stage", l.Stage,
 		"subject", l.Subject, "principal", l.Principal, "detail", l.Detail, "rule", l.Rule, "ref", l.Ref,
-		"origin", origin, "attempts", attempts, "redrives", redrives, "type", l.Type, "schema", l.Schema, "policy", l.Policy,
+		"origin", origin, "stored", stored, "by", l.By, "attempts", attempts, "deliveries", strings.Join(deliveries, ", "), "redrives", redrives, "type", l.Type, "schema", l.Schema, "policy", l.Policy,
 	}
 	for _, v := range l.Violations {
 		pairs = append(pairs, "violation", violationText(v))
