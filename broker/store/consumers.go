@@ -18,7 +18,7 @@ type Consumer struct {
 	Push    bool          // it delivers without being asked
 	AckWait time.Duration // of ConsumerFor only, as is Durable
 	Durable bool
-	Reads   []string      // of the durable of a retry queue: what the consumer reads that it is for
+	Reads   []string // of the durable of a retry queue: what the consumer reads that it is for
 }
 
 // Wants reports whether the consumer reads a subject of its stream.
