@@ -43,7 +43,8 @@ func TestRedriveLoopIsQuarantined(t *testing.T) {
 			last = list.Entries[0]
 			return last.Redrives == redrives
 		})
-		if last.StreamSeq != seq || last.Principal != "shop/payer" {
+		if last.StreamSeq != seq || last.Principal != "shop/payer" || last.By != "shop/payer" || last.Stored.IsZero() || last.Attempts < 1 ||
+			len(last.Deliveries) == 0 || last.Deliveries[0].Attempt != 1 || last.Deliveries[0].At.IsZero() {
 			t.Errorf("%+v", last)
 		}
 		return last.Seq

@@ -42,7 +42,9 @@ type InvalidEvent struct {
 	Stream      string // empty for SubscribeLive
 	Sequence    uint64
 	Err         error // from package signing, ErrDecryption, or what is malformed
-	Retried     bool  // put back for later: the check could not be made
+	// Retried: the check could not be made, and is made again later; the event is held
+	// back until then, or put back.
+	Retried bool
 }
 
 type config struct {

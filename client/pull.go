@@ -40,6 +40,7 @@ type puller struct {
 	lost    chan error    // a status that is more than the end of a pull
 	workers sync.WaitGroup
 	keyed   *partition // of SubscribeKeyed: gets the deliveries in place of the workers
+	waiting holding    // of the goroutine that reads
 
 	mu       sync.Mutex
 	consumer string
@@ -149,6 +150,11 @@ func (p *puller) create(ctx context.Context, cfg consumerConfig) error {
 // header of an event can pass for a status.
 func (p *puller) onMessage(msg *nats.Msg) {
 	p.frames.Add(1)
+	for _, w := range p.waiting.due(p.s) {
+		if p.current(&w.info) {
+			p.check(w.msg, &w.info, true)
+		}
+	}
 	if msg.Subject == p.inbox {
 		p.onStatus(msg)
 		return
@@ -157,14 +163,25 @@ func (p *puller) onMessage(msg *nats.Msg) {
 		p.wake(p.kick)
 	}
 	info, ok := parseAck(msg.Reply)
-	if !ok || !p.accept(&info) {
-		return
+	if ok && p.accept(&info) {
+		p.check(msg, &info, false)
 	}
+}
+
+// check verifies a delivery and hands it on; again: it was held back before.
+func (p *puller) check(msg *nats.Msg, info *ackInfo, again bool) {
 	d, later, err := p.s.verify(msg, info.stored)
-	if err != nil {
-		p.refuse(msg, &info, later, err)
+	switch {
+	case err == nil:
+	case later && p.waiting.keep(p.s, msg, info, err):
+		if !again {
+			p.s.refuse(InvalidEvent{NATSSubject: msg.Subject, Stream: info.stream, Sequence: info.streamSeq, Err: err, Retried: true})
+		}
+		return
+	default:
+		p.refuse(msg, info, later, err)
 		if p.keyed != nil {
-			p.keyed.missed(&info, later)
+			p.keyed.missed(info, later)
 		}
 		return
 	}
@@ -174,10 +191,17 @@ func (p *puller) onMessage(msg *nats.Msg) {
 		d.sub = p.s
 	}
 	if p.keyed != nil {
-		p.keyed.arrived(&info, d)
+		p.keyed.arrived(info, d)
 		return
 	}
 	p.s.push(d)
+}
+
+// current reports whether a delivery is of the present consumer.
+func (p *puller) current(info *ackInfo) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return info.consumer == p.consumer
 }
 
 // accept says whether the message is the next of the present consumer. One of a

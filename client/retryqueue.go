@@ -31,6 +31,7 @@ type retryQueue struct {
 	consumer string // its name in wire.StreamRetry; empty: it has no queue
 	inbox    string
 	dec      decoder
+	waiting  holding
 
 	ended sync.Once
 	done  chan struct{}
@@ -129,12 +130,17 @@ func (q *retryQueue) read(ctx context.Context, sub *nats.Subscription) error {
 			wait, cancel := context.WithTimeout(ctx, silence)
 			msg, err := sub.NextMsgWithContext(wait)
 			cancel()
+			for _, w := range q.waiting.due(q.s) {
+				if !q.deliver(w.msg, true) {
+					return context.Canceled
+				}
+			}
 			switch {
 			case err != nil:
 				return err
 			case msg.Subject != q.inbox:
 				got++
-				if !q.deliver(msg) {
+				if !q.deliver(msg, false) {
 					return context.Canceled
 				}
 			case msg.Header.Get("Status") == "100": // a heartbeat
@@ -147,8 +153,9 @@ func (q *retryQueue) read(ctx context.Context, sub *nats.Subscription) error {
 	}
 }
 
-// deliver hands one message to the workers; false when the subscription stops.
-func (q *retryQueue) deliver(msg *nats.Msg) bool {
+// deliver hands one message to the workers; false when the subscription stops. again: it
+// was held back before.
+func (q *retryQueue) deliver(msg *nats.Msg, again bool) bool {
 	s := q.s
 	info, ok := parseAck(msg.Reply)
 	if !ok {
@@ -159,7 +166,14 @@ func (q *retryQueue) deliver(msg *nats.Msg) bool {
 	was := &nats.Msg{Subject: msg.Header.Get(wire.HeaderRedriveSubject), Reply: msg.Reply, Header: msg.Header, Data: msg.Data}
 	d, later, err := s.verifyWith(&q.dec, was, info.stored)
 	if err != nil {
+		held := later && q.waiting.keep(s, msg, &info, err)
+		if held && again {
+			return true
+		}
 		s.refuse(InvalidEvent{NATSSubject: was.Subject, Stream: q.stream, Sequence: seq, Err: err, Retried: later})
+		if held {
+			return true
+		}
 		body := refusedBody(err)
 		if later {
 			body = nakBody(laterDelay)

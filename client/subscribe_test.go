@@ -11,6 +11,7 @@ import (
 
 	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing"
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 const wait = 30 * time.Second
@@ -116,23 +117,79 @@ func TestSubscribeVerifiesAndSettles(t *testing.T) {
 	}
 }
 
-// A key that the keyring does not have may be newer than the keyring: the event
-// is put back as long as that is open, never terminated.
-func TestUnknownKeyIsPutBack(t *testing.T) {
+// An event whose key the keyring does not have may be from after the keyring was fetched: it
+// is held back as long as that is open, neither given back, which would count as a delivery,
+// nor terminated, and comes to the handler when there is a keyring that has the key.
+func TestUnknownKeyIsHeldBack(t *testing.T) {
 	f := newFakeBroker(t)
+	at := ""
 	acks := scripted(f, func(inbox string) {
+		at = inbox
 		header := f.attested("1", "orders.created", nil)
 		ack := fmt.Sprintf("$JS.ACK.ORDERS.billing.1.1.1.%d.0", time.Now().UnixNano())
 		f.deliverTo(inbox, "orders.created", ack, header, nil)
 	})
 	ring, root := f.ring, f.root
 	f.keys()
+	newer, err := keyring.Parse(f.ring, f.root, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.ring, f.root = ring, root // the broker signs with a key that its keyring does not have
 	c := f.connect()
-	sub, err := c.Subscribe(context.Background(), "orders.>", func(context.Context, *Delivery) error {
-		t.Error("the handler saw an event of an unknown key")
+	got := make(chan *Delivery, 1)
+	sub, err := c.Subscribe(context.Background(), "orders.>", func(_ context.Context, d *Delivery) error {
+		got <- d
 		return nil
 	}, Durable("billing"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ack := receive(t, acks); !strings.HasSuffix(ack, "+WPI") {
+		t.Errorf("ack = %q", ack)
+	}
+	c.ring.ring.Store(newer)
+	beat := time.NewTicker(50 * time.Millisecond)
+	defer beat.Stop()
+	var d *Delivery
+	for end := time.After(time.Minute); d == nil; {
+		select {
+		case d = <-got:
+		case <-beat.C:
+			f.look(func() { f.deliverTo(at, at, "", "NATS/1.0 100 Idle Heartbeat\r\n\r\n", nil) })
+		case <-end:
+			t.Fatal("it never comes")
+		}
+	}
+	ack := receive(t, acks)
+	for strings.HasSuffix(ack, "+WPI") { // looked at before the keyring was there
+		ack = receive(t, acks)
+	}
+	if !strings.HasSuffix(ack, "+ACK") || d.NumDelivered != 1 {
+		t.Errorf("delivery %d, ack = %q", d.NumDelivered, ack)
+	}
+	sub.Stop()
+	receive(t, sub.Closed())
+	if s := sub.Stats(); s.Deferred != 1 || s.Invalid != 0 || s.Delivered != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+}
+
+// TestBackWithoutAWait: what cannot be held, because its ack wait would be over, is given
+// back.
+func TestBackWithoutAWait(t *testing.T) {
+	f := newFakeBroker(t)
+	acks := scripted(f, func(inbox string) {
+		ack := fmt.Sprintf("$JS.ACK.ORDERS.billing.1.1.1.%d.0", time.Now().UnixNano())
+		f.deliverTo(inbox, "orders.created", ack, f.attested("1", "orders.created", nil), nil)
+	})
+	ring, root := f.ring, f.root
+	f.keys()
+	f.ring, f.root = ring, root
+	sub, err := f.connect().Subscribe(context.Background(), "orders.>", func(context.Context, *Delivery) error {
+		t.Error("the handler saw an event of an unknown key")
+		return nil
+	}, Durable("billing"), AckWait(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ type Stats struct {
 	Delivered uint64 // given to the handler
 	Failed    uint64 // the handler returned an error
 	Invalid   uint64 // kept from the handler: the attestation does not hold
-	Deferred  uint64 // put back: the attestation could not be checked
+	Deferred  uint64 // held or put back: the attestation could not be checked
 	Pulls     uint64
 	Restarts  uint64 // consumers made anew after a loss
 }

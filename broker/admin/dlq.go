@@ -196,16 +196,16 @@ func (s *Service) dlqShow(ctx context.Context, r *request) (any, error) {
 }
 
 func describe(d *store.DeadLetter, r *dlq.Record) adminapi.DeadLetter {
-	var deliveries []adminapi.Delivery
-	for _, at := range r.Deliveries {
-		deliveries = append(deliveries, adminapi.Delivery{Attempt: at.Attempt, At: at.At})
+	var deliveries []adminapi.DLQDelivery
+	for _, one := range r.Deliveries {
+		deliveries = append(deliveries, adminapi.DLQDelivery(one))
 	}
 	return adminapi.DeadLetter{
 		Seq: d.Sequence, Time: r.Time, Reason: string(r.Reason), Code: r.Code, Detail: r.Detail, Rule: r.Rule, Ref: r.Ref,
 		Stage: string(r.Stage), Principal: r.Principal, Subject: r.NATSSubject,
 		Stream: r.Origin.Stream, StreamSeq: r.Origin.Sequence, Consumer: r.Origin.Consumer, Type: dlq.EventType(r),
-		Attempts: uint64(r.Attempts), Policy: r.Policy, Schema: r.Schema, Violations: r.Violations, Bytes: len(r.Payload),
-		History: adminapi.History{By: r.By, Stored: r.Stored, Deliveries: deliveries, Redrives: r.Redrives},
+		Policy: r.Policy, Schema: r.Schema, Violations: r.Violations, Bytes: len(r.Payload),
+		DLQHistory: adminapi.DLQHistory{Attempts: uint64(r.Attempts), Redrives: r.Redrives, By: r.By, Stored: r.Stored, Deliveries: deliveries},
 	}
 }
 
@@ -214,7 +214,7 @@ func storeRefusal(err error) error {
 		return wire.Refuse(wire.CodeConflict, "dlq", "these dead letters were made by a release that lets nothing be taken from them: they go by deadLetter.maxAge; a backup that is restored into a new cluster can be worked")
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return wire.Refuse(wire.CodeNotFound, "admin", "there is no dead letter of this number: it was redriven or purged, is gone by its age, or was never there; signet dlq ls shows those that are there")
+		return wire.Refuse(wire.CodeNotFound, "admin", "no such dead letter")
 	}
 	if errors.Is(err, store.ErrClosed) {
 		return wire.Refuse(wire.CodeDraining, "admin", "")

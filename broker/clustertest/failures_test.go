@@ -59,6 +59,7 @@ type failures struct {
 	ctx  context.Context
 	urls string
 	st   *broker.State
+	tell func(failLine) // of a process of its own; nil in that of the test
 
 	mu   sync.Mutex
 	seen map[string]delivery // by stream and sequence
@@ -139,8 +140,7 @@ func (f *failures) batch(ctx context.Context, js jetstream.JetStream, stream str
 	for m := range msgs.Messages() {
 		meta, err := m.Metadata()
 		if err != nil {
-			f.t.Error(err)
-			continue
+			continue // no event
 		}
 		f.note(fmt.Sprintf("%s:%d", stream, meta.Sequence.Stream), meta.NumDelivered, delivery{m.Headers(), m.Data()})
 		switch meta.Sequence.Stream % 3 {
@@ -154,6 +154,10 @@ func (f *failures) batch(ctx context.Context, js jetstream.JetStream, stream str
 }
 
 func (f *failures) note(id string, delivered uint64, now delivery) {
+	if f.tell != nil {
+		f.tell(failLine{id, delivered, now.header, now.payload})
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.most = max(f.most, delivered)
@@ -187,8 +191,9 @@ func (f *failures) letters(ctx context.Context, api *admin.API) (map[string]admi
 	}
 }
 
-// run publishes, lets the workers fail, calls kill three times while they do, and checks
-// that every event is one dead letter with the bytes that the workers got.
+// run publishes, lets the workers fail, kills one that is a process of its own and calls
+// kill, three times while they do, and checks that every event is one dead letter with the
+// bytes that the workers got.
 func (f *failures) run(kill func(round int)) {
 	t := f.t
 	nc, js, err := f.connect("worker")
@@ -211,6 +216,9 @@ func (f *failures) run(kill func(round int)) {
 	defer root.Close()
 	api := admin.New(root)
 
+	alone := &workerProcess{f: f}
+	alone.start()
+	defer func() { alone.kill() }()
 	work, stop := context.WithCancel(f.ctx)
 	var workers sync.WaitGroup
 	for _, stream := range failStreams {
@@ -234,7 +242,16 @@ func (f *failures) run(kill func(round int)) {
 	}
 	for round := range len(failStreams) {
 		await(1 + round*all/4)
+		f.again("a delivery to the worker that is killed", func(ctx context.Context) (err error) {
+			if got, err = f.letters(ctx, api); err == nil && alone.got.Load() == 0 && (round == 0 || len(got) < all) {
+				err = fmt.Errorf("none, and %d dead letters", len(got))
+			}
+			return err
+		})
+		t.Logf("round %d: a worker is killed after %d deliveries", round, alone.got.Load())
+		alone.kill()
 		kill(round)
+		alone.start()
 	}
 	await(all)
 	for _, stream := range failStreams {
@@ -258,6 +275,7 @@ func (f *failures) run(kill func(round int)) {
 	}
 	stop()
 	workers.Wait()
+	alone.kill()
 	await(all)
 	if len(got) != all {
 		t.Errorf("%d dead letters of %d events", len(got), all)

@@ -24,6 +24,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if order := os.Getenv(failWorkerEnv); order != "" {
+		if err := failWorker(order, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "signet")
 	if err == nil {
 		binary = filepath.Join(dir, "signet")

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/signetbus/signet/internal/wire"
 )
 
 // Defaults and bounds of retry.
@@ -102,9 +104,14 @@ func DefaultRetry() Retry {
 }
 
 // Retry returns what holds for a consumer of a stream, with every member set. Of the
-// patterns of consumers the first that matches counts. Streams that the policy does not
-// declare have the defaults.
+// patterns of consumers the first that matches counts. A retry queue has what its consumer
+// has; other streams that the policy does not declare have the defaults.
 func (t *Tenant) Retry(stream, consumer string) Retry {
+	if stream == wire.StreamRetry {
+		if of, name, ok := wire.RetryOrigin(consumer); ok {
+			stream, consumer = of, name
+		}
+	}
 	s := t.Stream(stream)
 	if s == nil {
 		return DefaultRetry()

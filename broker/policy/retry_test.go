@@ -48,6 +48,8 @@ func TestRetry(t *testing.T) {
 		{"ORDERS-EU", "any", Retry{8, 2 * time.Minute, 2 * time.Minute, 1.5}}, // max of the tenant is less than min of the stream
 		{"JOBS", "slow", Retry{3, time.Second, 10 * time.Second, 4}},
 		{"GONE", "slow", DefaultRetry()},
+		{"RETRY", "6_ORDERS_billing", Retry{10, 100 * time.Millisecond, 10 * time.Second, 1.5}}, // of its retry queue
+		{"RETRY", "billing", DefaultRetry()},
 	} {
 		if got := shop.Retry(tt.stream, tt.consumer); got != tt.want {
 			t.Errorf("%s.%s: got %v, want %v", tt.stream, tt.consumer, got, tt.want)

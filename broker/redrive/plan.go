@@ -33,6 +33,13 @@ func (r *Redriver) planConsumer(ctx context.Context, l *letter) (*delivery, erro
 	}
 	owner := principal(l.tenant, c.Owner)
 	switch {
+	case !c.Durable:
+		l.stop(adminapi.VerdictUnsupported, "consumer "+f.Origin.Consumer+" is no durable: it belongs to one subscription, and nobody would read its retry queue; use --to all")
+		return nil, nil
+	case !c.Wants(f.NATSSubject):
+		// Its durable is for what its consumer reads, and goes when the owner may not read that.
+		l.stop(adminapi.VerdictGone, "consumer "+f.Origin.Consumer+" does not read "+f.NATSSubject+" any more: make it with the filter that it had, or use --to all")
+		return nil, nil
 	case owner == nil:
 		l.stop(adminapi.VerdictRefused, "the owner of the consumer is not in the policy, or disabled: "+c.Owner)
 		l.out.Code = wire.CodePrincipalRevoked
@@ -59,7 +66,7 @@ func (r *Redriver) planConsumer(ctx context.Context, l *letter) (*delivery, erro
 	header.Set(wire.HeaderRedriveSequence, strconv.FormatUint(f.Origin.Sequence, 10))
 	header.Set(wire.HeaderMsgID, l.msgID())
 	return &delivery{
-		stream: wire.StreamRetry, window: store.RetryWindow,
+		stream: wire.StreamRetry, window: store.RetryWindow, drains: true,
 		msg: &nats.Msg{Subject: wire.RetrySubject(f.Origin.Stream, f.Origin.Consumer), Header: header, Data: l.rec.Payload},
 		ready: func(ctx context.Context) error {
 			return store.EnsureRetry(ctx, r.cfg.Store, l.tenant.Name, c, func(filters []string) bool { return jsapi.ReadsWithin(owner, f.Origin.Stream, filters) })
@@ -149,11 +156,7 @@ func (r *Redriver) admit(l *letter, p *policy.Principal, publish *admission.Publ
 	}
 	block, payload, refusal := admission.Redrive(r.cfg.Chain().Session(p), publish, seen, l.now, l.order.DryRun)
 	if refusal != nil {
-		verdict := adminapi.VerdictRefused
-		if refusal.Code == wire.CodeConflict {
-			verdict = adminapi.VerdictUnsupported
-		}
-		l.refuse(verdict, refusal)
+		l.refuse(verdictOn(refusal), refusal)
 		return nil
 	}
 	if l.order.DryRun {
@@ -167,6 +170,18 @@ func (r *Redriver) admit(l *letter, p *policy.Principal, publish *admission.Publ
 		header.Set(wire.HeaderMsgID, l.msgID())
 	}
 	return l.toAll(header, payload)
+}
+
+// verdictOn is what a refusal means for a letter: one that passes by itself must not have a
+// run leave the letter behind.
+func verdictOn(r *wire.Refusal) string {
+	switch {
+	case r.Code == wire.CodeConflict:
+		return adminapi.VerdictUnsupported
+	case r.Code.Class() == wire.ClassRateLimited, r.Code.Class() == wire.ClassUnavailable:
+		return adminapi.VerdictFull
+	}
+	return adminapi.VerdictRefused
 }
 
 // planStored publishes for everybody what was stored once already: as it was, with its old
@@ -213,7 +228,7 @@ func (r *Redriver) planStored(l *letter) *delivery {
 		if refusal.Detail == "" {
 			refusal.Detail = what
 		}
-		l.refuse(adminapi.VerdictRefused, refusal)
+		l.refuse(verdictOn(refusal), refusal)
 		return nil
 	}
 	header.Set(wire.HeaderMsgID, l.msgID())
@@ -228,5 +243,5 @@ func (l *letter) toAll(header nats.Header, payload []byte) *delivery {
 	}
 	header.Set(wire.HeaderRedriveCount, strconv.Itoa(l.out.Count))
 	header.Set(wire.HeaderRedriveLetter, strconv.FormatUint(l.Sequence, 10))
-	return &delivery{stream: st.Name, window: st.DuplicateWindow, msg: &nats.Msg{Subject: l.rec.NATSSubject, Header: header, Data: payload}}
+	return &delivery{stream: st.Name, window: st.DuplicateWindow, drains: st.Retention != policy.RetentionLimits, msg: &nats.Msg{Subject: l.rec.NATSSubject, Header: header, Data: payload}}
 }

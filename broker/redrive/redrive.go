@@ -80,6 +80,7 @@ type delivery struct {
 	stream string
 	msg    *nats.Msg
 	window time.Duration               // how long the stream knows a Nats-Msg-Id
+	drains bool                        // what was read goes, and its Nats-Msg-Id with it when a server starts anew
 	ready  func(context.Context) error // makes what reads it; nil: nothing
 }
 

@@ -19,8 +19,7 @@ const slack = time.Minute
 func (r *Redriver) settle(ctx context.Context, l *letter, to *delivery, mark *store.Mark) (done, again bool, err error) {
 	consumer := mark.To == adminapi.RedriveConsumer
 	if consumer {
-		// What was read and acknowledged is no longer in the queue, and a server that has
-		// started anew does not remember its Nats-Msg-Id.
+		// What was read and acknowledged is no longer in the queue.
 		subject := wire.RetrySubject(l.rec.Origin.Stream, l.rec.Origin.Consumer)
 		if done, err = store.Queued(ctx, r.cfg.Store, l.tenant.Name, subject, l.Sequence, mark.Before); done || err != nil {
 			return done, false, err
@@ -35,7 +34,7 @@ func (r *Redriver) settle(ctx context.Context, l *letter, to *delivery, mark *st
 	}
 	same := mark.To == l.out.To && mark.Count == l.out.Count
 	known := l.now.Before(mark.Time.Add(to.window - slack))
-	if same && known && (!consumer || mark.Boot == r.boot) {
+	if same && known && (!to.drains || mark.Boot == r.boot) {
 		return false, true, nil
 	}
 	if l.order.Force {

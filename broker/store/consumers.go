@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/signetbus/signet/internal/wire"
@@ -15,8 +16,14 @@ type Consumer struct {
 	Owner   string        // "tenant/name" as the read guard wrote it; empty if it names none
 	Filters []string      // none: the whole stream
 	Push    bool          // it delivers without being asked
-	AckWait time.Duration // of ConsumerFor only
-	Reads   []string      // of the durable of a retry queue: what the consumer reads that it is for
+	AckWait time.Duration // of ConsumerFor only, as is Durable
+	Durable bool
+	Reads   []string // of the durable of a retry queue: what the consumer reads that it is for
+}
+
+// Wants reports whether the consumer reads a subject of its stream.
+func (c *Consumer) Wants(subject string) bool {
+	return len(c.Filters) == 0 || slices.ContainsFunc(c.Filters, func(f string) bool { return wire.Match(f, subject) })
 }
 
 // consumerPage is the part of the answer to CONSUMER.LIST that is read here.

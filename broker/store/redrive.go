@@ -225,6 +225,7 @@ func ConsumerFor(ctx context.Context, s *Store, tenant, stream, consumer string)
 	}
 	var info struct {
 		Config struct {
+			Durable  string            `json:"durable_name"`
 			Filter   string            `json:"filter_subject"`
 			Filters  []string          `json:"filter_subjects"`
 			AckWait  time.Duration     `json:"ack_wait"`
@@ -238,7 +239,7 @@ func ConsumerFor(ctx context.Context, s *Store, tenant, stream, consumer string)
 	case err != nil:
 		return nil, fmt.Errorf("tenant %s: %w", tenant, err)
 	}
-	c := &Consumer{Stream: stream, Name: consumer, Owner: info.Config.Metadata[wire.MetaOwner], Filters: info.Config.Filters, AckWait: info.Config.AckWait}
+	c := &Consumer{Stream: stream, Name: consumer, Owner: info.Config.Metadata[wire.MetaOwner], Filters: info.Config.Filters, AckWait: info.Config.AckWait, Durable: info.Config.Durable != ""}
 	if info.Config.Filter != "" {
 		c.Filters = []string{info.Config.Filter}
 	}

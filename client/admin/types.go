@@ -81,6 +81,11 @@ type (
 	Redriven = adminapi.Redriven
 	// DeadLetter describes one dead letter.
 	DeadLetter = adminapi.DeadLetter
+	// DLQHistory is the part of it about what came before: Attempts, Redrives, By, Stored,
+	// Deliveries.
+	DLQHistory = adminapi.DLQHistory
+	// DLQDelivery is when a consumer was delivered its event: Attempt, At.
+	DLQDelivery = adminapi.DLQDelivery
 	// RestoreRequest says what to restore: Bytes, Tenant, TrustRoot, Skip, DryRun.
 	RestoreRequest = adminapi.RestoreRequest
 	// RestoreReport says what a restore has done.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/dlq"
 	"github.com/signetbus/signet/internal/cloudevent"
@@ -94,6 +95,9 @@ func exportTo(ctx context.Context, api *admin.API, f admin.DLQFilter, w, ev io.W
 		}
 		for i := range page.Entries {
 			l, err := api.DLQShow(ctx, page.Entries[i].Seq)
+			if errors.Is(err, client.ErrNotFound) {
+				continue // redriven, purged or too old since it was listed
+			}
 			if err != nil {
 				return letters, events, err
 			}

@@ -52,6 +52,21 @@ type DLQFilter struct {
 	Until     time.Time `json:"until,omitzero"` // exclusive
 }
 
+// DLQHistory is what a DeadLetter says of an event before a consumer failed on it.
+type DLQHistory struct {
+	Attempts   uint64        `json:"attempts,omitempty"`   // deliveries before it was given up
+	Redrives   int           `json:"redrives,omitempty"`   // how often it was redriven before it failed again
+	By         string        `json:"by,omitempty"`         // who had it last or gave it up, tenant/name
+	Stored     time.Time     `json:"stored,omitzero"`      // when the event was stored
+	Deliveries []DLQDelivery `json:"deliveries,omitempty"` // those whose time is known, in order
+}
+
+// DLQDelivery is when a consumer was delivered the event of a dead letter.
+type DLQDelivery struct {
+	Attempt int       `json:"attempt"` // from 1
+	At      time.Time `json:"at"`
+}
+
 // DLQStatsRequest counts dead letters, a part at a time.
 type DLQStatsRequest struct {
 	DLQFilter

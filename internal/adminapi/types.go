@@ -322,41 +322,25 @@ type DLQLsRequest struct {
 
 // DeadLetter describes one dead letter.
 type DeadLetter struct {
-	Seq        uint64           `json:"seq"` // in the DLQ stream
-	Time       time.Time        `json:"time"`
-	Reason     string           `json:"reason"`
-	Code       wire.Code        `json:"code,omitempty"`
-	Detail     string           `json:"detail,omitempty"`
-	Rule       string           `json:"rule,omitempty"`
-	Ref        string           `json:"ref,omitempty"`
-	Stage      string           `json:"stage,omitempty"` // ingress, consumer, bridge
-	Principal  string           `json:"principal,omitempty"`
-	Subject    string           `json:"subject"` // the original subject
-	Stream     string           `json:"stream,omitempty"`
-	StreamSeq  uint64           `json:"streamSeq,omitempty"`
-	Consumer   string           `json:"consumer,omitempty"`
-	Attempts   uint64           `json:"attempts,omitempty"`
+	Seq       uint64    `json:"seq"` // in the DLQ stream
+	Time      time.Time `json:"time"`
+	Reason    string    `json:"reason"`
+	Code      wire.Code `json:"code,omitempty"`
+	Detail    string    `json:"detail,omitempty"`
+	Rule      string    `json:"rule,omitempty"`
+	Ref       string    `json:"ref,omitempty"`
+	Stage     string    `json:"stage,omitempty"` // ingress, consumer, bridge
+	Principal string    `json:"principal,omitempty"`
+	Subject   string    `json:"subject"` // the original subject
+	Stream    string    `json:"stream,omitempty"`
+	StreamSeq uint64    `json:"streamSeq,omitempty"`
+	Consumer  string    `json:"consumer,omitempty"`
+	DLQHistory
 	Policy     string           `json:"policy,omitempty"`
 	Schema     string           `json:"schema,omitempty"`
 	Violations []wire.Violation `json:"violations,omitempty"`
 	Type       string           `json:"type,omitempty"` // of the event, if it is one
 	Bytes      int              `json:"bytes"`          // original payload
-	History
-}
-
-// History is what a consumer did with the event of a dead letter; zero for those of other
-// stages.
-type History struct {
-	By         string     `json:"by,omitempty"` // who had it last or gave it up
-	Stored     time.Time  `json:"stored,omitzero"`
-	Deliveries []Delivery `json:"deliveries,omitempty"` // those whose time is known, at most dlq.MaxDeliveries
-	Redrives   int        `json:"redrives,omitempty"`   // how often it was redriven before it failed again
-}
-
-// Delivery is when a consumer got an event; Attempt counts from 1.
-type Delivery struct {
-	Attempt int       `json:"attempt"`
-	At      time.Time `json:"at"`
 }
 
 // DLQList is the result of dlq.ls. More says that the filter matches more
