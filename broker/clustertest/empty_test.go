@@ -124,7 +124,7 @@ func TestClusterEmptyStoresWait(t *testing.T) {
 				return false
 			}
 		}
-		return s.Leader == "n1" && node(s, "n2").Current && len(s.Streams) == 3
+		return s.Leader == "n1" && node(s, "n2").Current && len(s.Streams) == 4
 	})
 }
 

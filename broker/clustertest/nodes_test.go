@@ -163,7 +163,7 @@ func TestClusterNodeIsReplaced(t *testing.T) {
 	r.Stop(2)
 	r.wipe(2)
 	s := r.await("n3 is missed", func(s *admin.ClusterStatus) bool { return !node(s, "n3").Answers && !healthy(s) })
-	if s.Leader == "" || len(s.Streams) != 3 {
+	if s.Leader == "" || len(s.Streams) != 4 {
 		t.Errorf("without n3: %+v", s)
 	}
 	r.publish(50)
