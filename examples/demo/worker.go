@@ -42,7 +42,7 @@ func work(ctx context.Context, dir, server string) error {
 	}
 	cons, err := js.CreateOrUpdateConsumer(ctx, "GITHUB", jetstream.ConsumerConfig{
 		Durable: consumer, FilterSubject: "github.>", AckPolicy: jetstream.AckExplicitPolicy,
-		BackOff: []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second}, // of who dies, and says nothing
+		BackOff: []time.Duration{time.Second, 3 * time.Second / 2, 2 * time.Second}, // of who dies, and says nothing
 	})
 	if err != nil {
 		return err
