@@ -2,9 +2,12 @@ package client_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -406,6 +409,42 @@ func TestKeyedBlocksOneKey(t *testing.T) {
 	}
 	s.Drain()
 	next(t, s.Closed())
+}
+
+// TestKeyedOtherLeases: instances with different leases work together, and each can read how
+// long the other may be silent.
+func TestKeyedOtherLeases(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: keyedPolicy})
+	none := func(context.Context, *client.Delivery) error { return nil }
+	for _, lease := range []time.Duration{time.Minute, client.MinLease} {
+		s, err := b.Client("billing").SubscribeKeyed(within(t, time.Minute), "orders.>", none, client.Keyed{Group: "g", Bucket: "groups", Lease: lease})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop()
+	}
+	js, err := b.NATS("billing").JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue("groups")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := kv.Get("g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var roll struct {
+		Leases map[string]time.Duration `json:"leases"`
+	}
+	if err := json.Unmarshal(e.Value(), &roll); err != nil {
+		t.Fatal(err)
+	}
+	got := slices.Sorted(maps.Values(roll.Leases))
+	if !slices.Equal(got, []time.Duration{client.MinLease, time.Minute}) {
+		t.Errorf("the roll has the leases %v", got)
+	}
 }
 
 // TestKeyedRefuses: what cannot work is said at once, and leaves nothing behind.
