@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
@@ -129,6 +130,27 @@ func TestRedriveThatEndedMidway(t *testing.T) {
 	}
 	if n := streamOf(t, b, "shop", wire.StreamRetry).State.Messages; n != 4 { // the queue of billing and that of other
 		t.Errorf("%d messages in RETRY: marks are left", n)
+	}
+}
+
+// TestMarksLeftBehind: a mark without its letter is taken away when no redrive can be at
+// work on it any more, and no other.
+func TestMarksLeftBehind(t *testing.T) {
+	b := redriveBroker(t)
+	billing(t, b)
+	letter := failedLetter(t, b, "ORDERS", publishOrders(t, b, 1)[0], "billing", "shop/payer")
+	js := insideJS(t, b, "shop")
+	now := time.Now()
+	for n, at := range map[uint64]time.Time{letter: now.Add(-2 * time.Hour), letter + 1: now.Add(-2 * time.Hour), letter + 2: now} {
+		body := fmt.Appendf(nil, `{"letter":%d,"count":1,"to":"all","time":%q}`, n, at.UTC().Format(time.RFC3339Nano))
+		must(js.PublishMsg(within(t), &nats.Msg{Subject: wire.PrefixRedrive + strconv.FormatUint(n, 10), Data: body}))(t)
+	}
+	broker.SweepConsumers(within(t), b.Broker)
+	s := must(js.Stream(within(t), wire.StreamRetry))(t)
+	for n, there := range map[uint64]bool{letter: true, letter + 1: false, letter + 2: true} {
+		if _, err := s.GetLastMsgForSubject(within(t), wire.PrefixRedrive+strconv.FormatUint(n, 10)); (err == nil) != there {
+			t.Errorf("mark of %d: %v, want it there: %v", n, err, there)
+		}
 	}
 }
 
