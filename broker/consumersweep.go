@@ -30,8 +30,9 @@ var advisories = [...]struct{ name, subject string }{
 }
 
 // consumerSweep looks after consumers that were made before the gate counted deliveries, or
-// behind its back (one that the server limits itself loses events without a word), and
-// counts what is stuck at consumers that nobody pulls. One goroutine runs it.
+// behind its back (one that the server limits itself loses events without a word), counts
+// what is stuck at consumers that nobody pulls, and takes away what redrives left behind
+// that ended midway. One goroutine runs it.
 type consumerSweep struct {
 	heard [len(advisories)]atomic.Uint64
 
@@ -79,6 +80,9 @@ func (s *consumerSweep) run(ctx context.Context, b *Broker) {
 	stuck := make(map[string]int)
 	for _, t := range b.Policy().Tenants() {
 		if err := s.listen(b, t.Name); err != nil {
+			faults = append(faults, err)
+		}
+		if _, err := store.SweepMarks(ctx, b.store, t.Name, time.Now()); err != nil {
 			faults = append(faults, err)
 		}
 		streams := []string{wire.StreamRetry}

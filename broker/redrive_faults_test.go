@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
@@ -62,7 +63,7 @@ func TestRedriveThatEndedMidway(t *testing.T) {
 	b := redriveBroker(t)
 	api := admin.New(b.Client("root"))
 	billing(t, b)
-	seqs := publishOrders(t, b, 5)
+	seqs := publishOrders(t, b, 6)
 	js := insideJS(t, b, "shop")
 	mark := func(n uint64, body string) {
 		t.Helper()
@@ -74,7 +75,7 @@ func TestRedriveThatEndedMidway(t *testing.T) {
 	text := func(n uint64, to string, at time.Time) string {
 		return fmt.Sprintf(`{"letter":%d,"count":1,"to":%q,"by":"shop/gone","boot":"another","time":%q,"before":%d}`, n, to, at.Format(time.RFC3339Nano), before())
 	}
-	var letter [5]uint64
+	var letter [6]uint64
 	for i := range letter {
 		letter[i] = failedLetter(t, b, "ORDERS", seqs[i], "billing", "shop/payer")
 	}
@@ -96,6 +97,14 @@ func TestRedriveThatEndedMidway(t *testing.T) {
 	}}))(t)
 	if v := one(1, admin.RedriveRequest{}); v.Verdict != admin.VerdictRedriven {
 		t.Errorf("ended after the event: %+v", v)
+	}
+	// The same, and somebody asks for another target: what is said is where it is.
+	mark(letter[5], text(letter[5], "consumer", old))
+	must(js.PublishMsg(within(t), &nats.Msg{Subject: wire.RetrySubject("ORDERS", "billing"), Header: nats.Header{
+		wire.HeaderRedriveLetter: {strconv.FormatUint(letter[5], 10)}, wire.HeaderRedriveSequence: {strconv.FormatUint(seqs[5], 10)},
+	}}))(t)
+	if v := one(5, admin.RedriveRequest{To: admin.RedriveAll}); v.Verdict != admin.VerdictRedriven || v.To != admin.RedriveConsumer {
+		t.Errorf("ended after the event, and then to all: %+v", v)
 	}
 	// The event may have been read and acknowledged since.
 	mark(letter[2], text(letter[2], "consumer", now))
@@ -120,15 +129,36 @@ func TestRedriveThatEndedMidway(t *testing.T) {
 	if n := lettersLeft(t, api); n != 1 {
 		t.Errorf("%d letters are left, want the one that is uncertain", n)
 	}
-	if got, want := queued(t, b), []string{"1", "2", "3"}; !slices.Equal(got, want) {
+	if got, want := queued(t, b), []string{"1", "2", "6", "3"}; !slices.Equal(got, want) {
 		t.Errorf("the queue has %v, want %v", got, want)
 	}
 	// A purge takes the mark of a letter along.
 	if p, err := admin.DLQOf(api).Purge(within(t), admin.PurgeRequest{Seq: letter[4], Confirm: true}); err != nil || p.Purged != 1 {
 		t.Errorf("%+v %v", p, err)
 	}
-	if n := streamOf(t, b, "shop", wire.StreamRetry).State.Messages; n != 4 { // the queue of billing and that of other
+	if n := streamOf(t, b, "shop", wire.StreamRetry).State.Messages; n != 5 { // the queue of billing and that of other
 		t.Errorf("%d messages in RETRY: marks are left", n)
+	}
+}
+
+// TestMarksLeftBehind: a mark without its letter is taken away when no redrive can be at
+// work on it any more, and no other.
+func TestMarksLeftBehind(t *testing.T) {
+	b := redriveBroker(t)
+	billing(t, b)
+	letter := failedLetter(t, b, "ORDERS", publishOrders(t, b, 1)[0], "billing", "shop/payer")
+	js := insideJS(t, b, "shop")
+	now := time.Now()
+	for n, at := range map[uint64]time.Time{letter: now.Add(-2 * time.Hour), letter + 1: now.Add(-2 * time.Hour), letter + 2: now} {
+		body := fmt.Appendf(nil, `{"letter":%d,"count":1,"to":"all","time":%q}`, n, at.UTC().Format(time.RFC3339Nano))
+		must(js.PublishMsg(within(t), &nats.Msg{Subject: wire.PrefixRedrive + strconv.FormatUint(n, 10), Data: body}))(t)
+	}
+	broker.SweepConsumers(within(t), b.Broker)
+	s := must(js.Stream(within(t), wire.StreamRetry))(t)
+	for n, there := range map[uint64]bool{letter: true, letter + 1: false, letter + 2: true} {
+		if _, err := s.GetLastMsgForSubject(within(t), wire.PrefixRedrive+strconv.FormatUint(n, 10)); (err == nil) != there {
+			t.Errorf("mark of %d: %v, want it there: %v", n, err, there)
+		}
 	}
 }
 

@@ -22,6 +22,9 @@ func (r *Redriver) settle(ctx context.Context, l *letter, to *delivery, mark *st
 		// What was read and acknowledged is no longer in the queue.
 		subject := wire.RetrySubject(l.rec.Origin.Stream, l.rec.Origin.Consumer)
 		if done, err = store.Queued(ctx, r.cfg.Store, l.tenant.Name, subject, l.Sequence, mark.Before); done || err != nil {
+			if done {
+				l.out.To = mark.To // whatever is asked for now
+			}
 			return done, false, err
 		}
 		state, err := r.cfg.Store.StreamInfo(ctx, l.tenant.Name, wire.StreamRetry)
