@@ -335,6 +335,7 @@ func TestSpreadBound(t *testing.T) {
 		for range rapid.IntRange(4, 20).Draw(t, "phases") {
 			for _, s := range w.nodes {
 				s.load = rapid.SampledFrom([]float64{0, 0, 0.05, 0.5, 1, 3}).Draw(t, "load")
+				s.vain = rapid.SampledFrom([]int{0, 0, 0, 1, 5}).Draw(t, "in vain")
 			}
 			s := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
 			switch rapid.SampledFrom([]string{"", "", "kill", "freeze", "part", "mend", "wall"}).Draw(t, "fault") {

@@ -125,7 +125,7 @@ func TestInFlightOfALimit(t *testing.T) {
 		})
 	}
 	a.send("PUB telemetry.a _INBOX.me.0 1\r\nx\r\nPUB orders.denied.slow 1\r\nx\r\n") // nobody waits for these
-	_ = a.want("HMSG _INBOX.me.0 1 ") // that nobody listens, which must not come in between later
+	_ = a.want("HMSG _INBOX.me.0 1 ")                                                 // that nobody listens, which must not come in between later
 	for a.line() != "" {
 	}
 	_ = a.line()

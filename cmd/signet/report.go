@@ -210,6 +210,8 @@ func connectFix(err error) string {
 		return "check that the CA file of the context is the one of this broker: signet context show"
 	case strings.Contains(text, "tls:"):
 		return "is that port a Signet broker? signet context show"
+	case errors.Is(err, nats.ErrMaxConnectionsExceeded), strings.Contains(text, nats.MAX_CONNECTIONS_ERR):
+		return "close connections of this principal; by which limit, an operator sees: signet status --throttled"
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, nats.ErrNoServers):
 		return "is the broker running there? signet context show; for one on this machine: signet dev"
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
 	"github.com/signetbus/signet/internal/auditlog"
@@ -123,5 +124,14 @@ func TestConnectFixOfAClock(t *testing.T) {
 	}
 	if got := connectFix(fmt.Errorf("tls: failed to verify certificate: %w", x509.UnknownAuthorityError{})); !strings.Contains(got, "CA file") {
 		t.Errorf("unknown authority: %q", got)
+	}
+}
+
+// Who has too many connections is not sent to look at the network.
+func TestConnectFixOfALimit(t *testing.T) {
+	for _, err := range []error{nats.ErrMaxConnectionsExceeded, fmt.Errorf("connect: %w", nats.ErrMaxConnectionsExceeded)} {
+		if got := connectFix(err); !strings.Contains(got, "signet status --throttled") {
+			t.Errorf("%v: %q", err, got)
+		}
 	}
 }
