@@ -40,7 +40,7 @@ type slowLetters struct {
 }
 
 func (s slowLetters) ReadDLQ(_ context.Context, _ string, after uint64, _ []string, _ int) (page []store.DeadLetter, next uint64, err error) {
-	time.Sleep(workFor + 100*time.Millisecond)
+	<-time.After(workFor + 100*time.Millisecond)
 	r := dlq.Record{Reason: dlq.ReasonDelivery, Stage: dlq.StageConsumer, Time: time.Unix(1, 0), NATSSubject: "orders.a"}
 	header, body, err := r.Encode()
 	for next = after + 1; next <= 3; next++ {
