@@ -162,7 +162,7 @@ func (g *Gate) forget(c *conn) {
 		for _, of := range [...]string{c.quota, tenant} {
 			if u := g.shares[of]; u != nil {
 				if u.connections--; u.connections <= 0 {
-					delete(g.shares, of)
+					g.dropLocked(of, u)
 				}
 			}
 		}

@@ -76,3 +76,46 @@ func TestRefusedFloodIsReadLater(t *testing.T) {
 		t.Errorf("%v are owed, the bound is %v", owed, time.Duration(refusalDebt))
 	}
 }
+
+// TestPenanceOutlivesConnections: who was refused too often and connects anew owes still, and
+// nothing is kept of a principal that owes nothing.
+func TestPenanceOutlivesConnections(t *testing.T) {
+	w := newWorld(t)
+	share := func() *usage {
+		w.gate.mu.Lock()
+		defer w.gate.mu.Unlock()
+		return w.gate.shares["shop/writer"]
+	}
+	login := func() *raw {
+		r := w.login("writer", quiet)
+		r.send("PING\r\n")
+		_ = r.want("PONG")
+		return r
+	}
+	closed := func(r *raw, u *usage) {
+		t.Helper()
+		check(t, r.nc.Close())
+		w.until("the connection is gone", func() bool {
+			w.gate.mu.Lock()
+			defer w.gate.mu.Unlock()
+			return u.connections == 0
+		})
+	}
+	now := func() int64 { return int64(time.Since(began)) }
+	r := login()
+	u := share()
+	u.penance.paid.Store(now() + int64(time.Hour))
+	closed(r, u)
+	r = login()
+	if share() != u {
+		t.Fatal("a new connection begins with nothing to pay")
+	}
+	u.penance.paid.Store(now() + int64(50*time.Millisecond))
+	closed(r, u)
+	w.until("nothing is kept when all is paid", func() bool { return share() == nil })
+	r = login()
+	closed(r, share())
+	if share() != nil {
+		t.Error("kept, and nothing is owed")
+	}
+}

@@ -158,7 +158,7 @@ func (g *Gate) enroll(c *conn, p *policy.Principal) *wire.Refusal {
 	defer func() { // of those that nobody has
 		for name, u := range map[string]*usage{who: mine, tenant: all} {
 			if u.connections == 0 {
-				delete(g.shares, name)
+				g.dropLocked(name, u)
 			}
 		}
 	}()
@@ -182,7 +182,25 @@ func (g *Gate) enroll(c *conn, p *policy.Principal) *wire.Refusal {
 	return nil
 }
 
-// usageLocked is that of a principal or a tenant; it stays while a connection counts to it.
+// dropLocked lets go of what no connection counts to, when its refusals are paid for: who
+// connects anew owes them still. That is within some seconds (refusalDebt).
+func (g *Gate) dropLocked(of string, u *usage) {
+	left := time.Duration(u.penance.paid.Load() - int64(time.Since(began)))
+	if left <= 0 {
+		delete(g.shares, of)
+		return
+	}
+	time.AfterFunc(left, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if u.connections == 0 && g.shares[of] == u {
+			g.dropLocked(of, u)
+		}
+	})
+}
+
+// usageLocked is that of a principal or a tenant; it stays while a connection counts to it,
+// or it owes for refusals.
 func (g *Gate) usageLocked(of string) *usage {
 	u := g.shares[of]
 	if u == nil {

@@ -220,3 +220,18 @@ func TestFlightsSettle(t *testing.T) {
 		t.Error("a timer runs after the end")
 	}
 }
+
+// TestOwnInboxIsNotCounted: docs/spec/policy.md says so of match.
+func TestOwnInboxIsNotCounted(t *testing.T) {
+	w := limited(t, "messages: 1/h, burst: 1h")
+	r := w.login("writer", quiet)
+	r.send("SUB _INBOX.me.* 1\r\nPUB orders.a 1\r\nx\r\nPUB orders.a 1\r\nx\r\n")
+	if l := r.want("-ERR"); !strings.Contains(l, "limit counts") {
+		t.Fatal(l)
+	}
+	r.send(strings.Repeat("PUB _INBOX.me.1 1\r\nx\r\n", 3))
+	for range 3 {
+		_ = r.want("MSG _INBOX.me.1 1 ")
+		_ = r.line()
+	}
+}
