@@ -39,6 +39,7 @@ type keyOrder struct {
 	lent    map[string]bool      // keys of events that are handled beside the order
 	done    recent
 	expect  uint64 // the consumer sequence of the next delivery
+	missing int    // deliveries since the barrier went up whose events are not known here
 	barrier bool
 	upTo    uint64 // the greatest sequence that was delivered when the barrier went up, once the broker said it
 	settles uint64 // counts what was settled or put back
@@ -49,10 +50,10 @@ func newKeyOrder(p *partition) *keyOrder {
 	return &keyOrder{part: p, queues: map[string][]*entry{}, bySeq: map[uint64]*entry{}, foreign: map[uint64]*Delivery{}, lent: map[string]bool{}, done: recent{set: map[uint64]struct{}{}}}
 }
 
-// begins says how the consumer stands when this process takes it over: the consumer sequence
-// of its last delivery, and what is settled. What the last owner left open holds all back.
-func (o *keyOrder) begins(last uint64, at standing) {
-	o.expect = last + 1
+// begins says how the consumer stands when this process takes it over. What the last owner
+// left open holds all back.
+func (o *keyOrder) begins(at standing) {
+	o.expect = at.last + 1
 	if at.floor < at.delivered {
 		o.hold()
 	}
@@ -61,10 +62,24 @@ func (o *keyOrder) begins(last uint64, at standing) {
 // follow takes the consumer sequence of a delivery in. One that is missing went to
 // somebody else, was lost on the way, or became a dead letter at the broker.
 func (o *keyOrder) follow(seq uint64) {
-	if seq != o.expect {
+	switch {
+	case seq > o.expect:
+		o.missing += int(min(seq-o.expect, math.MaxInt32))
 		o.hold()
+	case seq < o.expect:
+		o.hold()
+		if o.missing > 0 { // one of those: it was kept on its way
+			o.missing--
+			return
+		}
 	}
 	o.expect = seq + 1
+}
+
+// unread takes in that a delivery came whose event is not known, and will come again.
+func (o *keyOrder) unread() {
+	o.missing++
+	o.hold()
 }
 
 // arrive takes a delivery in. again says that it was acknowledged already, which was
@@ -180,11 +195,13 @@ func (o *keyOrder) hold() {
 // of the consumer after it.
 type account struct {
 	here, away     int
+	missing        int
+	expect         uint64
 	settles, holds uint64
 }
 
 func (o *keyOrder) account() account {
-	a := account{settles: o.settles, holds: o.holds, here: len(o.foreign)}
+	a := account{missing: o.missing, expect: o.expect, settles: o.settles, holds: o.holds, here: len(o.foreign)}
 	for _, e := range o.bySeq {
 		if e.state == entryAway {
 			a.away++
@@ -195,16 +212,29 @@ func (o *keyOrder) account() account {
 	return a
 }
 
+// unknown is how many deliveries there are whose events are not known here, or were not yet.
+func (a account) unknown(at standing) int {
+	if at.last < a.expect {
+		return a.missing
+	}
+	return a.missing + int(min(at.last-a.expect+1, math.MaxInt32))
+}
+
 // standing is what the broker says of a consumer.
 type standing struct {
 	floor     uint64 // all up to it is settled
 	delivered uint64 // nothing after it was ever delivered
 	pending   int    // delivered and not settled, wherever it is
+	last      uint64 // the consumer sequence of the last delivery
 }
 
 // compare takes in what the broker said after account was taken. What is away and settled
 // there has become a dead letter, and its key goes on. lenient says that nobody else has
-// a pull open, so that every event that is not here was put back by this process.
+// a pull open, so that what is not here and was put back by this process comes again here.
+//
+// What is away does not keep the barrier up then, if all the rest is here: one delivery is
+// missing for each event of them that became a dead letter, and one for each that
+// is open and not here, so as many missing ones as dead letters mean that there is none of these.
 //
 // It returns what may be handled now, and deliveries of other partitions to acknowledge.
 func (o *keyOrder) compare(a account, at standing, lenient bool) (ready []*entry, foreign []*Delivery) {
@@ -224,10 +254,10 @@ func (o *keyOrder) compare(a account, at standing, lenient bool) (ready []*entry
 		return ready, nil
 	}
 	o.upTo = min(o.upTo, at.delivered)
-	if at.floor < o.upTo && !exact && !(lenient && quiet && at.pending <= a.here+a.away) {
+	if at.floor < o.upTo && !exact && !(lenient && quiet && at.pending+a.unknown(at) <= a.here+a.away) {
 		return ready, nil
 	}
-	o.barrier = false
+	o.barrier, o.missing = false, 0
 	for _, d := range o.foreign {
 		foreign = append(foreign, d)
 	}

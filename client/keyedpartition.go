@@ -62,7 +62,7 @@ func (g *KeyedSubscription) take(ctx context.Context, index int, fence uint64) (
 	info, err := g.client.js().consumerInfo(ctx, g.stream, cfg.durable)
 	if err == nil {
 		p.wait = info.Config.AckWait
-		p.order.begins(info.Delivered.ConsumerSeq, info.standing())
+		p.order.begins(info.standing())
 		s.stored = newPuller(s, g.stream)
 		s.stored.keyed = p
 		s.retry = newRetryQueue(s, g.stream)
@@ -94,7 +94,7 @@ func (p *partition) missed(info *ackInfo, later bool) {
 	defer p.mu.Unlock()
 	p.order.follow(info.consumerSeq)
 	if later {
-		p.order.hold()
+		p.order.unread()
 	}
 }
 
@@ -247,7 +247,7 @@ func (p *partition) tend() {
 
 // standing is what the broker says, as the order wants it.
 func (i *consumerInfo) standing() standing {
-	return standing{floor: i.AckFloor.StreamSeq, delivered: i.Delivered.StreamSeq, pending: i.NumAckPending}
+	return standing{floor: i.AckFloor.StreamSeq, delivered: i.Delivered.StreamSeq, pending: i.NumAckPending, last: i.Delivered.ConsumerSeq}
 }
 
 // compare asks the broker how things stand.
