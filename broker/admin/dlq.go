@@ -214,7 +214,7 @@ func storeRefusal(err error) error {
 		return wire.Refuse(wire.CodeConflict, "dlq", "these dead letters were made by a release that lets nothing be taken from them: they go by deadLetter.maxAge; a backup that is restored into a new cluster can be worked")
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return wire.Refuse(wire.CodeNotFound, "admin", "no such dead letter")
+		return wire.Refuse(wire.CodeNotFound, "admin", "there is no dead letter of this number: it was redriven or purged, is gone by its age, or was never there; signet dlq ls shows those that are there")
 	}
 	if errors.Is(err, store.ErrClosed) {
 		return wire.Refuse(wire.CodeDraining, "admin", "")
