@@ -195,6 +195,10 @@ func (s *Session) authorise(rt *route, subject string) *wire.Refusal {
 		if acl.OwnLetters(s.p, subject) {
 			return nil // the admin service keeps to those of the caller
 		}
+		if acl.OwnSchedules(s.p, subject) {
+			use(s, acl.Header(s.p, policy.Cron))
+			return nil // likewise
+		}
 		return s.denied(acl.Admin(s.p, area), wire.CodeAdminDenied, policy.VerbAdmin, area)
 	}
 	if err := wire.CheckSubject(subject); err != nil && subject[:1] != "$" && subject[:1] != "_" {

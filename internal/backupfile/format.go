@@ -120,6 +120,7 @@ const (
 	KindEvents Kind = "events" // attested events
 	KindDLQ    Kind = "dead letters"
 	KindRetry  Kind = "retry queues"
+	KindPlans  Kind = "schedules"
 	KindKV     Kind = "key-value"
 	KindObject Kind = "objects"
 )
@@ -131,6 +132,8 @@ func KindOf(stream string) Kind {
 		return KindDLQ
 	case stream == wire.StreamRetry:
 		return KindRetry
+	case stream == wire.StreamSchedules:
+		return KindPlans
 	case strings.HasPrefix(stream, prefixKV):
 		return KindKV
 	case strings.HasPrefix(stream, prefixObject):
