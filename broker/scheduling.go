@@ -10,11 +10,22 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-// startSchedules starts what publishes for schedules. A refused firing is told as a refused
-// publish of a client is.
+// startSchedules starts what publishes for schedules.
 func startSchedules(ctx context.Context, b startup) error {
-	refusals := newSink(b.Broker, "schedule")
-	r, err := schedule.NewRunner(schedule.Config{
+	r, err := schedule.NewRunner(scheduleConfig(b.Broker))
+	if err != nil {
+		return err
+	}
+	b.firings.Store(r)
+	r.Start(ctx)
+	b.running("schedules", r.Shutdown)
+	return nil
+}
+
+// scheduleConfig tells a refused firing as a refused publish of a client.
+func scheduleConfig(b *Broker) schedule.Config {
+	refusals := newSink(b, "schedule")
+	return schedule.Config{
 		Store: b.store, Chain: b.chain.Load, Policy: b.Policy,
 		LetsIn: func(p *policy.Principal) bool { return b.material.Load().trust.door.Lets(p) },
 		Refused: func(r *wire.Refusal, rej *schedule.Rejected) {
@@ -27,14 +38,7 @@ func startSchedules(ctx context.Context, b startup) error {
 			b.trail.Event("schedule-ended", tenant, tenant+"/"+principal, "", name+": "+why)
 		},
 		Log: b.component("schedule"),
-	})
-	if err != nil {
-		return err
 	}
-	b.firings.Store(r)
-	r.Start(ctx)
-	b.running("schedules", r.Shutdown)
-	return nil
 }
 
 func scheduleMetrics(b *Broker) []ops.Source {

@@ -54,7 +54,7 @@ func (r *Runner) take(ctx context.Context, tenant string, msg jetstream.Msg) {
 	}
 	outcome, err := r.fire(ctx, f)
 	if err != nil {
-		if time.Since(f.stored) < patience {
+		if r.cfg.Now().Sub(f.stored) < patience {
 			_ = msg.NakWithDelay(later(err)) // unsettled, it comes again by itself
 			return
 		}
@@ -62,7 +62,7 @@ func (r *Runner) take(ctx context.Context, tenant string, msg jetstream.Msg) {
 		r.cfg.Log.Warn().Err(err).Str("tenant", tenant).Str("principal", f.principal).Str("schedule", f.name).Msg("a firing was given up")
 	}
 	r.counts[outcome].Add(1)
-	_ = msg.Ack() // unsettled, it comes again, with the same id
+	_ = r.cfg.Settle(msg) // unsettled, it comes again, with the same id
 }
 
 // later is when to try again after err.
@@ -142,7 +142,7 @@ func (r *Runner) end(ctx context.Context, f *firing, have *store.StoredSchedule,
 // publish has p publish the event now.
 func (r *Runner) publish(ctx context.Context, f *firing, rec *record, p *policy.Principal) (Outcome, error) {
 	st := p.Tenant.StreamFor(rec.Subject)
-	if st != nil && f.again && time.Since(f.stored) > st.DuplicateWindow-st.DuplicateWindow/8 {
+	if st != nil && f.again && r.cfg.Now().Sub(f.stored) > st.DuplicateWindow-st.DuplicateWindow/8 {
 		// Another node may have published it, or this one before it ended, and the stream does
 		// not know its id for certain any more.
 		r.cfg.Log.Warn().Str("tenant", p.Tenant.Name).Str("principal", p.Name).Str("schedule", f.name).
@@ -159,7 +159,7 @@ func (r *Runner) publish(ctx context.Context, f *firing, rec *record, p *policy.
 		refusal.Principal, refusal.Subject = p.FullName(), rec.Subject
 		return r.refuse(f, p, publish, refusal, admission.Rejection{})
 	}
-	block, payload, refusal := admission.Fire(session, publish, time.Now(), false)
+	block, payload, refusal := admission.Fire(session, publish, r.cfg.Now(), false)
 	if refusal != nil {
 		return r.refuse(f, p, publish, refusal, session.Rejection())
 	}
@@ -180,7 +180,7 @@ func (r *Runner) publish(ctx context.Context, f *firing, rec *record, p *policy.
 // refuse tells of a refusal that is not for the moment only.
 func (r *Runner) refuse(f *firing, p *policy.Principal, publish *admission.Publish, refusal *wire.Refusal, rej admission.Rejection) (Outcome, error) {
 	class := refusal.Code.Class()
-	if (class == wire.ClassRateLimited || class == wire.ClassUnavailable) && time.Since(f.stored) < patience {
+	if (class == wire.ClassRateLimited || class == wire.ClassUnavailable) && r.cfg.Now().Sub(f.stored) < patience {
 		return Refused, refusal
 	}
 	r.cfg.Refused(refusal, &Rejected{

@@ -26,7 +26,7 @@ const (
 var ErrConfig = errors.New("schedule: store, chain, policy, lets in, refused and ended are required")
 
 // Config is what a Runner works with. All functions return the present state and are safe
-// for concurrent use. All but Log are required.
+// for concurrent use. All but Log, Settle and Now are required.
 type Config struct {
 	Store  *store.Store
 	Chain  func() *admission.Chain
@@ -38,7 +38,11 @@ type Config struct {
 	// Ended is told of a schedule that was taken away because its principal is gone or has
 	// lost the right.
 	Ended func(tenant, principal, name, why string)
-	Log   zerolog.Logger
+	// Settle acknowledges a firing that was worked; nil: Ack. If it does not, the firing comes
+	// again.
+	Settle func(jetstream.Msg) error
+	Now    func() time.Time // default time.Now
+	Log    zerolog.Logger
 }
 
 // Rejected is an event that a schedule could not publish.
@@ -83,6 +87,12 @@ type Runner struct {
 func NewRunner(cfg Config) (*Runner, error) {
 	if cfg.Store == nil || cfg.Chain == nil || cfg.Policy == nil || cfg.LetsIn == nil || cfg.Refused == nil || cfg.Ended == nil {
 		return nil, ErrConfig
+	}
+	if cfg.Settle == nil {
+		cfg.Settle = func(m jetstream.Msg) error { return m.Ack() }
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	return &Runner{cfg: cfg}, nil
 }

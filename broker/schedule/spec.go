@@ -78,6 +78,9 @@ func ParseSpec(text string) (Spec, error) {
 		return Spec{}, fmt.Errorf("%w: %q: want @every and a duration, @hourly, @daily, @weekly, @monthly, @yearly, or the 5 or 6 fields of cron with one space between them", ErrSpec, text)
 	}
 	s := Spec{text: strings.Join(words, " ")}
+	if len(s.text) > adminapi.MaxScheduleSpecBytes { // with the second
+		return Spec{}, fmt.Errorf("%w: over %d bytes", ErrSpec, adminapi.MaxScheduleSpecBytes)
+	}
 	for i, word := range words {
 		var err error
 		if s.field[i], err = parseField(i, word); err != nil {

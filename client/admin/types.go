@@ -79,6 +79,8 @@ type (
 	RedrivePage = adminapi.DLQRedriven
 	// Redriven is one of them.
 	Redriven = adminapi.Redriven
+	// Schedule is one schedule, without what it publishes.
+	Schedule = adminapi.Schedule
 	// DeadLetter describes one dead letter.
 	DeadLetter = adminapi.DeadLetter
 	// RestoreRequest says what to restore: Bytes, Tenant, TrustRoot, Skip, DryRun.
