@@ -294,6 +294,13 @@ func TestSchedulesAreTheBrokers(t *testing.T) {
 	fired(t, b, "ticks.secret", 2) // it goes on
 	api := admin.New(b.Client("root"))
 	check(t, admin.SchedulesOf(api).Remove(within(t), "ticker", "secret"))
+	eventually(t, "both calls on record, without what is published", func() bool {
+		text := ""
+		for _, r := range must(api.Audit(within(t), admin.AuditQuery{Kind: "admin"}, time.Second))(t).Records {
+			text += string(r)
+		}
+		return strings.Contains(text, "schedules.put") && strings.Contains(text, "schedules.rm") && strings.Contains(text, "ticks.secret") && !strings.Contains(text, "application/json")
+	})
 	if left := schedulesLeft(t, api); len(left) != 0 {
 		t.Errorf("%v", left)
 	}

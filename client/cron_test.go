@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -40,5 +41,32 @@ func TestSchedules(t *testing.T) {
 			t.Errorf("%+v", d.Event)
 		}
 		ids[d.Event.ID], last = true, d.Event.Time
+	}
+	// Another event in its place, and then none.
+	if _, err := mine.Put(ctx, client.Schedule{Name: "beat", Spec: "* * * * * *", NATSSubject: "ticks.cron", Event: client.NewEvent("cron", nil)}); err != nil {
+		t.Fatal(err)
+	}
+	for d := next(t, ticks); d.NATSSubject != "ticks.cron"; d = next(t, ticks) {
+	}
+	if d := next(t, ticks); d.NATSSubject != "ticks.cron" || d.Event.Type != "cron" {
+		t.Errorf("%+v", d.Event)
+	}
+	list, err := mine.List(ctx)
+	if err != nil || len(list) != 1 || list[0].NATSSubject != "ticks.cron" || list[0].Type != "cron" || !list[0].Next.After(list[0].Put) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if err := mine.Remove(ctx, "beat"); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := mine.List(ctx); err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if err := mine.Remove(ctx, "beat"); !errors.Is(err, client.ErrNotFound) {
+		t.Error(err)
+	}
+	// A header that repeats is still refused, and says what to do.
+	_, err = b.Client("ticker").Publish(ctx, "ticks.x", client.NewEvent("t", nil), client.WithHeader("Nats-Schedule-Cron", "@hourly"))
+	if !errors.Is(err, client.ErrDenied) {
+		t.Errorf("the right is no header: %v", err)
 	}
 }

@@ -100,6 +100,14 @@ func guidePublish(ctx context.Context, c *client.Client, event, debit, credit *c
 	if err != nil || ack.Stream != "REMINDERS" {
 		return fmt.Errorf("%+v: %w", ack, err)
 	}
+	schedules := client.SchedulesOf(c)
+	info, err := schedules.Put(ctx, client.Schedule{
+		Name: "nightly", Spec: "30 2 * * *", NATSSubject: "reminders.due",
+		Event: &client.Event{Type: "com.example.reminder.nightly"},
+	})
+	if err != nil || info.Next.Hour() != 2 || info.Next.Minute() != 30 {
+		return fmt.Errorf("%+v: %w", info, err)
+	}
 	event.ExpireAt(time.Now().Add(time.Hour))
 	ack, err = c.Publish(ctx, "reminders.due", event, client.WithExpiry())
 	if err != nil || ack.Stream != "REMINDERS" {
@@ -152,7 +160,7 @@ func TestGuide(t *testing.T) {
 			t.Errorf("the guide has what is not here:\n%s", p[2])
 		}
 	}
-	if checked != 9 || policy == "" {
+	if checked != 10 || policy == "" {
 		t.Fatalf("%d pieces were found", checked)
 	}
 

@@ -98,8 +98,8 @@ type plan struct {
 //
 // It is judged now, as a publish on natsSubject: grant, rate, size, schema, signature. A
 // time that is over publishes at once. What waits is not an event yet: a subscription
-// whose filter reaches wait finds it invalid. There are no repeated schedules: nobody could
-// judge each firing (docs/spec/policy.md, "Control headers"). The Ack is that of what waits.
+// whose filter reaches wait finds it invalid. What repeats is a Schedule (SchedulesOf). The
+// Ack is that of what waits.
 //
 // Errors: those of Publish; ErrInvalidOption for WithSignedAck and for a zero time.
 func (c *Client) PublishAt(ctx context.Context, wait, natsSubject string, at time.Time, ev *Event, opts ...PubOpt) (*Ack, error) {
