@@ -93,7 +93,7 @@ func (r *record) publish(id string, at time.Time) (*admission.Publish, error) {
 	if err := e.FromJSON(r.Event, nil); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
-	e.ID, e.Time = []byte(id), at.UTC().AppendFormat(nil, time.RFC3339)
+	e.ID, e.Time = []byte(id), at.UTC().Truncate(time.Millisecond).AppendFormat(nil, time.RFC3339Nano)
 	block := cloudevent.AppendHeaders([]byte(wire.HeaderLine), &e)
 	return &admission.Publish{Subject: []byte(r.Subject), Header: append(block, '\r', '\n'), Payload: r.Payload}, nil
 }

@@ -120,7 +120,6 @@ const (
 	KindEvents Kind = "events" // attested events
 	KindDLQ    Kind = "dead letters"
 	KindRetry  Kind = "retry queues"
-	KindPlans  Kind = "schedules"
 	KindKV     Kind = "key-value"
 	KindObject Kind = "objects"
 )
@@ -132,8 +131,6 @@ func KindOf(stream string) Kind {
 		return KindDLQ
 	case stream == wire.StreamRetry:
 		return KindRetry
-	case stream == wire.StreamSchedules:
-		return KindPlans
 	case strings.HasPrefix(stream, prefixKV):
 		return KindKV
 	case strings.HasPrefix(stream, prefixObject):

@@ -207,9 +207,6 @@ func fits(kind Kind, stream, subject string) bool {
 		return strings.HasPrefix(subject, wire.PrefixDLQ)
 	case KindRetry:
 		return strings.HasPrefix(subject, wire.PrefixRetry) || strings.HasPrefix(subject, wire.PrefixRedrive)
-	case KindPlans:
-		_, _, ok := wire.ScheduleOf(subject)
-		return ok
 	case KindKV:
 		return strings.HasPrefix(subject, wire.PrefixKV+strings.TrimPrefix(stream, prefixKV)+".")
 	case KindObject:
