@@ -209,7 +209,11 @@ func TestFiringWaitsForItsRate(t *testing.T) {
 	must(other.Put(within(t), client.Schedule{Name: "fast", Spec: "* * * * * *", NATSSubject: "ticks.fast", Event: client.NewEvent("t", nil)}))(t)
 	fired(t, b, "ticks.fast", 3) // what waits holds nobody up
 	if n := len(eventsOn(t, b, "TICKS", "ticks.beat")); n != 1 {
-		t.Errorf("%d events, want 1 in a minute", n)
+		t.Errorf("%d events, want 1 in an hour", n)
+	}
+	list := must(admin.New(b.Client("root")).Refusals(within(t), admin.RefusalsQuery{Subject: "ticks.beat"}, admin.MaxWait))(t)
+	if len(list.Entries) == 0 || list.Entries[0].Code != wire.CodeRateLimited || list.Entries[0].Principal != "shop/ticker" {
+		t.Errorf("%+v", list.Entries)
 	}
 }
 

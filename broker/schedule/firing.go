@@ -177,15 +177,19 @@ func (r *Runner) publish(ctx context.Context, f *firing, rec *record, p *policy.
 	return Published, nil
 }
 
-// refuse tells of a refusal that is not for the moment only.
+// refuse tells of a refusal. One that is for the moment is told once, and tried again: the next
+// firing may take its place before it is given up.
 func (r *Runner) refuse(f *firing, p *policy.Principal, publish *admission.Publish, refusal *wire.Refusal, rej admission.Rejection) (Outcome, error) {
 	class := refusal.Code.Class()
-	if (class == wire.ClassRateLimited || class == wire.ClassUnavailable) && r.cfg.Now().Sub(f.stored) < patience {
+	moment := (class == wire.ClassRateLimited || class == wire.ClassUnavailable) && r.cfg.Now().Sub(f.stored) < patience
+	if !moment || !f.again {
+		r.cfg.Refused(refusal, &Rejected{
+			Tenant: p.Tenant.Name, Principal: p.Name, Subject: string(publish.Subject), Header: publish.Header, Payload: publish.Payload,
+			Store: rej.Store && !moment, Schema: rej.Schema,
+		})
+	}
+	if moment {
 		return Refused, refusal
 	}
-	r.cfg.Refused(refusal, &Rejected{
-		Tenant: p.Tenant.Name, Principal: p.Name, Subject: string(publish.Subject), Header: publish.Header, Payload: publish.Payload,
-		Store: rej.Store, Schema: rej.Schema,
-	})
 	return Refused, nil
 }

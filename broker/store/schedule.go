@@ -26,7 +26,7 @@ const (
 
 	firingConsumer = "firings"
 	firingAckWait  = 30 * time.Second
-	firingPending  = 64
+	firingPending  = 2 * MaxSchedules // what waits to be tried again holds up nobody
 )
 
 // scheduleStream holds schedules, each a message that nats-server publishes again at its
