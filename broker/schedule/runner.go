@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	followEvery = time.Second      // between two looks at the policy, and tries of what failed
+	followEvery = time.Second // between two looks at the policy, and tries of what failed
+	firstLook   = 5 * time.Second
 	slowdown    = 5 * time.Second  // after an error of the store
 	alarmEvery  = 10 * time.Second // between two lines of the log about one tenant
 )
@@ -97,10 +98,16 @@ func NewRunner(cfg Config) (*Runner, error) {
 	return &Runner{cfg: cfg}, nil
 }
 
-// Start begins to work, until Shutdown. Call it once.
+// Start looks which tenants have schedules and begins to work, until Shutdown; of a store that
+// does not answer it waits for a few seconds, and asks again later. Call it once.
 func (r *Runner) Start(ctx context.Context) {
-	ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	r.work.Go(func() { r.follow(ctx) })
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.cancel = cancel
+	look, done := context.WithTimeout(ctx, firstLook)
+	defer done()
+	f := follower{r: r, life: life, served: map[string]context.CancelFunc{}, without: map[string]bool{}}
+	f.cover(look, r.cfg.Policy())
+	r.work.Go(f.run)
 }
 
 // Shutdown stops; a firing that is being published is published, or comes again.
@@ -125,53 +132,73 @@ func (r *Runner) Count(o Outcome) uint64 { return r.counts[o].Load() }
 // Outcomes returns all of them.
 func Outcomes() []Outcome { return []Outcome{Published, Repeated, Refused, Missed, Void, Ended} }
 
-// follow has a worker for each tenant with schedules, also for one that may have none any
-// more: what is there must end.
-func (r *Runner) follow(ctx context.Context) {
+// follower has a worker for each tenant with schedules, also for one in which nobody has the
+// right any more: what is there must end.
+type follower struct {
+	r       *Runner
+	life    context.Context // of the workers; the only context kept
+	served  map[string]context.CancelFunc
+	without map[string]bool // tenants without the stream, as long as nobody in them has the right
+	done    *policy.Set     // that served was made for
+}
+
+func (f *follower) run() {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	var done *policy.Set
-	served := map[string]context.CancelFunc{}
 	for {
-		if set := r.cfg.Policy(); set != done && r.cover(ctx, set, served) {
-			done = set
-		}
 		select {
-		case <-ctx.Done():
+		case <-f.life.Done():
 			return
 		case <-tick.C:
 		}
+		f.cover(f.life, f.r.cfg.Policy())
 	}
 }
 
-// cover starts and stops workers; false: not all tenants could be asked.
-func (r *Runner) cover(ctx context.Context, set *policy.Set, served map[string]context.CancelFunc) (whole bool) {
-	whole = true
-	for name, stop := range served {
+// cover starts and stops workers. It asks again what it was not told.
+func (f *follower) cover(ctx context.Context, set *policy.Set) {
+	if set == f.done {
+		return
+	}
+	for name, stop := range f.served {
 		if set.Tenant(name) == nil {
 			stop()
-			delete(served, name)
+			delete(f.served, name)
 		}
 	}
+	whole := true
 	for _, t := range set.Tenants() {
-		if ctx.Err() != nil {
-			return false
-		}
-		if served[t.Name] != nil {
+		if f.served[t.Name] != nil {
 			continue
 		}
-		if !policy.Schedules(t) {
-			_, err := r.cfg.Store.StreamInfo(ctx, t.Name, wire.StreamSchedules)
-			if err != nil {
-				whole = whole && errors.Is(err, store.ErrNotFound)
-				continue
-			}
+		has, known := f.has(ctx, t)
+		whole = whole && known
+		if !has {
+			continue
 		}
-		life, stop := context.WithCancel(ctx)
-		served[t.Name] = stop
-		r.work.Go(func() { r.serve(life, t.Name) })
+		life, stop := context.WithCancel(f.life)
+		f.served[t.Name] = stop
+		f.r.work.Go(func() { f.r.serve(life, t.Name) })
 	}
-	return whole
+	if whole {
+		f.done = set
+	}
+}
+
+// has reports whether a tenant has, or may have, schedules.
+func (f *follower) has(ctx context.Context, t *policy.Tenant) (has, known bool) {
+	switch {
+	case policy.Schedules(t):
+		delete(f.without, t.Name)
+		return true, true
+	case f.without[t.Name]:
+		return false, true
+	}
+	_, err := f.r.cfg.Store.StreamInfo(ctx, t.Name, wire.StreamSchedules)
+	if errors.Is(err, store.ErrNotFound) {
+		f.without[t.Name] = true
+	}
+	return err == nil, err == nil || f.without[t.Name]
 }
 
 // serve works the firings of a tenant until ctx ends.
