@@ -29,6 +29,7 @@ import (
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/schedule"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/broker/translog"
 	"github.com/signetbus/signet/ratelimit"
@@ -95,6 +96,7 @@ type storage struct {
 	held    holds  // nothing without a cluster
 	own     *ownStreams
 	logs    atomic.Pointer[translog.Service]
+	firings atomic.Pointer[schedule.Runner]
 	// attested is what the gate tells the logs of this node.
 	attested *translog.Attested
 }
@@ -212,6 +214,7 @@ func (b *Broker) Start(ctx context.Context) (err error) {
 		{"keyring", func(ctx context.Context, _ *material) error { return newestRing(ctx, b) }},
 		{"policy", func(ctx context.Context, _ *material) error { return startPolicy(ctx, up) }},
 		{"consumer sweep", func(ctx context.Context, _ *material) error { startConsumerSweep(ctx, up); return nil }},
+		{"schedules", func(ctx context.Context, _ *material) error { return startSchedules(ctx, up) }},
 		{"gate", up.startGate},
 		{"store watch", up.startStoreWatch},
 		{"stream watch", func(context.Context, *material) error { startStreamWatch(up); return nil }},

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/signetbus/signet/broker/admission"
 	"github.com/signetbus/signet/broker/ca"
@@ -16,6 +18,7 @@ import (
 	"github.com/signetbus/signet/broker/internal/embed"
 	"github.com/signetbus/signet/broker/memguard"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/schedule"
 	"github.com/signetbus/signet/internal/auditlog"
 	"github.com/signetbus/signet/signing"
 )
@@ -239,3 +242,22 @@ func Failing(b *Broker) int { return b.keeper.Stats().Waiting }
 
 // Repeated is how many failures had their dead letter already.
 func Repeated(b *Broker) uint64 { return b.keeper.Stats().Repeated }
+
+// RunSchedules works firings with settle in place of the acknowledgement, by the clock now, until the test ends, and
+// returns the count of an outcome.
+func (b *Broker) RunSchedules(t testing.TB, settle func(jetstream.Msg) error, now func() time.Time) func(schedule.Outcome) uint64 {
+	t.Helper()
+	ctx := context.Background()
+	if err := b.firings.Load().Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	cfg := scheduleConfig(b)
+	cfg.Settle, cfg.Now = settle, now
+	r, err := schedule.NewRunner(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Start(ctx)
+	t.Cleanup(func() { _ = r.Shutdown(ctx) })
+	return r.Count
+}

@@ -232,6 +232,7 @@ func (b view) metrics() []ops.Source {
 	out = append(out, ringMetrics(b.Broker)...)
 	out = append(out, receiptMetrics(b.Broker)...)
 	out = append(out, failureMetrics(b.Broker)...)
+	out = append(out, scheduleMetrics(b.Broker)...)
 	if b.barrier != nil {
 		out = append(out,
 			one("signet_barrier_syncs_total", "Syncs of the store's volume.", ops.Counter, func() float64 { return float64(b.barrier.Stats().Syncs) }),

@@ -34,7 +34,12 @@ func failedLetter(t *testing.T, b *brokertest.Broker, stream string, seq uint64,
 	t.Helper()
 	js := insideJS(t, b, "shop")
 	s := must(js.Stream(within(t), stream))(t)
-	m := must(s.GetMsg(within(t), seq))(t)
+	var m *jetstream.RawStreamMsg
+	eventually(t, "the event, in every copy", func() bool {
+		var err error
+		m, err = s.GetMsg(within(t), seq)
+		return err == nil
+	})
 	block := []byte(wire.HeaderLine)
 	for name, values := range m.Header {
 		block = wire.AppendHeader(block, name, []byte(values[0]))

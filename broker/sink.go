@@ -28,6 +28,10 @@ type sink struct {
 	policy  func() *policy.Set
 }
 
+func newSink(b *Broker, component string) *sink {
+	return &sink{log: b.component(component), rec: &b.auditing, letters: b.letters, policy: b.Policy}
+}
+
 // Refused implements gate.Sink.
 func (s *sink) Refused(r *wire.Refusal, rej *gate.Rejected) {
 	set := s.policy()

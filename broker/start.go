@@ -16,6 +16,7 @@ import (
 	"github.com/signetbus/signet/broker/jsapi"
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/broker/schedule"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/signing"
@@ -173,7 +174,7 @@ func (b startup) startAdmin(_ context.Context, m *material) error {
 		return err
 	}
 	b.admin, err = admin.New(admin.Config{
-		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Letters: letterBook{b.store, redriver},
+		Node: b.cfg.Name, Backups: backups, Policy: b.Policy, Trail: b.trail, Kept: admin.Kept{Letters: letterBook{b.store, redriver}, Schedules: schedule.NewBook(b.store, b.chain.Load)},
 		Recording: &admin.Recording{Journal: b.journal, Minute: b.minute, Records: b.records, Heads: loggedHeads(b.Broker), Unaudited: b.cfg.Audit.UnsafeContinueUnaudited},
 		Status:    view(b).status, Consumers: view(b).consumers, Conn: b.store.Conn, Log: b.component("admin"),
 		Nodes: b.adminNodes(), Logs: logs{b.logs.Load()}, PutKeys: func(ctx context.Context, doc []byte, cutOff []string) (adminapi.KeysPut, error) {
@@ -248,7 +249,7 @@ func makeGate(b *Broker, m *material) error {
 		Admission:  func(p *policy.Principal) *admission.Session { return b.chain.Load().Session(p) },
 		Memory:     b.guards.memory.Over,
 		Recordable: b.recordable,
-		Sink:       &sink{log: b.component("gate"), rec: &b.auditing, letters: b.letters, policy: b.Policy},
+		Sink:       newSink(b, "gate"),
 		Failures:   failed{b.keeper},
 	}
 	if b.barrier != nil {

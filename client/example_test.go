@@ -254,6 +254,22 @@ func ExampleClient_PublishAt() {
 	}
 }
 
+// Have the broker publish an event every night.
+func ExampleSchedules_Put() {
+	ctx := context.Background()
+	c, err := client.Connect(ctx, "", client.WithContext("checkout"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	_, err = client.SchedulesOf(c).Put(ctx, client.Schedule{
+		Name: "nightly", Spec: "30 2 * * *", NATSSubject: "reports.wanted", Event: client.NewEvent("com.example.report.wanted", nil),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
 // Store two events, or none.
 func ExampleClient_PublishBatch() {
 	ctx := context.Background()

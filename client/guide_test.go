@@ -106,6 +106,14 @@ func guidePublish(ctx context.Context, c *client.Client, event, debit, credit *c
 	if err != nil || ack.Stream != "REMINDERS" {
 		return fmt.Errorf("%+v: %w", ack, err)
 	}
+	schedules := client.SchedulesOf(c)
+	info, err := schedules.Put(ctx, client.Schedule{
+		Name: "nightly", Spec: "30 2 * * *", NATSSubject: "reminders.due",
+		Event: &client.Event{Type: "com.example.reminder.nightly"},
+	})
+	if err != nil || info.Next.Hour() != 2 || info.Next.Minute() != 30 {
+		return fmt.Errorf("%+v: %w", info, err)
+	}
 	event.ExpireAt(time.Now().Add(time.Hour))
 	ack, err = c.Publish(ctx, "reminders.due", event, client.WithExpiry())
 	if err != nil || ack.Stream != "REMINDERS" {

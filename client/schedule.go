@@ -99,8 +99,8 @@ type plan struct {
 //
 // It is judged now, as a publish on natsSubject: grant, rate, size, schema, signature. A
 // time that is over publishes at once. What waits is not an event yet: a subscription
-// whose filter reaches wait finds it invalid. There are no repeated schedules: nobody could
-// judge each firing (docs/spec/policy.md, "Control headers"). The Ack is that of what waits.
+// whose filter reaches wait finds it invalid. What repeats is a Schedule (SchedulesOf). The
+// Ack is that of what waits.
 //
 // The same event published again is a duplicate; once the stream has forgotten the first
 // one (its duplicate window), it takes the place of what waits.

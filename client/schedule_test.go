@@ -117,10 +117,10 @@ func TestPublishAt(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
-	// Cron is refused, and says why.
+	// Cron in a header is refused, and says what to do.
 	for _, when := range []string{"@every 1s", "0 * * * * *", "@hourly"} {
 		_, err := c.Publish(ctx, "later.x", client.NewEvent("t", nil), client.WithHeader("Nats-Schedule", when), client.WithHeader("Nats-Schedule-Target", "orders.x"))
-		if !errors.Is(err, client.ErrDenied) || !strings.Contains(err.Error(), "repeats") {
+		if !errors.Is(err, client.ErrDenied) || !strings.Contains(err.Error(), "SchedulesOf") {
 			t.Errorf("%s: %v", when, err)
 		}
 	}

@@ -196,6 +196,9 @@ func explainPublish(p *policy.Principal, subject string, e *Explanation, fix str
 		if OwnLetters(p, subject) {
 			return Decision{Allowed: true, Rule: "deadLetter.owners"}, ""
 		}
+		if OwnSchedules(p, subject) {
+			return Header(p, policy.Cron), ""
+		}
 		area, _, _ := AdminArea(subject)
 		return Admin(p, area), fmt.Sprintf("add %q to admin of principal %s (%s)", area, p.Name, p.At)
 	case ClassService:

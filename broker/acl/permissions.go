@@ -42,6 +42,15 @@ func OwnLetters(p *policy.Principal, subject string) bool {
 	return p.Tenant.DeadLetter.Owners && !p.Disabled && slices.Contains(ownLetters, subject)
 }
 
+// ownSchedules are the admin subjects about one's own schedules.
+var ownSchedules = []string{wire.PrefixAdmin + "schedules.put", wire.PrefixAdmin + "schedules.ls", wire.PrefixAdmin + "schedules.rm"}
+
+// OwnSchedules reports whether p may ask for the admin subject about its own schedules: it has
+// the right policy.Cron. Whoever answers must keep to those of p.
+func OwnSchedules(p *policy.Principal, subject string) bool {
+	return !p.Disabled && slices.Contains(ownSchedules, subject) && Header(p, policy.Cron).Allowed
+}
+
 // serviceVerbs are the verbs of the NATS micro protocol.
 var serviceVerbs = []string{"PING", "INFO", "STATS"}
 
@@ -76,6 +85,11 @@ func Permissions(p *policy.Principal, session string) (publish, subscribe []stri
 	if p.Tenant.DeadLetter.Owners {
 		for _, s := range ownLetters {
 			publish = append(publish, s+".*") // the node behind it
+		}
+	}
+	if Header(p, policy.Cron).Allowed {
+		for _, s := range ownSchedules {
+			publish = append(publish, s+".*")
 		}
 	}
 	if g.Discover != nil {

@@ -41,6 +41,7 @@ var reads = map[string]bool{
 	adminapi.SubjectKeysLs:     true,
 	adminapi.SubjectPolicyCanI: true, adminapi.SubjectPolicyCheck: true, adminapi.SubjectPolicyExplain: true,
 	adminapi.SubjectRefusalsLs:      true,
+	adminapi.SubjectSchedulesLs:     true,
 	adminapi.SubjectStatusConsumers: true, adminapi.SubjectStatusGet: true,
 }
 
@@ -102,7 +103,7 @@ func entryOf(c *call, outcome auditlog.Outcome) auditlog.Entry {
 
 // named are the members of requests that go on record: names and numbers, never
 // contents.
-var named = []string{"node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system", "reason", "subject", "cursor", "upTo", "limit", "force"}
+var named = []string{"name", "spec", "node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system", "reason", "subject", "cursor", "upTo", "limit", "force"}
 
 // arguments says what a call was about.
 func arguments(body []byte) string {

@@ -57,7 +57,7 @@ type Config struct {
 	Trail    *audit.Trail
 	// Recording puts calls on record and reads the records; nil: nothing is.
 	Recording *Recording
-	Letters   Letters
+	Kept
 	// Backups serves the area backup; nil: it is not served.
 	Backups Backups
 	// Logs serves the area log; nil: it is not served.
@@ -69,6 +69,12 @@ type Config struct {
 	Log   zerolog.Logger
 	// Parallel bounds the requests at work; 0 means DefaultParallel.
 	Parallel int
+}
+
+// Kept is what tenants have beside their streams.
+type Kept struct {
+	Letters   Letters
+	Schedules Schedules
 }
 
 // Service answers admin requests.
@@ -120,6 +126,9 @@ var handlers = map[string]handler{
 	adminapi.SubjectDLQPurge:        dlqPurge,
 	adminapi.SubjectDLQRedrive:      dlqRedrive,
 	adminapi.SubjectRefusalsLs:      (*Service).refusalsLs,
+	adminapi.SubjectSchedulesPut:    schedulesPut,
+	adminapi.SubjectSchedulesLs:     schedulesLs,
+	adminapi.SubjectSchedulesRm:     schedulesRm,
 
 	adminapi.SubjectAuditLs:    audited(auditVerbs.ls),
 	adminapi.SubjectAuditRead:  audited(auditVerbs.read),
@@ -320,7 +329,7 @@ func admit(s *Service, c *call) (*request, handler, error) {
 	if !ok || h == nil {
 		return nil, nil, wire.Refuse(wire.CodeNotFound, "admin", "no such request")
 	}
-	if !open && !acl.Admin(r.caller, area).Use().Allowed && !acl.OwnLetters(r.caller, c.Subject) {
+	if !open && !acl.Admin(r.caller, area).Use().Allowed && !acl.OwnLetters(r.caller, c.Subject) && !acl.OwnSchedules(r.caller, c.Subject) {
 		return nil, nil, wire.Refuse(wire.CodeAdminDenied, "default-deny/admin", "area "+area)
 	}
 	return r, h, nil

@@ -76,8 +76,8 @@ func (s *Session) takeCapability(rt *route, h wire.Header) (keep bool, _ *wire.R
 		if name == wire.HeaderMsgID {
 			return false, nil // becomes the id of the event; the stored one is derived
 		}
-		if name == policy.FastBatch {
-			break // a right, and no header
+		if name == policy.FastBatch || name == policy.Cron {
+			break // rights, and no headers
 		}
 		if acl.Header(s.p, name).Use().Allowed {
 			if r := reaches(s, rt.subject, name, h.Value); r != nil {

@@ -9,7 +9,10 @@ import (
 	"github.com/signetbus/signet/internal/wire"
 )
 
-const ruleRedrive = "redrive"
+const (
+	ruleRedrive = "redrive"
+	ruleFiring  = "schedule"
+)
 
 // Redrive judges an event that was refused once, by everything that Publish asks, and
 // returns what is to be stored: header block and payload, the caller's to keep. It takes
@@ -21,7 +24,21 @@ const ruleRedrive = "redrive"
 // Only events of streams can be redriven, and none whose headers act on the moment of a
 // publish, such as a condition on a sequence. The session must be new, and is spent.
 func Redrive(s *Session, p *Publish, seen, now time.Time, dry bool) (block, payload []byte, _ *wire.Refusal) {
-	s.dry, s.seenAt = dry, seen
+	s.seenAt = seen
+	return onBehalf(s, p, now, dry, redrivable)
+}
+
+// Fire judges an event that the broker publishes for the principal of s because a moment of
+// a schedule has come, by everything that Publish asks, and attests it: nothing of what was
+// said when the schedule was put counts. What it returns, what dry is and which session it
+// wants are as for Redrive; Session.Rejection says afterwards whether a refused one is kept.
+func Fire(s *Session, p *Publish, now time.Time, dry bool) (block, payload []byte, _ *wire.Refusal) {
+	return onBehalf(s, p, now, dry, firable)
+}
+
+// onBehalf publishes for a principal what no connection of it sends. may refuses beforehand.
+func onBehalf(s *Session, p *Publish, now time.Time, dry bool, may func(*Session, *route, *Publish) *wire.Refusal) (block, payload []byte, _ *wire.Refusal) {
+	s.dry = dry
 	s.Begin(now)
 	fail := func(r *wire.Refusal) ([]byte, []byte, *wire.Refusal) {
 		if s.work != nil {
@@ -32,7 +49,7 @@ func Redrive(s *Session, p *Publish, seen, now time.Time, dry bool) (block, payl
 	}
 	rt, r := s.resolve(string(p.Subject))
 	if r == nil {
-		r = redrivable(s, rt, p)
+		r = may(s, rt, p)
 	}
 	if r != nil {
 		return fail(r)
@@ -62,6 +79,14 @@ func redrivable(s *Session, rt *route, p *Publish) *wire.Refusal {
 		if wire.HasPrefixFold(h.Name, wire.PrefixNats) && !wire.EqualFold(h.Name, wire.HeaderMsgID) {
 			return wire.Refuse(wire.CodeConflict, ruleRedrive, "header "+printable(h.Name)+" was about the moment of the publish: publish the event anew")
 		}
+	}
+	return nil
+}
+
+// firable refuses what a schedule cannot publish.
+func firable(_ *Session, rt *route, _ *Publish) *wire.Refusal {
+	if rt.class != acl.ClassEvent {
+		return wire.Refuse(wire.CodeConflict, ruleFiring, "a schedule publishes events of streams only: elsewhere nothing would know a firing that comes twice")
 	}
 	return nil
 }

@@ -14,6 +14,9 @@ import (
 // that uses more starts anew, which costs time and never correctness.
 const maxRoutes = 4096
 
+// areaSchedules is the one admin area that is not all that opens it.
+const areaSchedules = "schedules"
+
 // route is everything that policy says about one subject for one principal,
 // decided once per connection and subject.
 type route struct {
@@ -195,7 +198,15 @@ func (s *Session) authorise(rt *route, subject string) *wire.Refusal {
 		if acl.OwnLetters(s.p, subject) {
 			return nil // the admin service keeps to those of the caller
 		}
-		return s.denied(acl.Admin(s.p, area), wire.CodeAdminDenied, policy.VerbAdmin, area)
+		if acl.OwnSchedules(s.p, subject) {
+			use(s, acl.Header(s.p, policy.Cron))
+			return nil // likewise
+		}
+		r := s.denied(acl.Admin(s.p, area), wire.CodeAdminDenied, policy.VerbAdmin, area)
+		if r != nil && area == areaSchedules {
+			r.Detail = "for one's own schedules the right " + policy.Cron + " is enough, under headers in the policy"
+		}
+		return r
 	}
 	if err := wire.CheckSubject(subject); err != nil && subject[:1] != "$" && subject[:1] != "_" {
 		return malformedSubject(err)

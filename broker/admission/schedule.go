@@ -27,7 +27,7 @@ func (p *plan) take(name string, value []byte) *wire.Refusal {
 		// Only once: a plan that repeats would publish for ever, with the same id, under no
 		// limit, for a principal that may be gone.
 		if !bytes.HasPrefix(value, []byte("@at ")) {
-			return wire.Refuse(wire.CodeHeaderDenied, ruleSchedule, "the only schedule is @at and a time: one that repeats would publish unjudged; have a job publish the event each time")
+			return wire.Refuse(wire.CodeHeaderDenied, ruleSchedule, "the only schedule in a header is @at and a time: one that repeats would publish unjudged; put it with the SDK, client.SchedulesOf, which has each firing judged")
 		}
 		p.when = value
 	case "Nats-Schedule-Target":

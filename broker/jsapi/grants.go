@@ -23,7 +23,8 @@ const (
 	streamKV
 	streamObjects
 	streamDeadLetters
-	streamRetry // the retry queues
+	streamRetry     // the retry queues
+	streamSchedules // schedules and their firings
 )
 
 // stream is a stream of the tenant as the policy declares it.
@@ -51,6 +52,9 @@ func lookupStream(t *policy.Tenant, name string) stream {
 		return s
 	case wire.StreamRetry:
 		s.kind = streamRetry
+		return s
+	case wire.StreamSchedules:
+		s.kind = streamSchedules
 		return s
 	}
 	if declared := t.Stream(name); declared != nil {

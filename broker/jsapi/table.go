@@ -130,6 +130,9 @@ func judgeAPI(r *Request, owner OwnerFunc) Verdict {
 				return c.refuse(wire.CodeSubjectMalformed, "the consumer name is malformed")
 			}
 		}
+		if c.stream.kind == streamSchedules && !schedulesShown[words] {
+			return c.refuse(wire.CodeAPIDenied, "schedules are put and removed by the admin API only, and their firings are the broker's")
+		}
 	}
 	if row.judge == nil {
 		return c.refuse(wire.CodeAPIDenied, "not open to clients")

@@ -373,10 +373,11 @@ func everyType(g *NameGrants) *NameGrants {
 	return &all
 }
 
-// SameStores reports whether two policies want the same streams and buckets of the same
-// tenants: from one to the other nothing in the store has to change.
-func SameStores(a, b *Set) bool {
-	return slices.EqualFunc(a.tenants, b.tenants, func(a, b *Tenant) bool {
+// SameStores reports whether next wants the same streams and buckets of the same tenants as
+// old: from that to next nothing in the store has to change. A right Cron that nobody has any
+// more leaves its stream: to take a right away must not need the store.
+func SameStores(next, old *Set) bool {
+	return slices.EqualFunc(next.tenants, old.tenants, func(a, b *Tenant) bool {
 		bucket := func(x, y Bucket) bool {
 			x.At, y.At = Position{}, Position{}
 			return x == y
@@ -385,7 +386,7 @@ func SameStores(a, b *Set) bool {
 			x.At, y.At = Position{}, Position{}
 			return reflect.DeepEqual(x, y)
 		}
-		return a.Name == b.Name && slices.EqualFunc(a.Streams, b.Streams, stream) &&
+		return a.Name == b.Name && (Schedules(b) || !Schedules(a)) && slices.EqualFunc(a.Streams, b.Streams, stream) &&
 			slices.EqualFunc(a.KV, b.KV, bucket) && slices.EqualFunc(a.Objects, b.Objects, bucket) &&
 			a.DeadLetter.MaxBytes == b.DeadLetter.MaxBytes && a.DeadLetter.MaxAge == b.DeadLetter.MaxAge &&
 			a.Audit.MaxBytes == b.Audit.MaxBytes && a.Audit.MaxAge == b.Audit.MaxAge

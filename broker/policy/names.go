@@ -141,7 +141,7 @@ func checkConsumer(s string) (string, error) {
 var natsHeaders = []string{
 	"Nats-Batch-Commit", "Nats-Batch-Id", "Nats-Batch-Sequence", FastBatch, "Nats-Expected-Last-Msg-Id", "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence",
 	"Nats-Expected-Last-Subject-Sequence-Subject", "Nats-Expected-Stream", "Nats-Rollup",
-	"Nats-Schedule", "Nats-Schedule-TTL", "Nats-Schedule-Target", "Nats-TTL",
+	"Nats-Schedule", Cron, "Nats-Schedule-TTL", "Nats-Schedule-Target", "Nats-TTL",
 }
 
 // IsHeaderRight reports whether the name is that of a header which is a right.

@@ -334,4 +334,4 @@ const (
 )
 
 // AdminAreas are the areas that an admin grant may name.
-var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "log", "policy", "refusals", "services", "status", "streams"}
+var AdminAreas = []string{"audit", "backup", "cluster", "consumers", "dlq", "keys", "log", "policy", "refusals", "schedules", "services", "status", "streams"}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/wire"
@@ -33,10 +34,14 @@ func (l *letter) without(drop func(name []byte) bool) (block []byte, ok bool) {
 func (l *letter) parse(block []byte) (*wire.Headers, bool) {
 	h := &wire.Headers{}
 	if err := h.Parse(block); err != nil {
-		l.stop(adminapi.VerdictUnsupported, "its headers cannot be read: "+err.Error()+"; publish the event anew, and purge the letter")
+		l.unreadable(err)
 		return nil, false
 	}
 	return h, true
+}
+
+func (l *letter) unreadable(err error) {
+	l.stop(adminapi.VerdictUnsupported, "its headers cannot be read: "+err.Error()+"; publish the event anew, and purge the letter")
 }
 
 // headers are the original headers without what was for the server of then and without
@@ -60,13 +65,10 @@ func (l *letter) headers() nats.Header {
 
 // headersOf converts a header block to the form of nats.go, names as they are.
 func (l *letter) headersOf(block []byte) nats.Header {
-	h, ok := l.parse(block)
-	if !ok {
+	out, err := store.HeaderOf(block)
+	if err != nil {
+		l.unreadable(err)
 		return nil
-	}
-	out := nats.Header{}
-	for _, line := range h.All() {
-		out[string(line.Name)] = append(out[string(line.Name)], string(line.Value))
 	}
 	return out
 }

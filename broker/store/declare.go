@@ -95,6 +95,9 @@ func addSat(a, b int64) int64 {
 // for a cluster of nodes.
 func declared(t *policy.Tenant, nodes int) []jetstream.StreamConfig {
 	out := []jetstream.StreamConfig{deadLetterStream(t), retryStream(t)}
+	if policy.Schedules(t) {
+		out = append(out, scheduleStream())
+	}
 	for i := range t.Streams {
 		out = append(out, eventStream(&t.Streams[i]))
 	}

@@ -79,6 +79,8 @@ type (
 	RedrivePage = adminapi.DLQRedriven
 	// Redriven is one of them.
 	Redriven = adminapi.Redriven
+	// Schedule is one schedule, without what it publishes.
+	Schedule = adminapi.Schedule
 	// DeadLetter describes one dead letter.
 	DeadLetter = adminapi.DeadLetter
 	// DLQHistory is the part of it about what came before: Attempts, Redrives, By, Stored,

@@ -46,7 +46,7 @@ var groups = []struct {
 	verbs []string
 }{
 	{"Start", []string{"dev", "init", "serve"}},
-	{"Use", []string{"pub|sub"}},
+	{"Use", []string{"pub|sub|cron"}},
 	{"Govern", []string{"policy", "keys|ca"}},
 	{"Recover", []string{"dlq", "refusals", "explain"}},
 	{"Prove", []string{"verify", "audit", "prove|log"}},
@@ -91,7 +91,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", outputTable, "table or json")
 	root.AddCommand(
 		devCommand(a), initCommand(a), serveCommand(a),
-		pubCommand(a), subCommand(a),
+		pubCommand(a), subCommand(a), cronCommand(a),
 		policyCommand(a), keysCommand(a), caCommand(a),
 		dlqCommand(a), refusalsCommand(a), explainCommand(a),
 		verifyCommand(a), auditCommand(a), proveCommand(a), logCommand(a),

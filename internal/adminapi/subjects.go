@@ -15,6 +15,9 @@ const (
 	AreaDLQ      = "dlq"
 	AreaRefusals = "refusals"
 	AreaBackup   = "backup"
+	// AreaSchedules is about the schedules of others; for its own a principal needs the
+	// right policy.Cron alone.
+	AreaSchedules = "schedules"
 	// AreaCluster is about the machines that all tenants share, not about one tenant.
 	AreaCluster = "cluster"
 )
@@ -37,6 +40,10 @@ const (
 	SubjectDLQPurge        = wire.PrefixAdmin + AreaDLQ + ".purge"
 	SubjectDLQRedrive      = wire.PrefixAdmin + AreaDLQ + ".redrive"
 	SubjectRefusalsLs      = wire.PrefixAdmin + AreaRefusals + ".ls"
+
+	SubjectSchedulesPut = wire.PrefixAdmin + AreaSchedules + ".put"
+	SubjectSchedulesLs  = wire.PrefixAdmin + AreaSchedules + ".ls"
+	SubjectSchedulesRm  = wire.PrefixAdmin + AreaSchedules + ".rm"
 
 	SubjectAuditLs   = wire.PrefixAdmin + AreaAudit + ".ls"
 	SubjectAuditRead = wire.PrefixAdmin + AreaAudit + ".read"
@@ -62,7 +69,7 @@ const (
 
 // Areas returns every area, sorted. The caller owns the slice.
 func Areas() []string {
-	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaLog, AreaPolicy, AreaRefusals, AreaStatus}
+	return []string{AreaAudit, AreaBackup, AreaCluster, AreaDLQ, AreaKeys, AreaLog, AreaPolicy, AreaRefusals, AreaSchedules, AreaStatus}
 }
 
 // Subjects returns every subject of the API, sorted. The caller owns the slice.
@@ -80,6 +87,7 @@ func Subjects() []string {
 		SubjectPolicyCanI, SubjectPolicyCheck, SubjectPolicyExplain, SubjectPolicyGet, SubjectPolicyHistory,
 		SubjectPolicyPlan, SubjectPolicyPut, SubjectPolicyShow, SubjectPolicyUsage,
 		SubjectRefusalsLs,
+		SubjectSchedulesLs, SubjectSchedulesPut, SubjectSchedulesRm,
 		SubjectStatusConsumers, SubjectStatusGet, SubjectStatusThrottled,
 	}
 }

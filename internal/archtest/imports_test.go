@@ -92,6 +92,10 @@ var allowed = map[string][]string{
 		"internal/wire", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "dlq", "broker/policy", "broker/acl", "broker/admission",
 		"broker/jsapi", "broker/store", "github.com/nats-io/nats.go",
 	},
+	"broker/schedule": {
+		"internal/wire", "internal/adminapi", "internal/cloudevent", "broker/policy", "broker/acl", "broker/admission", "broker/store",
+		"github.com/nats-io/nats.go", "github.com/rs/zerolog",
+	},
 	"broker/admin": {
 		"internal/wire", "internal/adminapi", "broker/policy", "broker/acl", "dlq", "signing/keyring", "broker/audit", "internal/auditlog",
 		"broker/store", "broker/redrive", "github.com/nats-io/nats.go", "github.com/rs/zerolog",
@@ -109,7 +113,7 @@ var allowed = map[string][]string{
 	"broker": {
 		"internal/wire", "internal/durablefile", "internal/adminapi", "internal/cloudevent", "signing", "signing/keyring", "schema", "schema/jsonschema",
 		"ratelimit", "dlq", "broker/policy", "broker/acl", "broker/identity", "broker/jwks", "broker/ca", "broker/admission", "broker/jsapi",
-		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/redrive", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
+		"broker/gate", "broker/internal/embed", "broker/internal/integrity", "broker/store", "broker/audit", "internal/auditlog", "broker/deadletter", "broker/backup", "broker/redrive", "broker/schedule", "broker/admin", "broker/ops", "broker/diskguard", "broker/memguard", "broker/translog", "signing/tlog",
 		"github.com/rs/zerolog", "github.com/nats-io/nkeys", "github.com/nats-io/nats.go", "internal/strictyaml",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang",
 	},
