@@ -166,7 +166,7 @@ func TestGuide(t *testing.T) {
 			t.Errorf("the guide has what is not here:\n%s", p[2])
 		}
 	}
-	if checked != 10 || policy == "" {
+	if checked != 11 || policy == "" {
 		t.Fatalf("%d pieces were found", checked)
 	}
 

@@ -63,7 +63,7 @@ func TestSlowRedriveComesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Service{cfg: Config{Letters: slowLetters{}, Log: zerolog.Nop()}}
+	s := &Service{cfg: Config{Kept: Kept{Letters: slowLetters{}}, Log: zerolog.Nop()}}
 	c := scan{s: s, r: &request{caller: set.PrincipalByFullName("shop/root")}, tenant: "shop", upTo: 3}
 	var out adminapi.DLQRedriven
 	if err := redrivePage(t.Context(), s, &c, &redrive.Order{}, 10, &out); err != nil {
