@@ -92,6 +92,39 @@ func (s *Service) forward(ctx context.Context, node string, c call, into any) er
 	return adminapi.DecodeAnswer(answer, into)
 }
 
+// askOthers gives a request to all other nodes at once, merges their answers one after the
+// other, in any order, and says by node why one has not answered; nil if all have.
+func askOthers[T any](s *Service, ctx context.Context, r *request, merge func(*T)) (without map[string]string) {
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
+	type said struct {
+		node   string
+		answer T
+		err    error
+	}
+	others := s.cfg.Nodes.Others()
+	heard := make(chan *said, len(others))
+	for _, node := range others {
+		s.work.Go(func() {
+			h := &said{node: node}
+			h.err = s.forward(ctx, node, r.call, &h.answer)
+			heard <- h
+		})
+	}
+	for range others {
+		h := <-heard
+		if h.err == nil {
+			merge(&h.answer)
+			continue
+		}
+		if without == nil {
+			without = map[string]string{}
+		}
+		without[h.node] = unaskedFor(h.err)
+	}
+	return without
+}
+
 // explainElsewhere finds the node that made a refusal: refs are unique.
 func (s *Service) explainElsewhere(ctx context.Context, r *request) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)

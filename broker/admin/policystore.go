@@ -6,7 +6,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/signetbus/signet/broker/acl"
@@ -123,27 +122,7 @@ func policyUsage(s *Service, ctx context.Context, r *request) (any, error) {
 	if s.cfg.Nodes == nil || r.forwarded {
 		return out, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
-	defer cancel()
-	var mu sync.Mutex // guards out
-	var asked sync.WaitGroup
-	for _, node := range s.cfg.Nodes.Others() {
-		asked.Go(func() {
-			var theirs adminapi.PolicyUsage
-			err := s.forward(ctx, node, r.call, &theirs)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				if out.Without == nil {
-					out.Without = map[string]string{}
-				}
-				out.Without[node] = unaskedFor(err)
-				return
-			}
-			addUsage(out, &theirs)
-		})
-	}
-	asked.Wait()
+	out.Without = askOthers(s, ctx, r, func(theirs *adminapi.PolicyUsage) { addUsage(out, theirs) })
 	return out, nil
 }
 

@@ -224,32 +224,7 @@ func (s auditVerbs) seal(ctx context.Context, r *request) (any, error) {
 	if s.cfg.Nodes == nil || r.forwarded {
 		return out, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, nodeTimeout)
-	defer cancel()
-	others := s.cfg.Nodes.Others()
-	type said struct {
-		node, seal string
-		err        error
-	}
-	heard := make(chan said, len(others))
-	for _, node := range others {
-		s.work.Go(func() {
-			var from adminapi.AuditSeals
-			err := s.forward(ask, node, r.call, &from)
-			heard <- said{node, from.Seal, err}
-		})
-	}
-	for range others {
-		h := <-heard
-		if h.err == nil {
-			out.Nodes = append(out.Nodes, h.seal)
-			continue
-		}
-		if out.Silent == nil {
-			out.Silent = map[string]string{}
-		}
-		out.Silent[h.node] = unaskedFor(h.err)
-	}
+	out.Silent = askOthers(s.Service, ctx, r, func(theirs *adminapi.AuditSeals) { out.Nodes = append(out.Nodes, theirs.Seal) })
 	return out, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/signetbus/signet/broker/audit"
@@ -25,28 +24,10 @@ func throttled(s *Service, ctx context.Context, r *request) (any, error) {
 	if s.cfg.Nodes == nil || r.forwarded {
 		return out, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
-	defer cancel()
-	var mu sync.Mutex // guards out
-	var asked sync.WaitGroup
-	for _, node := range s.cfg.Nodes.Others() {
-		asked.Go(func() {
-			var theirs adminapi.ThrottleList
-			err := s.forward(ctx, node, r.call, &theirs)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				if out.Without == nil {
-					out.Without = map[string]string{}
-				}
-				out.Without[node] = unaskedFor(err)
-				return
-			}
-			out.Throttled = append(out.Throttled, theirs.Throttled...)
-			out.More += theirs.More
-		})
-	}
-	asked.Wait()
+	out.Without = askOthers(s, ctx, r, func(theirs *adminapi.ThrottleList) {
+		out.Throttled = append(out.Throttled, theirs.Throttled...)
+		out.More += theirs.More
+	})
 	slices.SortFunc(out.Throttled, func(a, b adminapi.Throttle) int {
 		return cmp.Or(cmp.Compare(b.Refused, a.Refused), cmp.Compare(a.Principal, b.Principal), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Node, b.Node))
 	})
