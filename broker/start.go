@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -79,6 +80,7 @@ func (b startup) startServer(ctx context.Context, m *material) error {
 		return err
 	}
 	b.running("server", b.server.Shutdown)
+	m.accounts = cfg.Tenants
 	b.logAtRest()
 	if cluster == nil {
 		return nil
@@ -137,8 +139,13 @@ func (b startup) makeStreams(ctx context.Context, m *material) error {
 	if err != nil {
 		return err
 	}
-	if err := b.server.ReloadAccounts(accounts); err != nil {
-		return err
+	// While other nodes make streams, a reload is not without risk: nats-server reads its
+	// options there without a lock.
+	started := m.accounts
+	if slices.ContainsFunc(accounts, func(a embed.TenantAccount) bool { return !slices.Contains(started, a) }) {
+		if err := b.server.ReloadAccounts(accounts); err != nil {
+			return err
+		}
 	}
 	m.accounts = accounts
 	if err := b.nodes.awaitTenants(ctx, accounts); err != nil {
