@@ -144,6 +144,9 @@ func (s *Server) serve(ctx context.Context) error {
 	return s.checkLimits(s.accounts)
 }
 
+// routesWithin bounds how long a Shutdown waits for the listener that it must close.
+const routesWithin = 5 * time.Second
+
 // run owns the server's life: it starts it, waits for Shutdown or a fatal error,
 // stops it, and closes done when all of it is gone.
 func (s *Server) run(started chan<- struct{}) {
@@ -161,6 +164,11 @@ func (s *Server) run(started chan<- struct{}) {
 	case fatal = <-s.log.fatal:
 	}
 	<-starting // nats-server does not expect a Shutdown inside Start
+	if s.cfg.Cluster != nil && fatal == nil {
+		// It listens for routes some moments after Start has returned. A Shutdown between the
+		// two would leave that listener open for as long as the process is there.
+		s.ns.ReadyForConnections(routesWithin)
+	}
 	if s.cfg.Cluster != nil && !s.cfg.NoStore && fatal == nil {
 		s.ns.LameDuckShutdown() // hands leaders over first; the caller has drained the clients
 	}
