@@ -17,6 +17,9 @@ import (
 const (
 	storeEvery   = time.Second
 	starvedEvery = storeEvery / 4 // while it waits for space
+
+	wellWithin = 5 * time.Second // for a store to be well at the start
+	wellEvery  = 20 * time.Millisecond
 )
 
 // storeWatch looks at the volume and at the store, and decides what admission refuses.
@@ -31,7 +34,8 @@ type storeWatch struct {
 	waits   string          // why a starved store still waits
 }
 
-func (b startup) startStoreWatch(context.Context, *material) error {
+func (b startup) startStoreWatch(ctx context.Context, _ *material) error {
+	awaitWell(ctx, b)
 	life, stop := context.WithCancel(context.Background())
 	w, done := &storeWatch{startup: b, level: b.guards.reading().Level}, make(chan struct{})
 	w.worst = w.level
@@ -54,6 +58,23 @@ func (b startup) startStoreWatch(context.Context, *material) error {
 		return nil
 	})
 	return nil
+}
+
+// awaitWell gives a store that has just come up, with the other nodes of a cluster, some time
+// to be well: the first look is in force until the second one, and a node that says that it
+// is ready takes publishes.
+func awaitWell(ctx context.Context, b startup) {
+	ctx, cancel := context.WithTimeout(ctx, wellWithin)
+	defer cancel()
+	poll := time.NewTicker(wellEvery)
+	defer poll.Stop()
+	for errors.Join(view(b).storage(), b.server.Health()) != nil {
+		select {
+		case <-ctx.Done():
+			return // the watch says so
+		case <-poll.C:
+		}
+	}
 }
 
 // look returns when to look again.
