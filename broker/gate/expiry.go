@@ -34,9 +34,7 @@ func (e *expiry) arm(c *conn) {
 func (e *expiry) look(c *conn) {
 	left := time.Until(c.access.login.Load().Until.Round(0))
 	if left <= 0 {
-		c.session.audit.refused(c.access.principal.Load(), wire.Refuse(wire.CodeCredentialExpired, "expiry", ""), Rejected{Verb: verbNameConnect})
-		c.access.bar()
-		c.life.wake(errExpired)
+		c.cut(c.access.principal.Load(), wire.Refuse(wire.CodeCredentialExpired, "expiry", ""), errExpired)
 		return
 	}
 	e.mu.Lock()

@@ -30,19 +30,22 @@ func (c *conn) reauthorise(set *policy.Set) {
 	switch {
 	case was == nil: // the handshake will see the new set
 	case now == nil:
-		// Nothing of the connection that is not forwarded yet will be.
-		c.session.audit.refused(was, wire.Refuse(wire.CodePrincipalRevoked, "reload", ""), Rejected{Verb: verbNameConnect})
-		c.access.bar()
-		c.life.wake(errRevoked)
+		c.cut(was, wire.Refuse(wire.CodePrincipalRevoked, "reload", ""), errRevoked)
 	case lostShare(was, now):
 		// The server keeps pull requests for as long as their sender said, and drops
 		// those whose inbox nobody listens to.
-		c.session.audit.refused(now, wire.Refuse(wire.CodeConsumerNotOwned, "reload", "a share of consumers was taken away; connect again"), Rejected{Verb: verbNameConnect})
-		c.access.bar()
-		c.life.wake(nil)
+		c.cut(now, wire.Refuse(wire.CodeConsumerNotOwned, "reload", "a share of consumers was taken away; connect again"), nil)
 	default:
 		c.gate.spawn(c, func() { c.session.recheck(now) })
 	}
+}
+
+// cut ends the connection of p and tells the sink of refusal: nothing of it that is not
+// forwarded yet will be. why, if not nil, is said to the client.
+func (c *conn) cut(p *policy.Principal, refusal *wire.Refusal, why error) {
+	c.session.audit.refused(p, refusal, Rejected{Verb: verbNameConnect})
+	c.access.bar()
+	c.life.wake(why)
 }
 
 // lostShare reports whether a consumers grant of was is none of now.
