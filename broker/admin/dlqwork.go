@@ -12,6 +12,7 @@ import (
 
 	"github.com/signetbus/signet/broker/redrive"
 	"github.com/signetbus/signet/broker/store"
+	"github.com/signetbus/signet/dlq"
 	"github.com/signetbus/signet/internal/adminapi"
 	"github.com/signetbus/signet/internal/wire"
 )
@@ -36,18 +37,21 @@ func dlqName(tenant string, st *store.DLQState) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// worked is what all verbs on many letters begin with: the state, checked against what the
-// caller believes to work on.
-func worked(s *Service, ctx context.Context, tenant, name string) (store.DLQState, string, error) {
-	st, err := s.cfg.Letters.State(ctx, tenant)
-	if err != nil {
-		return st, "", storeRefusal(err)
+// worked is what all verbs on many letters begin with: the filter, and the state, checked
+// against what the caller believes to work on.
+func worked(s *Service, ctx context.Context, r *request, q *adminapi.DLQFilter, name string) (f dlq.Filter, st store.DLQState, is string, err error) {
+	if f, err = filterOf(r, q); err != nil {
+		return f, st, "", err
 	}
-	is := dlqName(tenant, &st)
+	tenant := r.caller.Tenant.Name
+	if st, err = s.cfg.Letters.State(ctx, tenant); err != nil {
+		return f, st, "", storeRefusal(err)
+	}
+	is = dlqName(tenant, &st)
 	if name != "" && name != is {
-		return st, is, wire.Refuse(wire.CodeConflict, "dlq", "the cursor is of other dead letters ("+name+", these are "+is+"): of another cluster or tenant, or from before they were made anew; begin without it")
+		return f, st, is, wire.Refuse(wire.CodeConflict, "dlq", "the cursor is of other dead letters ("+name+", these are "+is+"): of another cluster or tenant, or from before they were made anew; begin without it")
 	}
-	return st, is, nil
+	return f, st, is, nil
 }
 
 func dlqStats(s *Service, ctx context.Context, r *request) (any, error) {
@@ -56,11 +60,7 @@ func dlqStats(s *Service, ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	tenant := r.caller.Tenant.Name
-	f, err := filterOf(r, &req.DLQFilter)
-	if err != nil {
-		return nil, err
-	}
-	st, name, err := worked(s, ctx, tenant, "")
+	f, st, name, err := worked(s, ctx, r, &req.DLQFilter, "")
 	if err != nil {
 		return nil, err
 	}
@@ -145,11 +145,7 @@ func dlqPurge(s *Service, ctx context.Context, r *request) (any, error) {
 		return nil, wire.Refuse(wire.CodeRequestMalformed, "dlq", "a purge takes letters away for ever: look with dryRun, then confirm")
 	}
 	tenant := r.caller.Tenant.Name
-	f, err := filterOf(r, &req.DLQFilter)
-	if err != nil {
-		return nil, err
-	}
-	st, name, err := worked(s, ctx, tenant, req.DLQ)
+	f, st, name, err := worked(s, ctx, r, &req.DLQFilter, req.DLQ)
 	if err != nil {
 		return nil, err
 	}
@@ -220,11 +216,7 @@ func dlqRedrive(s *Service, ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	tenant := r.caller.Tenant.Name
-	f, err := filterOf(r, &req.DLQFilter)
-	if err != nil {
-		return nil, err
-	}
-	st, name, err := worked(s, ctx, tenant, req.DLQ)
+	f, st, name, err := worked(s, ctx, r, &req.DLQFilter, req.DLQ)
 	if err != nil {
 		return nil, err
 	}
