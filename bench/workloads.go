@@ -12,7 +12,8 @@ import (
 
 const sameHeadersWorkload = "async 256 B with the headers of Signet, lazy"
 
-// readAlongWorkload is the same with one reader of the stream, which every log needs.
+// readAlongWorkload is the same with one reader of the stream: what a log would cost the
+// server if it read its stream by a consumer.
 const readAlongWorkload = "async 256 B with the headers of Signet, read along, lazy"
 
 // lazy measures publishing where the disk does not matter.
@@ -81,7 +82,7 @@ func (p *pair) sameHeaders(ctx context.Context) error {
 }
 
 // readAlong has a consumer get each event while it is published: what that costs
-// nats-server is the floor of a log, which reads its stream the same way.
+// nats-server is why a log reads the files of its stream instead.
 func (p *pair) readAlong(ctx context.Context, m *nats.Msg) error {
 	if !strings.Contains(readAlongWorkload, p.Only) {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/broker/internal/integrity"
 	"github.com/signetbus/signet/broker/ops"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/broker/store"
@@ -47,6 +48,13 @@ func startLogs(b startup, m *material) error {
 	if b.barrier != nil {
 		cfg.Durable = b.barrier.Wait
 	}
+	cfg.Follow = func(account, stream string, from uint64) (translog.Follower, error) {
+		f, err := integrity.Follow(b.cfg.State, b.damage.key, account, stream, from)
+		if err != nil {
+			return nil, err
+		}
+		return &storeFollower{Follower: f}, nil
+	}
 	cfg.Lacks = func(account, stream string) uint64 { return b.damage.lacks(account + "/" + stream) }
 	service, err := translog.New(cfg)
 	if err != nil {
@@ -56,6 +64,18 @@ func startLogs(b startup, m *material) error {
 	b.logs.Store(service) // metrics and health have been asking since the operations port is open
 	b.running("logs", service.Shutdown)
 	return nil
+}
+
+// storeFollower is integrity.Follower as a log takes it.
+type storeFollower struct {
+	*integrity.Follower
+	m integrity.Stored
+}
+
+func (f *storeFollower) Next(r *translog.Record) (bool, error) {
+	ok, err := f.Follower.Next(&f.m)
+	*r = translog.Record(f.m)
+	return ok, err
 }
 
 // loggedStreams are the streams of all tenants that have a log, and the heads of the audit
@@ -145,6 +165,12 @@ func logMetrics(b *Broker) []ops.Source {
 		each("signet_log_room_bytes", "Bytes that the log may take in LOG, where this node writes it.", ops.Gauge, func(s *translog.State) float64 { return float64(s.Room) }),
 		each("signet_log_checkpoints_total", "Checkpoints that this node has published.", ops.Counter, func(s *translog.State) float64 { return float64(s.Checkpoints) }),
 		each("signet_log_absent_total", "Sequences without an event that this node has logged as absent.", ops.Counter, func(s *translog.State) float64 { return float64(s.Absent) }),
+		each("signet_log_by_server", "1 where the log of the stream is read from the server: its files cannot be read, or it has holes.", ops.Gauge, func(s *translog.State) float64 {
+			if s.ByServer {
+				return 1
+			}
+			return 0
+		}),
 		each("signet_log_attested_total", "Leaves for which this node's gate had the digest of the event already.", ops.Counter, func(s *translog.State) float64 { return float64(s.Attested) }),
 		each("signet_log_failures_total", "Times that the log did not go on at once.", ops.Counter, func(s *translog.State) float64 { return float64(s.Failures) }),
 	}

@@ -224,6 +224,10 @@ func (w *writer) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.l.update(func(s *State) { s.LastSeq = max(s.LastSeq, state.State.LastSeq) }) // files do not tell
+	if w.in.filed && state.State.Deleted > 0 {
+		return w.in.ended(holesError(state))
+	}
 	now := w.l.s.cfg.Now()
 	aged, _ := c.judge(state.Config.MaxAge, now)
 	gone := max(c.Gone, min(aged, state.State.FirstSeq, w.cp.Next()))

@@ -22,6 +22,7 @@ func keeping(keep time.Duration) jetstream.StreamConfig {
 
 func (r *rig) updateStream(cfg jetstream.StreamConfig) {
 	r.tb.Helper()
+	cfg.DenyDelete, cfg.DenyPurge = !r.loose, !r.loose // for good
 	if _, err := r.js("shop").UpdateStream(r.tb.Context(), cfg); err != nil {
 		r.tb.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func awaitSample(t *testing.T, s *Service, o *tlog.Origin, next uint64) {
 // A stream lets events go when they are old enough. That stays right when it is told to
 // keep events for longer, and what is cut off then is named.
 func TestHeadThatAgedAndHeadThatWasCutOff(t *testing.T) {
-	r := newRig(t)
+	r := newLooseRig(t)
 	r.updateStream(keeping(4 * time.Second))
 	s, _ := r.serve(nil)
 	r.publish(0, 20)

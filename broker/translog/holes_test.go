@@ -9,16 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
-
-// shut is a stream as the broker makes it: only age takes anything out of it.
-func shut() jetstream.StreamConfig {
-	cfg := keeping(0)
-	cfg.DenyDelete, cfg.DenyPurge = true, true
-	return cfg
-}
 
 func (r *rig) replaceBlock(block []byte) {
 	r.tb.Helper()
@@ -46,7 +37,6 @@ func TestDamageIsNotLoggedAsAbsent(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
-			r.updateStream(shut())
 			s, stop := r.serve(nil)
 			eventually(t, "the log", func() (bool, string) {
 				st := s.States()[0]
@@ -89,7 +79,6 @@ func TestDamageIsNotLoggedAsAbsent(t *testing.T) {
 
 func TestAcceptedDamageIsAbsent(t *testing.T) {
 	r := newRig(t)
-	r.updateStream(shut())
 	r.publish(0, 20)
 	r.end()
 	whole := readFile(t, blockFile(t, r.dir))
@@ -112,9 +101,7 @@ func TestAcceptedDamageIsAbsent(t *testing.T) {
 // Events that have aged out before the log reached them are no damage.
 func TestAgedBeforeLoggedIsAbsent(t *testing.T) {
 	r := newRig(t)
-	cfg := shut()
-	cfg.MaxAge = 2 * time.Second
-	r.updateStream(cfg)
+	r.updateStream(keeping(2 * time.Second))
 	s, stop := r.serve(nil)
 	r.publish(0, 5)
 	awaitSize(t, s, 5)

@@ -10,7 +10,7 @@ func fill(t *testing.T, w *writer, n int64) {
 	t.Helper()
 	var m message
 	for w.edge.Size() < n {
-		ok, err := w.feed.next(time.Second, &m)
+		ok, err := w.in.next(time.Second, &m)
 		if err == nil && ok {
 			err = w.take(t.Context(), &m)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/signetbus/signet/broker/internal/embed"
+	"github.com/signetbus/signet/broker/internal/integrity"
 	"github.com/signetbus/signet/broker/store"
 	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/wire"
@@ -42,15 +43,24 @@ type rig struct {
 	doc    []byte
 	root   string
 	leads  atomic.Bool
+	// loose: ORDERS allows deletes, so its log is read from the server and not from files.
+	loose bool
 }
 
 func newRig(tb testing.TB) *rig { return newRigKeeping(tb, 1) }
+
+func newLooseRig(tb testing.TB) *rig { return makeRig(tb, &rig{loose: true}, 1) }
 
 // newRigKeeping is newRig with a LOG that keeps so many messages of each subject, -1 for
 // all.
 func newRigKeeping(tb testing.TB, perSubject int64) *rig {
 	tb.Helper()
-	r := &rig{tb: tb, dir: tb.TempDir()}
+	return makeRig(tb, &rig{}, perSubject)
+}
+
+func makeRig(tb testing.TB, r *rig, perSubject int64) *rig {
+	tb.Helper()
+	r.tb, r.dir = tb, tb.TempDir()
 	r.leads.Store(true)
 	r.keys()
 	r.start()
@@ -131,7 +141,7 @@ func (r *rig) makeStreams(perSubject int64) {
 	r.tb.Helper()
 	r.makeStream(system, jetstream.StreamConfig{Name: StreamAudit, Subjects: []string{"audit.>"}})
 	r.makeStream(system, jetstream.StreamConfig{Name: StreamLog, Subjects: []string{"log.>"}, MaxMsgsPerSubject: perSubject})
-	r.makeStream("shop", jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+	r.makeStream("shop", jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, DenyDelete: !r.loose, DenyPurge: !r.loose})
 }
 
 func (r *rig) makeStream(account string, cfg jetstream.StreamConfig) {
@@ -150,8 +160,23 @@ func (r *rig) config() Config {
 		Cluster: "test", Upstream: r.server, Tenant: r.conn, System: func() (*nats.Conn, error) { return r.conn(system) },
 		Leads:  func(string, string) bool { return r.leads.Load() },
 		Signer: func() *signing.Signer { return r.signer }, Ring: func() *keyring.Ring { return r.ring }, RingDocument: func() []byte { return r.doc },
-		Log: zerolog.New(zerolog.NewTestWriter(r.tb)),
+		Follow: r.follow, Log: zerolog.New(zerolog.NewTestWriter(r.tb)),
 	}
+}
+
+// fileFollower is integrity.Follower as a log takes it.
+type fileFollower struct{ *integrity.Follower }
+
+func (f fileFollower) Next(r *Record) (bool, error) {
+	var m integrity.Stored
+	ok, err := f.Follower.Next(&m)
+	*r = Record(m)
+	return ok, err
+}
+
+func (r *rig) follow(account, stream string, from uint64) (Follower, error) {
+	f, err := integrity.Follow(r.dir, nil, account, stream, from)
+	return fileFollower{f}, err
 }
 
 var orders = Source{Tenant: "shop", Account: "shop", Stream: "ORDERS"}

@@ -49,6 +49,9 @@ type Config struct {
 	// Lacks returns how many sequences within a stream this node knows to be empty for
 	// good: accepted damage, or never acknowledged; all ones: any. nil: none.
 	Lacks func(account, stream string) uint64
+	// Follow opens a follower of the files that this node has of a stream, which begins
+	// at a sequence. nil: every log is read from the server.
+	Follow func(account, stream string, from uint64) (Follower, error)
 	// Sink is a file, or a folder in which each log has one, to which the last checkpoint
 	// of each log is appended every SinkEvery. Empty: none.
 	Sink string
@@ -60,7 +63,9 @@ type Config struct {
 	// Attested has the digests that the gates of this node have computed. nil: none.
 	Attested *Attested
 	Now      func() time.Time // default time.Now
-	Log      zerolog.Logger
+	// retryFiles is retryFiles, but in tests.
+	retryFiles time.Duration
+	Log        zerolog.Logger
 }
 
 // State is what this node knows of one log.
@@ -76,6 +81,9 @@ type State struct {
 	Attested       uint64    // leaves that it did not compute whole: Config.Attested had the digest
 	Checkpoints    uint64
 	Failures       uint64
+	// ByServer: the files of the stream cannot be read, or it has holes, so its log is read
+	// from the server.
+	ByServer bool
 	// Behind is since when something stored waits for a checkpoint; zero: nothing does.
 	Behind time.Time
 	// Used and Room are what the log takes in LOG and what it may, in bytes; 0 before this
@@ -122,6 +130,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	cfg.SinkEvery = cmp.Or(cfg.SinkEvery, time.Minute)
 	cfg.HistoryEvery = cmp.Or(cfg.HistoryEvery, time.Hour)
+	cfg.retryFiles = cmp.Or(cfg.retryFiles, retryFiles)
 	s := &Service{cfg: cfg, archive: archive{conn: cfg.System, durable: cfg.Durable}, logs: map[Source]*log{}}
 	s.archive.letGo = s.letGo
 	s.life, s.stop = context.WithCancel(context.Background())
@@ -241,6 +250,7 @@ type log struct {
 	// takes in LOG was last counted.
 	stepped, counted time.Time
 	used             int64
+	filesAgain       time.Time // before which the files of the stream are not tried again
 
 	mu    sync.Mutex
 	state State
@@ -279,7 +289,7 @@ func (l *log) run(ctx context.Context) {
 			wait = l.settle(ctx, l.write(ctx))
 		} else {
 			l.update(func(s *State) { // it is another node's
-				s.Leading, s.Fault, s.Behind, s.Unkept, s.Used, s.Room = false, nil, time.Time{}, nil, 0, 0
+				s.Leading, s.ByServer, s.Fault, s.Behind, s.Unkept, s.Used, s.Room = false, false, nil, time.Time{}, nil, 0, 0
 			})
 		}
 		select {

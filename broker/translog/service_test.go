@@ -135,7 +135,7 @@ func TestLogGoesOnAfterRestart(t *testing.T) {
 // Sequences that were removed before the log reached them are absent, in the middle and
 // at the end; verify and proofs know them.
 func TestRemovedBeforeLogged(t *testing.T) {
-	r := newRig(t)
+	r := newLooseRig(t)
 	r.publish(0, 20)
 	stream, err := r.js("shop").Stream(t.Context(), "ORDERS")
 	if err != nil {

@@ -165,7 +165,7 @@ func TestVerifyNamesWhatWasDoneOnDisk(t *testing.T) {
 // Added: an event at a sequence that was absent when the log reached it. No client can
 // do that; the disk can.
 func TestVerifyNamesWhatWasAdded(t *testing.T) {
-	r := newRig(t)
+	r := newLooseRig(t)
 	r.publish(0, 30)
 	block := readFile(t, blockFile(t, r.dir))
 	stream, err := r.js("shop").Stream(t.Context(), "ORDERS")
@@ -232,7 +232,7 @@ func TestLogStandsStillOverAnotherStream(t *testing.T) {
 
 // Also the last event, behind which nothing comes that would show the hole.
 func TestLastEventDroppedIsSeen(t *testing.T) {
-	r := newRig(t)
+	r := newLooseRig(t)
 	r.publish(0, 30)
 	s, stop := r.serve(nil)
 	awaitSize(t, s, 30)

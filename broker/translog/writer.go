@@ -33,7 +33,7 @@ type writer struct {
 	l      *log
 	tenant *nats.Conn
 	system *nats.Conn
-	feed   *feed
+	in     input
 	leaves leaves
 	edge   *tlog.Edge
 	cp     tlog.Checkpoint
@@ -61,9 +61,7 @@ type history struct {
 }
 
 func (w *writer) close() {
-	if w.feed != nil {
-		w.feed.close()
-	}
+	w.in.end()
 	w.leaves.end()
 }
 
@@ -118,8 +116,7 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 	if err := w.load(ctx, whole); err != nil {
 		return nil, err
 	}
-	w.feed, err = openFeed(ctx, l.s.cfg.Upstream, l.src.Account, l.src.Stream, l.src.Filter, w.checkFrom)
-	if err != nil {
+	if err := w.openInput(ctx, w.checkFrom); err != nil {
 		return nil, err
 	}
 	w.leaves.begin(l.s.cfg.Attested, &l.src, l.s.cfg.Log)
@@ -187,19 +184,19 @@ func (w *writer) run(ctx context.Context) error {
 	var idle time.Time // since when no message came; zero: one has
 	for ctx.Err() == nil {
 		wait := time.Duration(0)
-		if !w.feed.buffered() { // to ask for the time for each message costs more than to read it
+		if !w.in.buffered() { // to ask for the time for each message costs more than to read it
 			wait = w.wait()
 		}
-		ok, err := w.feed.next(wait, &m)
+		ok, err := w.in.next(wait, &m)
 		if err != nil {
-			return err
+			return w.in.ended(err)
 		}
 		if ok {
 			idle = time.Time{}
 			if err := w.take(ctx, &m); err != nil {
 				return err
 			}
-			if w.feed.buffered() && w.edge.Size()-w.cp.Size < maxUnsaved && w.edge.Size()%1024 != 0 {
+			if w.in.buffered() && w.edge.Size()-w.cp.Size < maxUnsaved && w.edge.Size()%1024 != 0 {
 				continue
 			}
 		} else if err := w.rest(ctx, &idle); err != nil {
@@ -216,6 +213,11 @@ func (w *writer) run(ctx context.Context) error {
 		w.remember(ctx)
 		if err := w.look(ctx); err != nil {
 			return err
+		}
+		if len(w.check) == 0 {
+			if err := w.in.follow(ctx, w.next()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -243,7 +245,7 @@ func (w *writer) rest(ctx context.Context, idle *time.Time) error {
 	return w.takeRemovedEnd(ctx)
 }
 
-// wait is how long the feed may be waited for.
+// wait is how long the reader may be waited for.
 func (w *writer) wait() time.Duration {
 	if w.edge.Size() > w.cp.Size {
 		return min(max(checkpointEvery-time.Since(w.saved), time.Millisecond), pollLeader)
@@ -291,7 +293,7 @@ func (w *writer) take(ctx context.Context, m *message) error {
 		w.l.behind(m.stored)
 	}
 	if m.pending == 0 || w.edge.Size()%256 == 0 {
-		w.l.update(func(s *State) { s.LastSeq = m.seq + m.pending })
+		w.l.update(func(s *State) { s.LastSeq = max(s.LastSeq, m.seq+m.pending) })
 	}
 	return nil
 }
@@ -304,7 +306,7 @@ func (w *writer) absent(ctx context.Context, next, seq uint64) error {
 		return err
 	}
 	if found != seq {
-		return fmt.Errorf("%w: it skipped from sequence %d to %d, the leader has %d", errFeed, next, seq, found)
+		return w.in.ended(fmt.Errorf("%w: it skipped from sequence %d to %d, the leader has %d", errFeed, next, seq, found))
 	}
 	if err := w.lacks(ctx, next, seq); err != nil {
 		return err
@@ -338,8 +340,11 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 		return nil
 	}
 	found, err := nextAfter(ctx, w.tenant, w.l.src.Stream, "", next)
-	if err != nil || found != 0 {
-		return err // an event is on its way
+	if err != nil {
+		return err
+	}
+	if found != 0 {
+		return w.in.overdue(found)
 	}
 	if err := w.lacks(ctx, next, state.State.LastSeq+1); err != nil {
 		return err
@@ -357,8 +362,11 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 // at.
 func (w *writer) uncompared(ctx context.Context, state *streamState) error {
 	found, err := nextAfter(ctx, w.tenant, w.l.src.Stream, "", w.checkFrom)
-	if err != nil || found != 0 {
-		return err // it is on its way
+	if err != nil {
+		return err
+	}
+	if found != 0 {
+		return w.in.overdue(found)
 	}
 	for i, want := range w.check {
 		if seq := w.checkFrom + uint64(i); want != tlog.AbsentHash() && seq >= state.State.FirstSeq {

@@ -1,0 +1,226 @@
+package translog
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// TestFilesAndServerBringTheSame: message by message, in every field, a log reads the
+// same from the files of a stream as from the server, from any sequence on.
+func TestFilesAndServerBringTheSame(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 300)
+	js := r.js("shop")
+	for _, m := range []*nats.Msg{
+		{Subject: "orders.bare"},
+		{Subject: "orders.plain", Data: []byte("no headers")},
+		{Subject: "orders.empty", Header: nats.Header{"Ce-Id": {"1"}}},
+		{Subject: "orders.lines", Header: nats.Header{"A": {"1", "2"}, "b": {""}}, Data: []byte("\r\n\r\nNATS/1.0\r\n\r\n")},
+		{Subject: "orders.large", Data: make([]byte, 900_000)},
+	} {
+		if _, err := js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, from := range []uint64{1, 2, 299, 303, 305} {
+		feed, err := openFeed(t.Context(), r.server, "shop", "ORDERS", "", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer feed.close()
+		f, err := r.follow("shop", "ORDERS", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		file := &files{Follower: f, idle: lookFiles}
+		for seq := from; seq <= 305; seq++ {
+			var a, b message
+			for _, from := range []struct {
+				r reader
+				m *message
+			}{{feed, &a}, {file, &b}} {
+				if ok, err := from.r.next(patient, from.m); !ok || err != nil {
+					t.Fatalf("sequence %d of %T: %t, %v", seq, from.r, ok, err)
+				}
+			}
+			a.pending, b.pending = 0, 0 // which files do not know
+			if a, b := fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b); a != b || seq == 0 {
+				t.Fatalf("the server brings\n%.500s\nthe files bring\n%.500s", a, b)
+			}
+			if a.seq != seq {
+				t.Fatalf("got sequence %d, want %d", a.seq, seq)
+			}
+		}
+	}
+}
+
+// TestLogIsReadFromFiles: the log of a stream that denies deletes does not cost the server
+// a consumer, also while its events age out; the log of another one is read from it.
+func TestLogIsReadFromFiles(t *testing.T) {
+	r := newRig(t)
+	r.updateStream(keeping(4 * time.Second))
+	var opened atomic.Int64
+	up := &counted{Upstream: r.server}
+	s, _ := r.serve(func(c *Config) {
+		c.Upstream = up
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			opened.Add(1)
+			return follow(account, stream, from)
+		}
+	})
+	r.publish(0, 20)
+	note := awaitSize(t, s, 20)
+	awaitSample(t, s, &note.Origin, 21)
+	r.awaitMessages(0)
+	r.publish(20, 60)
+	note = awaitSize(t, s, 60)
+	if n := up.readers.Load(); n != 0 || opened.Load() != 1 {
+		t.Errorf("%d consumers, %d followers", n, opened.Load())
+	}
+	if got := verifyAll(t, s, &note.Checkpoint); got.Finding != nil || got.Aged != 20 || got.Compared != 40 {
+		t.Errorf("%+v, %+v", got, got.Finding)
+	}
+	if st := s.States()[0]; st.ByServer || st.Absent != 0 {
+		t.Errorf("%+v", st)
+	}
+
+	loose := newLooseRig(t)
+	up = &counted{Upstream: loose.server}
+	s, _ = loose.serve(func(c *Config) {
+		c.Upstream = up
+		c.Follow = func(string, string, uint64) (Follower, error) {
+			return nil, errors.New("the files of this stream must not be read")
+		}
+	})
+	loose.publish(0, 20)
+	awaitSize(t, s, 20)
+	if n := up.readers.Load(); n == 0 || s.States()[0].ByServer {
+		t.Errorf("%d consumers, %+v", n, s.States()[0])
+	}
+}
+
+// counted is an Upstream that counts who reads from the server.
+type counted struct {
+	Upstream
+	readers atomic.Int64
+}
+
+func (c *counted) Ticket(account string, publish, subscribe []string, local net.Addr) (string, func()) {
+	c.readers.Add(1)
+	return c.Upstream.Ticket(account, publish, subscribe, local)
+}
+
+// failing is a follower that ends in a way, after so many messages.
+type failing struct {
+	Follower
+	left int
+	err  error // nil: it brings nothing more
+	skip uint64
+}
+
+func (f *failing) Next(m *Record) (bool, error) {
+	if f.left == 0 {
+		return false, f.err
+	}
+	ok, err := f.Follower.Next(m)
+	if ok && m.Seq == f.skip {
+		ok, err = f.Follower.Next(m)
+	}
+	if ok {
+		f.left--
+	}
+	return ok, err
+}
+
+func (f *failing) Buffered() bool { return f.left > 0 && f.Follower.Buffered() }
+
+// TestLogWithoutFiles: whatever is wrong with the files of a stream, its log goes on, and
+// says that it reads from the server; after a while it tries the files again.
+func TestLogWithoutFiles(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		open  error // of opening them
+		left  int
+		fault error
+		skip  uint64
+	}{
+		{"that cannot be opened", errors.New("no such folder"), 0, nil, 0},
+		{"that end with an error", nil, 150, errors.New("a record is not sound"), 0},
+		{"that do not grow", nil, 150, nil, 0},
+		{"that lack a message", nil, 399, nil, 77},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			var whole atomic.Bool
+			up := &counted{Upstream: r.server}
+			s, _ := r.serve(func(c *Config) {
+				c.Upstream, c.retryFiles = up, 300*time.Millisecond
+				follow := c.Follow
+				c.Follow = func(account, stream string, from uint64) (Follower, error) {
+					if tt.open != nil && !whole.Load() {
+						return nil, tt.open
+					}
+					f, err := follow(account, stream, from)
+					if whole.Load() || err != nil {
+						return f, err
+					}
+					return &failing{Follower: f, left: tt.left, err: tt.fault, skip: tt.skip}, nil
+				}
+			})
+			r.publish(0, 400)
+			note := awaitSize(t, s, 400)
+			if st := s.States()[0]; up.readers.Load() == 0 || st.Absent != 0 {
+				t.Errorf("%d consumers, %+v", up.readers.Load(), st)
+			}
+			if got := verifyAll(t, s, &note.Checkpoint); got.Finding != nil || got.Compared != 400 {
+				t.Errorf("%+v, %+v", got, got.Finding)
+			}
+			whole.Store(true)
+			eventually(t, "the files are read again", func() (bool, string) {
+				st := s.States()[0]
+				return !st.ByServer, fmt.Sprintf("%+v", st)
+			})
+			r.publish(400, 450)
+			note = awaitSize(t, s, 450)
+			if got := verifyAll(t, s, &note.Checkpoint); got.Finding != nil || got.Compared != 450 {
+				t.Errorf("%+v, %+v", got, got.Finding)
+			}
+		})
+	}
+}
+
+// TestHolesAreReadFromTheServer: a message that was deleted is in its block for a while. The
+// log has nothing that the server does not serve, so such a stream is read from it.
+func TestHolesAreReadFromTheServer(t *testing.T) {
+	r := newLooseRig(t)
+	r.publish(0, 20)
+	stream, err := r.js("shop").Stream(t.Context(), "ORDERS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(t.Context(), 5); err != nil {
+		t.Fatal(err)
+	}
+	r.loose = false
+	r.updateStream(keeping(0)) // from now on nobody can
+	up := &counted{Upstream: r.server}
+	s, _ := r.serve(func(c *Config) {
+		c.Upstream = up
+		c.Lacks = func(string, string) uint64 { return 1 } // known: it is no damage
+	})
+	note := awaitSize(t, s, 20)
+	if st := s.States()[0]; st.Absent != 1 || !st.ByServer || up.readers.Load() == 0 {
+		t.Errorf("%d consumers, %+v", up.readers.Load(), st)
+	}
+	if got := verifyAll(t, s, &note.Checkpoint); got.Finding != nil || got.Compared != 19 || got.Absent != 1 {
+		t.Errorf("%+v, %+v", got, got.Finding)
+	}
+}
