@@ -32,7 +32,7 @@ const (
 // clusterChaos is the run without power cuts, other clocks and other builds.
 func clusterChaos(ctx context.Context, o options) (err error) {
 	fmt.Printf("cluster of %d, seed %d\n", clusterNodes, o.seed)
-	r, err := newClusterRun(ctx, o, "chaos", ground{})
+	r, err := newClusterRun(ctx, o, "chaos", ground{log: true})
 	if err != nil {
 		return err
 	}
@@ -57,6 +57,7 @@ type clusterRun struct {
 	begin   time.Time
 	dir     string
 	binary  string   // of signet
+	logged  bool     // the stream has a log
 	stores  []string // folders of the nodes' states
 	launch  []launch // how each node starts
 
@@ -74,6 +75,7 @@ type ground struct {
 	stores []string // folders of the nodes' states; empty: in the run's own
 	small  bool     // volumes of diskImage
 	clocks bool     // that can be set while a node runs
+	log    bool     // the stream has one
 }
 
 // overseer is a principal that may look at nodes and dead letters.
@@ -87,6 +89,9 @@ func (g *ground) policy() string {
 	text, letters := policyWith("1GiB"), "96MiB"
 	if g.small {
 		text, letters = policyWith("250MiB"), "16MiB"
+	}
+	if !g.log {
+		text = unlogged(text)
 	}
 	return strings.Replace(text, "deadLetter: {maxBytes: 1MiB}", "deadLetter: {maxBytes: "+letters+"}", 1) + overseer
 }
@@ -115,7 +120,7 @@ func newClusterRun(ctx context.Context, o options, name string, g ground) (*clus
 		}
 	}
 	r := &clusterRun{
-		load: o.load, readers: o.readers, begin: time.Now(), dir: dir, binary: o.binary, stores: stores, launch: make([]launch, clusterNodes),
+		load: o.load, readers: o.readers, begin: time.Now(), dir: dir, binary: o.binary, logged: g.log, stores: stores, launch: make([]launch, clusterNodes),
 		rnd:   rand.New(rand.NewPCG(o.seed, 0)),
 		still: map[string]spread{}, slowest: map[string]spread{},
 	}
@@ -268,6 +273,11 @@ func (r *clusterRun) judge(ctx context.Context, what string) error {
 	}
 	if err := judgeLetters(ctx, r, what); err != nil {
 		return err
+	}
+	if r.logged {
+		if err := judgeLog(ctx, r.at, what, r.readers); err != nil {
+			return err
+		}
 	}
 	tellDamage(r, what)
 	fmt.Printf("%s: %d tries were repeated under the same event id, %d starts were repeated, %d publishers waited for an event id that was not on its way\n",

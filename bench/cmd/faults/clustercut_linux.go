@@ -20,7 +20,7 @@ func clusterCuts(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	r, err := newClusterRun(ctx, o, "cuts", ground{stores: stores})
+	r, err := newClusterRun(ctx, o, "cuts", ground{stores: stores, log: true})
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func clusterUpgrade(ctx context.Context, o options) error {
 		}
 	}
 	o.binary = old
-	r, err := newClusterRun(ctx, o, "upgrade", ground{})
+	r, err := newClusterRun(ctx, o, "upgrade", ground{log: true})
 	if err != nil {
 		return err
 	}

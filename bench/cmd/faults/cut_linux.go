@@ -154,7 +154,10 @@ func cutRun(ctx context.Context, n int, o options, name string, sync bench.Sync)
 			break
 		}
 	}
-	return v, unreadable(&b.cfg)
+	if sync == bench.Durable && v.err() == nil {
+		err = judgeLog(ctx, b.Address, "power cut", o.readers)
+	}
+	return v, errors.Join(err, unreadable(&b.cfg))
 }
 
 var bootField = regexp.MustCompile(`"boot":"[^"]*"`)

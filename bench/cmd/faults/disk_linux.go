@@ -53,7 +53,7 @@ func diskRun(ctx context.Context, n int, o options) (v *verdict, err error) {
 	defer func() { err = errors.Join(err, vol.close()) }()
 	b := &subject{cfg: bench.ServerConfig{
 		Kind: bench.Signet, Sync: bench.Durable, Dir: filepath.Join(o.dir, "disk", "etc"), Store: vol.mount,
-		Policy: policyWith("270MiB"), MaxBytes: diskMax,
+		Policy: unlogged(policyWith("270MiB")), MaxBytes: diskMax,
 	}}
 	begin := time.Now()
 	if err := b.start(ctx); err != nil {

@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// policy lets one principal publish everything and another read it.
+// policy lets one principal publish everything, another read it, and a third compare it
+// with its log.
 const policy = `tenant: faults
 streams:
-  - {name: FAULTS, subjects: [faults.>], maxBytes: 3GiB}
+  - {name: FAULTS, subjects: [faults.>], maxBytes: 3GiB, log: true}
 kv:
   - {bucket: churn, maxBytes: 256MiB}
   - {bucket: aged, maxBytes: 256MiB, ttl: 5s}
@@ -32,6 +33,9 @@ principals:
   - name: reader
     identities: [{nkey: {{nkey "reader"}}}]
     subscribe: [faults.>]
+  - name: auditor
+    identities: [{nkey: {{nkey "auditor"}}}]
+    admin: [log]
 `
 
 // policyWith is policy for a smaller volume: at most 80 % of one may be reserved.

@@ -1,9 +1,9 @@
 // Command faults takes the broker's promise by its word: an event that was
 // acknowledged is there, once, in order and attested, after kill -9, after a
 // power cut under load, after changes of the key of an encrypted store, and after a
-// full disk, from which the broker comes back by itself. Exit codes: 0 all held, 1
-// something was lost or failed, 2
-// wrong flags.
+// full disk, from which the broker comes back by itself. The stream has a log, which must
+// go on by itself and agree with it, but on the small volumes and where clocks are wrong.
+// Exit codes: 0 all held, 1 something was lost or failed, 2 wrong flags.
 //
 // The broker runs as a child process with real TLS and its default durability.
 // A full disk is a small ext4 volume that another writer fills: in turn up to just below
@@ -228,7 +228,10 @@ func killCycles(ctx context.Context, o options) (err error) {
 		return err
 	}
 	v.print("kill -9", n)
-	return errors.Join(v.err(), unreadable(&b.cfg))
+	if err := errors.Join(v.err(), judgeLog(ctx, b.Address, "kill -9", o.readers)); err != nil {
+		return err
+	}
+	return unreadable(&b.cfg)
 }
 
 func row(cells ...any) { columns(8, 14, cells) }
