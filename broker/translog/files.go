@@ -41,7 +41,7 @@ type reader interface {
 // costs a small part of what reading each event as it comes does.
 const (
 	lookFiles     = 20 * time.Millisecond
-	lookIdleFiles = 100 * time.Millisecond
+	lookIdleFiles = pollLeader
 	// retryFiles is how long the server is asked where files could not be read.
 	retryFiles = 10 * time.Minute
 )

@@ -54,6 +54,9 @@ type Follower struct {
 
 	index  uint32 // of file
 	file   *os.File
+	info   fs.FileInfo   // of file as it was opened
+	path   string        // of file
+	after  string        // of the block behind it
 	at     int64         // where in the file the next byte is to be read
 	stream cipher.Stream // nil: in the clear
 	hash   *hasher
@@ -246,19 +249,15 @@ func (f *Follower) turn() (more bool, err error) {
 
 // successor returns the block behind this one, 0 if there is none.
 func (f *Follower) successor() (uint32, error) {
-	mine, err := f.file.Stat()
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrStore, err)
-	}
-	now, err := os.Stat(filepath.Join(f.msgs, blockName(f.index)))
+	now, err := os.Stat(f.path)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return 0, fmt.Errorf("%w: %w", ErrStore, err)
-	case err == nil && os.SameFile(mine, now):
+	case err == nil && os.SameFile(f.info, now):
 		if now.Size() < f.at {
 			return 0, f.fault("it has %d bytes, and %d were read", now.Size(), f.at)
 		}
-		_, err := os.Stat(filepath.Join(f.msgs, blockName(f.index+1)))
+		_, err := os.Stat(f.after)
 		if errors.Is(err, fs.ErrNotExist) {
 			return 0, nil
 		}
@@ -281,7 +280,8 @@ func (f *Follower) successor() (uint32, error) {
 
 // open goes to the start of a block.
 func (f *Follower) open(index uint32) error {
-	file, err := os.Open(filepath.Join(f.msgs, blockName(index)))
+	path := filepath.Join(f.msgs, blockName(index))
+	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f.fault("%s is gone", blockName(index))
 	}
@@ -291,7 +291,11 @@ func (f *Follower) open(index uint32) error {
 	if f.file != nil {
 		_ = f.file.Close()
 	}
+	f.path, f.after = path, filepath.Join(f.msgs, blockName(index+1))
 	f.file, f.index, f.at, f.start, f.end, f.stream = file, index, 0, 0, 0, nil
+	if f.info, err = file.Stat(); err != nil {
+		return fmt.Errorf("%w: %w", ErrStore, err)
+	}
 	if f.hash, err = newHasher(blockKey(f.store, index), false); err != nil {
 		return err
 	}
