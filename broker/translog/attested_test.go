@@ -251,7 +251,8 @@ func TestLogTakesDigests(t *testing.T) {
 		most   uint64
 		says   string
 	}{
-		"as written":       {nil, n, n, ""},
+		// Another may have the place of the first, behind which they come in order.
+		"as written":       {nil, n - 1, n, ""},
 		"changed in data":  {func(e *told) { e.data[3] ^= 1 }, 0, 0, ""},
 		"changed in block": {func(e *told) { e.block[20] ^= 1 }, 0, 0, ""},
 		"wrong digests":    {func(e *told) { e.digest[0] ^= 1 }, 1, 1, "a gate has hashed another event"},
