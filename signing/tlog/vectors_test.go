@@ -185,7 +185,7 @@ func makeVectors(t *testing.T) []byte {
 		Format: "signet-log-vectors/1",
 		Note: "Written by go test ./signing/tlog -run TestVectors -update. The keys are for tests only. Leaf i of each of trees is the hash SHA-256(0x09 + i), " +
 			"i in eight bytes, big endian; hashes are of section 4 of docs/spec/log.md for the leaves from up to, not including, to.",
-		Root:   root, Keyring: string(doc),
+		Root: root, Keyring: string(doc),
 	}
 	l, all := mixedLog(t)
 	file.leaves(all)
