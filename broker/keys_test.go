@@ -303,8 +303,10 @@ func startLoad(t testing.TB, writers []*client.Client, connect func(client.Optio
 		for g := range 2 {
 			l.wg.Go(func() {
 				for i := 0; ctx.Err() == nil; i++ {
-					// Not the context of the loop: a publish that was begun is finished.
-					_, err := c.Publish(context.WithoutCancel(ctx), "orders.a", &client.Event{ID: fmt.Sprintf("%d-%d-%d", w, g, i), Data: []byte("x")})
+					// Not the context of the loop: a publish that was begun is finished. Without retries,
+					// which would hide that a node refused for a moment.
+					e := &client.Event{ID: fmt.Sprintf("%d-%d-%d", w, g, i), Data: []byte("x")}
+					_, err := c.Publish(context.WithoutCancel(ctx), "orders.a", e, client.WithoutRetry())
 					if l.sent.Add(1); err == nil {
 						continue
 					}
