@@ -3,10 +3,12 @@ package broker_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/wire"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -130,5 +133,83 @@ func TestReaderFollowsThePush(t *testing.T) {
 	check(t, os.WriteFile(memory, must(r.ring.Sign(otherRoot))(t), 0o600))
 	if err := connect(client.WithKeyringMemory(memory)); err == nil {
 		t.Error("a memory of another root was taken")
+	}
+}
+
+// TestClusterEventKeyTurnsAndIsRevoked: a producer goes over to another event key under load,
+// and nothing is refused. The old key is revoked at one node: in seconds no node takes what it
+// signs, nothing of the new one is refused, and what it signed before stays good.
+func TestClusterEventKeyTurnsAndIsRevoked(t *testing.T) {
+	c := brokertest.NewCluster(t, 3, brokertest.Options{Policy: strings.Replace(clusterPolicy, "dlq]", "dlq, keys]", 1)})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	r := newRootHolder(t, filepath.Join(filepath.Dir(filepath.Dir(c.Nodes[0].State.Dir)), "keys", "root.seed"), c.Nodes[0].State)
+	api := admin.New(c.Nodes[0].Client("root"))
+	push := func(change func(*keyring.Change) error) {
+		t.Helper()
+		if put := must(api.PutKeys(ctx, r.next(t, change)))(t); len(put.InForce) != 3 {
+			t.Fatalf("in force at %v only", put.InForce)
+		}
+	}
+	writers := func(seed []byte) (all []*client.Client) {
+		for _, n := range c.Nodes {
+			all = append(all, n.Client("writer", client.WithEventKey(seed)))
+		}
+		return all
+	}
+	reader := func(o client.Option) *client.Client { return c.Nodes[2].Client("reader", o) }
+
+	old := producerKey(t, time.Hour)
+	var oldSeed []byte
+	old.ID, oldSeed = newPair(t, nkeys.CreateAccount)
+	push(func(c *keyring.Change) error { return c.Issue(old) })
+	first := startLoad(t, "old", writers(oldSeed), reader)
+	eventually(t, "events by the old key", func() bool { return first.attestedBy(old.ID) > 5 })
+
+	id, seed := newPair(t, nkeys.CreateAccount)
+	now := time.Now()
+	push(func(c *keyring.Change) error {
+		return c.Rotate(old.ID, id, now.Add(-time.Minute), now.Add(time.Hour), now.Add(10*time.Minute))
+	})
+	second := startLoad(t, "new", writers(seed), reader)
+	eventually(t, "events by both keys", func() bool { return second.attestedBy(id) > 5 && second.attestedBy(old.ID) > 5 })
+	first.finish(t)
+
+	// What it signed in the second of the revocation would be in doubt.
+	until := time.Now().Truncate(time.Second).Add(time.Second)
+	eventually(t, "the next second", func() bool { return !time.Now().Before(until) })
+	thieves := writers(oldSeed)
+	start := time.Now()
+	push(func(c *keyring.Change) error { return c.Revoke(old.ID, start) })
+	for i, thief := range thieves {
+		for {
+			var refused *client.Error
+			_, err := thief.Publish(ctx, "orders.a", &client.Event{Data: []byte("x")}, client.WithoutRetry())
+			if errors.As(err, &refused) && refused.Code == int(wire.CodeProducerKeyNotValid) {
+				break
+			}
+			if took := time.Since(start); took > revokedWithin {
+				t.Fatalf("%s takes events of a revoked key after %s: %v", nodeName(i), took, err)
+			}
+		}
+	}
+	t.Logf("refused at all nodes %s after the push", time.Since(start))
+	count := second.attestedBy(id)
+	eventually(t, "the new key goes on", func() bool { return second.attestedBy(id) > count+5 })
+	second.finish(t)
+
+	good := first.attestedBy(old.ID)
+	var invalid, had atomic.Int64
+	fresh := c.Nodes[1].Client("reader", client.WithInvalidHandler(func(client.InvalidEvent) { invalid.Add(1) }))
+	sub := must(fresh.Subscribe(ctx, "orders.>", func(_ context.Context, d *client.Delivery) error {
+		if d.Producer.KeyID == old.ID {
+			had.Add(1)
+		}
+		return nil
+	}, client.FromStart(), client.RequireProducer("shop/writer")))(t)
+	defer sub.Stop()
+	eventually(t, "what the revoked key signed before", func() bool { return had.Load() >= int64(good) })
+	if n := invalid.Load(); n != 0 {
+		t.Errorf("%d events that were stored before the revocation do not verify", n)
 	}
 }

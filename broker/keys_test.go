@@ -275,14 +275,16 @@ type load struct {
 	mu      sync.Mutex
 	first   error
 	seen    map[string]bool // event ids
-	keys    map[string]int  // events by key
+	keys    map[string]int  // events by key, of the node and of the producer
 	invalid []error
 	sub     *client.Subscription
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 }
 
-func startLoad(t testing.TB, writers []*client.Client, connect func(client.Option) *client.Client) *load {
+// startLoad begins one; name is part of the ids of its events, so that two of them do not make
+// the same ones.
+func startLoad(t testing.TB, name string, writers []*client.Client, connect func(client.Option) *client.Client) *load {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	l := &load{seen: map[string]bool{}, keys: map[string]int{}, stop: stop}
@@ -297,14 +299,19 @@ func startLoad(t testing.TB, writers []*client.Client, connect func(client.Optio
 		defer l.mu.Unlock()
 		l.seen[d.Event.ID] = true
 		l.keys[d.Attestation.KeyID]++
+		if d.Producer.KeyID != "" {
+			l.keys[d.Producer.KeyID]++
+		}
 		return nil
 	}, client.FromStart()))(t)
 	for w, c := range writers {
 		for g := range 2 {
 			l.wg.Go(func() {
 				for i := 0; ctx.Err() == nil; i++ {
-					// Not the context of the loop: a publish that was begun is finished.
-					_, err := c.Publish(context.WithoutCancel(ctx), "orders.a", &client.Event{ID: fmt.Sprintf("%d-%d-%d", w, g, i), Data: []byte("x")})
+					// Not the context of the loop: a publish that was begun is finished. Without retries,
+					// which would hide that a node refused for a moment.
+					e := &client.Event{ID: fmt.Sprintf("%s-%d-%d-%d", name, w, g, i), Data: []byte("x")}
+					_, err := c.Publish(context.WithoutCancel(ctx), "orders.a", e, client.WithoutRetry())
 					if l.sent.Add(1); err == nil {
 						continue
 					}
@@ -321,6 +328,7 @@ func startLoad(t testing.TB, writers []*client.Client, connect func(client.Optio
 	return l
 }
 
+// attestedBy is how many events a node has attested, or a producer signed, with the key.
 func (l *load) attestedBy(key string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -378,7 +386,7 @@ func TestNodeKeyTurnsUnderLoad(t *testing.T) {
 	api := admin.New(b.Client("root"))
 	r := newRootHolder(t, b.State.RootSeed, b.State)
 	old := r.keyOf(t, "test").ID
-	l := startLoad(t, []*client.Client{b.Client("writer")}, func(o client.Option) *client.Client { return b.Client("wide", o) })
+	l := startLoad(t, "load", []*client.Client{b.Client("writer")}, func(o client.Option) *client.Client { return b.Client("wide", o) })
 	eventually(t, "events by the old key", func() bool { return l.attestedBy(old) > 20 })
 
 	doc, id, seed := r.rotate(t, "test", 10*time.Minute)
@@ -405,7 +413,7 @@ func TestClusterNodeKeyTurnsUnderLoad(t *testing.T) {
 	for _, n := range c.Nodes {
 		writers = append(writers, n.Client("writer"))
 	}
-	l := startLoad(t, writers, func(o client.Option) *client.Client { return c.Nodes[2].Client("reader", o) })
+	l := startLoad(t, "load", writers, func(o client.Option) *client.Client { return c.Nodes[2].Client("reader", o) })
 	for i, n := range c.Nodes {
 		old := r.keyOf(t, nodeName(i)).ID
 		eventually(t, "events by the old key", func() bool { return l.attestedBy(old) > 5 })

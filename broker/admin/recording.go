@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -102,8 +104,8 @@ func entryOf(c *call, outcome auditlog.Outcome) auditlog.Entry {
 }
 
 // named are the members of requests that go on record: names and numbers, never
-// contents.
-var named = []string{"name", "spec", "node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system", "reason", "subject", "cursor", "upTo", "limit", "force"}
+// contents; of a document its digest.
+var named = []string{"name", "spec", "node", "lost", "to", "tenant", "principal", "stream", "consumer", "seq", "ref", "session", "dryRun", "confirm", "bytes", "id", "version", "trustRoot", "skip", "system", "reason", "subject", "cursor", "upTo", "limit", "force", "cutOff"}
 
 // arguments says what a call was about.
 func arguments(body []byte) string {
@@ -116,6 +118,13 @@ func arguments(body []byte) string {
 		if v, ok := members[name]; ok && len(v) <= 128 {
 			out = append(out, name+"="+string(v))
 		}
+	}
+	// A keyring or a policy that was brought. The record of a keyring that came into force has
+	// the same digest, and not who brought it: that is the trail of a tenant.
+	var doc []byte
+	if v, ok := members["document"]; ok && json.Unmarshal(v, &doc) == nil && len(doc) > 0 {
+		sum := sha256.Sum256(doc)
+		out = append(out, "document="+hex.EncodeToString(sum[:]))
 	}
 	return strings.Join(out, " ")
 }

@@ -2,10 +2,13 @@ package audit
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/signetbus/signet/internal/auditlog"
 )
@@ -121,4 +124,55 @@ func TestSegmentOfAnOlderChain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzSegment: what is read of a file of the spool is whole batches, the rest is kept beside
+// it, and the file is read the same again.
+func FuzzSegment(f *testing.F) {
+	signer, _ := nodeKey(f)
+	w := auditlog.NewWriter("shop", auditlog.ChainID{Node: "n1", Chain: "00000000000000aa"})
+	now := time.Now()
+	batch, _, _, err := w.Batch([]auditlog.Entry{{Time: now, Kind: auditlog.KindChain, Outcome: auditlog.OutcomeOK}}, now, signer)
+	if err != nil {
+		f.Fatal(err)
+	}
+	framed := binary.BigEndian.AppendUint32(nil, uint32(len(batch)))
+	framed = append(binary.BigEndian.AppendUint32(framed, crc32.Checksum(batch, castagnoli)), batch...)
+	f.Add(batch, []byte(nil))
+	f.Add(batch, framed)
+	f.Add(batch, framed[:len(framed)-1])
+	f.Add([]byte("x\n"), []byte{0, 0, 0, 1, 0, 0, 0, 0})
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, body, rest []byte) {
+		// The checksum is no secret, and a fuzzer does not guess it.
+		data := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+		data = append(append(binary.BigEndian.AppendUint32(data, crc32.Checksum(body, castagnoli)), body...), rest...)
+		file := filepath.Join(dir, "1"+segmentSuffix)
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Remove(file + ".torn")
+		read := func() (int64, int, string) {
+			seg, frames, torn, err := readSegment(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer seg.file.Close()
+			for i := range frames {
+				at := frames[i].at
+				if _, err := auditlog.ParseBatch(data[at : at+int64(frames[i].bytes)]); err != nil {
+					t.Errorf("frame %d is no batch: %v", i, err)
+				}
+			}
+			return seg.size, len(frames), torn
+		}
+		size, n, torn := read()
+		kept, err := os.ReadFile(file + ".torn")
+		if (torn != "") != (err == nil) || !bytes.Equal(kept, data[size:]) {
+			t.Errorf("%q: %d of %d bytes are kept, %v", torn, len(kept), int64(len(data))-size, err)
+		}
+		if again, m, torn := read(); again != size || m != n || torn != "" {
+			t.Errorf("read again: %d bytes, %d batches, %q; before %d, %d", again, m, torn, size, n)
+		}
+	})
 }

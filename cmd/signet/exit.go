@@ -70,10 +70,11 @@ func withCommand(err error, cmd *cobra.Command) error {
 }
 
 // exitError ends with a code. Without err nothing more is printed: the verb has
-// said it all.
+// said it all. fix is one more line, and may be empty.
 type exitError struct {
 	code int
 	err  error
+	fix  string
 }
 
 func (e *exitError) Error() string {

@@ -149,7 +149,12 @@ func printKeys(a *app, list *admin.KeyList) error {
 	if a.jsonOut() {
 		return a.printJSON(list)
 	}
-	fmt.Fprintf(a.stdout, "keyring version %d, expires %s (in %s)\n\n", list.Version, stamp(list.Expires), span(time.Until(list.Expires)))
+	left := time.Until(list.Expires)
+	ends := fmt.Sprintf("expires %s (in %s)", stamp(list.Expires), span(left))
+	if left <= 0 {
+		ends = fmt.Sprintf("expired %s (%s ago)", stamp(list.Expires), span(left))
+	}
+	fmt.Fprintf(a.stdout, "keyring version %d, %s\n\n", list.Version, ends)
 	g := newGrid(a.stdout, "KEY", "ROLE", "PRINCIPAL", "FROM", "TO", "REVOKED", "SOURCES", "SUBJECTS")
 	for _, k := range list.Keys {
 		g.row(k.ID, k.Role, k.Principal, stamp(k.NotBefore), stamp(k.NotAfter), stamp(k.RevokedAt), strings.Join(k.Sources, " "), strings.Join(k.Subjects, " "))

@@ -55,6 +55,9 @@ func (a *app) report(err error) int {
 		a.reportRefusal(refusal)
 	default:
 		msg, fix := explainPlain(err)
+		if exit != nil && exit.fix != "" {
+			fix = exit.fix
+		}
 		fmt.Fprintf(a.stderr, "signet: %s\n", indentLines(msg))
 		facts(a.stderr, "  ", "fix", fix)
 	}
@@ -134,6 +137,8 @@ func (a *app) fix(e *client.Error) string {
 		return "the policy does not know this credential: signet context show"
 	case e.Op == "connect" && e.Code == 0:
 		return connectFix(e.Err)
+	case e.Code == int(wire.CodeNotFound) && e.Rule == "log":
+		return "signet log ls lists the streams that have a log, and how far each one is"
 	}
 	fix := fillFix(e.Fix, e.Subject, e.Principal, e.Ref)
 	if e.Explain != nil && e.Explain.Fix != "" {

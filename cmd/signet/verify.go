@@ -196,9 +196,20 @@ func loadRing(ctx context.Context, a *app, file, root string) (*keyring.Ring, er
 	}
 	ring, err := keyring.Parse(doc, root, time.Now())
 	if err != nil {
-		return nil, &exitError{code: exitRefused, err: fmt.Errorf("the keyring %s cannot be trusted: %w", file, err)}
+		return nil, &exitError{code: exitRefused, err: fmt.Errorf("the keyring %s cannot be trusted: %w", file, err), fix: ringFix(err)}
 	}
 	return ring, nil
+}
+
+// ringFix says what to do about a keyring in a file that is not believed.
+func ringFix(err error) string {
+	switch {
+	case errors.Is(err, keyring.ErrExpired):
+		return "is the clock here right? signet keys ring --out FILE saves the keyring that is in force, which still has the old keys"
+	case errors.Is(err, keyring.ErrBadSignature):
+		return "the keyring is of another broker, or --root is: ask the owner of the root key for it"
+	}
+	return "signet keys ring --out FILE saves one; it counts byte for byte as it was written"
 }
 
 // proof is what is known about one event. Unless OK, only Number, Reason and
@@ -347,7 +358,7 @@ func reason(err error) string {
 
 func printProofLine(a *app, p *proof) {
 	if !p.OK {
-		fmt.Fprintf(a.stdout, "NOT VERIFIED  %d  %s  %s  %s\n", p.Number, orDash(p.Subject), orDash(p.ID), clean(p.Reason))
+		fmt.Fprintf(a.stdout, "NOT VERIFIED  %d  %s  %s  %s\n", p.Number, orDash(claimed(p.Subject)), orDash(claimed(p.ID)), clean(p.Reason))
 		return
 	}
 	if p.Bare {
@@ -357,10 +368,19 @@ func printProofLine(a *app, p *proof) {
 	fmt.Fprintf(a.stdout, "ok  %d  %s  %s  %s  %s%s\n", p.Number, p.Recorded.Format(time.RFC3339), clean(p.Subject), clean(p.Principal), clean(p.ID), clockNote(p.Clock))
 }
 
+// claimed shortens what nobody vouches for: a file can claim megabytes.
+func claimed(s string) string {
+	const most = 256
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + fmt.Sprintf("... (%d bytes)", len(s))
+}
+
 func printProof(a *app, p *proof, ring *keyring.Ring) {
 	if !p.OK {
 		fmt.Fprintf(a.stdout, "NOT VERIFIED: %s\n", clean(p.Reason))
-		facts(a.stdout, "  ", "claims", "", "claimed id", p.ID, "claimed subject", p.Subject)
+		facts(a.stdout, "  ", "claims", "", "claimed id", claimed(p.ID), "claimed subject", claimed(p.Subject))
 		return
 	}
 	signedWith := ""

@@ -127,6 +127,31 @@ func TestConnectFixOfAClock(t *testing.T) {
 	}
 }
 
+// What is to be done about a keyring that is not believed is said with it, and what a file
+// claims of an event that does not verify is cut short.
+func TestVerifyHintsAreShort(t *testing.T) {
+	for err, want := range map[error]string{
+		fmt.Errorf("x: %w", keyring.ErrExpired):      "the clock here",
+		fmt.Errorf("x: %w", keyring.ErrBadSignature): "another broker",
+		fmt.Errorf("x: %w", keyring.ErrMalformed):    "signet keys ring",
+	} {
+		var out strings.Builder
+		a := &app{stderr: &out}
+		code := a.report(&exitError{code: exitRefused, err: err, fix: ringFix(err)})
+		if code != exitRefused || !strings.Contains(out.String(), "  fix  ") || !strings.Contains(out.String(), want) || strings.Count(out.String(), "\n") != 2 {
+			t.Errorf("%v: %d, %q; want %q", err, code, out.String(), want)
+		}
+	}
+	huge := strings.Repeat("ü", 1<<20)
+	for _, show := range []func(*app, *proof){printProofLine, func(a *app, p *proof) { printProof(a, p, nil) }} {
+		var out strings.Builder
+		show(&app{stdout: &out}, &proof{Number: 1, Reason: "bad", ID: huge, Subject: huge})
+		if out.Len() > 1024 || !strings.Contains(out.String(), "(2097152 bytes)") {
+			t.Errorf("%d bytes: %.400q", out.Len(), out.String())
+		}
+	}
+}
+
 // Who has too many connections is not sent to look at the network.
 func TestConnectFixOfALimit(t *testing.T) {
 	for _, err := range []error{nats.ErrMaxConnectionsExceeded, fmt.Errorf("connect: %w", nats.ErrMaxConnectionsExceeded)} {

@@ -81,7 +81,7 @@ func (v *Verifier) ExpectKept(kept []Kept) error {
 	for _, k := range kept {
 		had := v.heads
 		for i, doc := range k.Docs {
-			if err := v.Expect(doc); err != nil && !errors.Is(err, ErrKeyTime) {
+			if err := expectKept(v, doc); err != nil && !errors.Is(err, ErrKeyTime) {
 				return fmt.Errorf("head %d of %s: %w", i+1, k.Name, err)
 			}
 		}

@@ -253,3 +253,61 @@ func (r *rig) seal(t *testing.T) []byte {
 	}
 	return doc
 }
+
+// TestHeadLaterThanTheExport: a head that was made after an export was closed says that the
+// export is old, and convicts nobody; one that was made before says that it was cut off.
+func TestHeadLaterThanTheExport(t *testing.T) {
+	closed := began.Add(time.Minute) // tr.head
+	for _, tt := range []struct {
+		name   string
+		heads  []time.Duration // when heads were made of what was written after the export, to closed
+		seal   bool            // the export has the same from the node
+		old    bool            // else it is cut off
+		append int             // records of n1 that follow the export
+	}{
+		{"a minute later", []time.Duration{time.Minute}, false, true, 1},
+		{"twice", []time.Duration{time.Minute, time.Hour}, false, true, 1},
+		{"in the moment of the closing", []time.Duration{0}, false, false, 1},
+		{"before it", []time.Duration{-time.Second}, false, false, 1},
+		{"one before and one after it", []time.Duration{time.Minute, -time.Second}, false, false, 1},
+		{"one after and one before it", []time.Duration{-time.Second, time.Minute}, false, false, 1},
+		{"later, and in the export too", []time.Duration{time.Minute}, true, false, 1},
+		{"later, of nothing new", []time.Duration{time.Minute}, false, false, 0},
+	} {
+		tr := standard(t)
+		whole := tr.sealedExport(tr.seal("n2", began))
+		if tt.append > 0 {
+			tr.write("n1", tt.append)
+		}
+		kept := Kept{Name: "kept"}
+		for _, after := range tt.heads {
+			h := Head{Tenant: "shop", Node: "n1", Time: closed.Add(after), Seal: true, Chains: []Position{tr.writers["n1"].Position()}}
+			doc, err := h.Sign(tr.keys["n1"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept.Docs = append(kept.Docs, doc)
+		}
+		if tt.seal {
+			lines := bytes.SplitAfter(whole, []byte("\n"))
+			whole = bytes.Join(append(lines[:2:2], append([][]byte{kept.Docs[0], []byte("\n")}, lines[2:]...)...), nil)
+		}
+		x, err := VerifyExport(bytes.NewReader(whole), tr.root, []Kept{kept}, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		r := x.Report
+		switch {
+		case tt.append == 0:
+			if !r.Proved() {
+				t.Errorf("%s: %+v %+v", tt.name, r.Faults, r.Open)
+			}
+		case tt.old:
+			if !r.OK || r.Proved() || !strings.Contains(r.Open[0].Why, "older than the head") {
+				t.Errorf("%s: %+v %+v", tt.name, r.Faults, r.Open)
+			}
+		case r.OK || r.Faults[0].What != FaultTruncated:
+			t.Errorf("%s: %+v %+v", tt.name, r.Faults, r.Open)
+		}
+	}
+}

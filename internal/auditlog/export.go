@@ -318,7 +318,7 @@ func (c *closing) close() (*Head, error) {
 	if h.Tenant != c.out.Tenant || !h.Seal {
 		return nil, fmt.Errorf("%w: the head that closes it is of tenant %q or no seal", ErrExport, h.Tenant)
 	}
-	c.out.Closed = h.Time
+	c.out.Closed, c.v.closed = h.Time, h.Time
 	for _, p := range h.Chains {
 		c.ends[p.ChainID] = p
 	}

@@ -30,12 +30,26 @@ func claimed(v *Verifier, c *walked) {
 	}
 }
 
+// madeLater says whether all that heads name beyond the end of the chain is of heads that were
+// kept elsewhere and made after the export was closed: they say that it is old, not that
+// something was cut off. Who backdates the closing of an export gets no other verdict.
+func madeLater(v *Verifier, c *walked) bool {
+	for seq := range c.expect {
+		if made, kept := c.kept[seq]; seq > c.Seq && (!kept || v.closed.IsZero() || !made.After(v.closed)) {
+			return false
+		}
+	}
+	return true
+}
+
 // endOutside judges what heads from outside name and the trail does not have. Who prunes
 // begins with the oldest: where what is before is there, it went during this walk, or it
 // is not true.
 func endOutside(v *Verifier, c *walked) {
 	switch {
 	case c.most <= c.Seq:
+	case !v.coversOutside(c) && madeLater(v, c):
+		v.Open("", fmt.Sprintf("the export was closed at %s with chain %s of node %s at record %d, and a signed head of %s names record %d: the export is older than the head, so take one that is made now", v.closed.Format(time.RFC3339), c.Chain, c.Node, c.Seq, c.made.Format(time.RFC3339), c.most))
 	case !v.coversOutside(c):
 		v.fault(Fault{What: FaultTruncated, Node: c.Node, Chain: c.Chain, Seq: c.Seq + 1, Last: c.most, Detail: fmt.Sprintf("a signed head says that the chain went on to record %d%s", c.most, inLogToo(c, c.most))})
 	case c.seen:

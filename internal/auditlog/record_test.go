@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/signetbus/signet/signing"
 )
 
 func sample() Record {
@@ -158,6 +160,37 @@ func FuzzVerifyExport(f *testing.F) {
 		x, err := VerifyExport(bytes.NewReader(b), tr.root, nil, nil)
 		if err == nil && x.Report.OK && !bytes.Equal(b, good) {
 			t.Errorf("accepted %q", b)
+		}
+	})
+}
+
+// FuzzOpenHead: of what a node has signed as a head, only the one encoding of one is one.
+func FuzzOpenHead(f *testing.F) {
+	tr := newTrail(f)
+	tr.write("n1", 2)
+	good := tr.head("n1")
+	payload, _, err := signing.VerifyStatement(good, HeadType, tr.ring)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(payload)
+	f.Add(bytes.Replace(payload, []byte(`"v":1`), []byte(`"v":2`), 1))
+	f.Add(bytes.Replace(payload, []byte(`"n1"`), []byte(`"n2"`), 1))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := OpenHead(b, tr.ring); err == nil {
+			t.Errorf("accepted without a signature: %q", b)
+		}
+		doc, err := tr.keys["n1"].SignStatement(HeadType, b)
+		if err != nil {
+			return // too large to be signed
+		}
+		h, err := OpenHead(doc, tr.ring)
+		if err != nil {
+			return
+		}
+		if again, err := compact(h); err != nil || !bytes.Equal(again, b) || h.Node != "n1" {
+			t.Errorf("taken for a head of %q: %q, written again %q, %v", h.Node, b, again, err)
 		}
 	})
 }

@@ -109,7 +109,8 @@ type Verifier struct {
 	pruned pruned
 	follow []follow
 	heads  int
-	log    string // the checkpoint of the log of the heads that was held against those from outside; empty: none was
+	closed time.Time // when the export was closed that is verified; zero: it is the trail itself
+	log    string    // the checkpoint of the log of the heads that was held against those from outside; empty: none was
 	open   []Open
 	out    Report
 }
@@ -120,6 +121,7 @@ type walked struct {
 	gaps   []gap                // what has not come, so far
 	expect map[uint64]string    // from outside heads: sequence to hash
 	most   uint64               // highest in expect
+	kept   map[uint64]time.Time // of expect, what only heads that were kept elsewhere say, and when the first was made
 	made   time.Time            // of the head that says most
 	own    map[uint64]time.Time // of expect, what the node itself signed, and when
 	doubt  *Cover               // what waits for a head under a valid key; nil: nothing
@@ -163,12 +165,42 @@ func (v *Verifier) Expect(doc []byte) error {
 	return nil
 }
 
+// expectKept is Expect for a head that was kept elsewhere: it may have been made after the
+// export that is verified.
+func expectKept(v *Verifier, doc []byte) error {
+	h, err := OpenHead(doc, v.ring)
+	if err != nil || h.Tenant != v.tenant {
+		return err
+	}
+	first := map[Position]time.Time{} // when it was first said, of what nobody else has said
+	for _, p := range h.Chains {
+		c := v.chain(p.ChainID)
+		was, kept := c.kept[p.Seq]
+		if _, said := c.expect[p.Seq]; said && !kept {
+			continue
+		}
+		if first[p] = h.Time; kept && was.Before(h.Time) {
+			first[p] = was
+		}
+	}
+	expect(v, h, true)
+	for p, made := range first {
+		c := v.chains[p.ChainID]
+		if c.kept == nil {
+			c.kept = map[uint64]time.Time{}
+		}
+		c.kept[p.Seq] = made
+	}
+	return nil
+}
+
 // expect takes what a head says that was verified; asked: the node was asked for it, so
 // it speaks for the end of the node's chain.
 func expect(v *Verifier, h *Head, asked bool) {
 	v.heads++
 	for _, p := range h.Chains {
 		c := v.chain(p.ChainID)
+		delete(c.kept, p.Seq)
 		if c.expect == nil {
 			c.expect = map[uint64]string{}
 		}

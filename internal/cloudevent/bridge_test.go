@@ -126,3 +126,28 @@ func FuzzKafka(f *testing.F) {
 		}
 	})
 }
+
+// FuzzHTTPHeader: what decodes and is valid is written again as the same, and names count
+// once whatever their case.
+func FuzzHTTPHeader(f *testing.F) {
+	f.Add("Ce-Id", "1", "CE-X", "%C3%A9", []byte("data"))
+	f.Add("Content-Type", "application/cloudevents+json", "ce-data", "", []byte(nil))
+	f.Add("Content-Type", "text/plain; charset=utf-8", "Ce-Datacontenttype", "a/b", []byte("x"))
+	f.Add("Ce-A", "%", "cE-a", "%2", []byte(nil))
+	f.Fuzz(func(t *testing.T, n1, v1, n2, v2 string, body []byte) {
+		h := map[string][]string{"Ce-Specversion": {"1.0"}, "Ce-Id": {"i"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}}
+		h[n1] = append(h[n1], v1)
+		h[n2] = append(h[n2], v2)
+		var e, back Event
+		if e.FromHTTPHeader(h, body) != nil || e.Validate() != nil {
+			return
+		}
+		again := map[string][]string{}
+		if AppendHTTPHeader(again, &e) != nil {
+			return // it says of what it could not carry unchanged that it could not
+		}
+		if err := back.FromHTTPHeader(again, e.Data); err != nil || !back.Equal(&e) {
+			t.Errorf("%v: got %s, want %s", err, AppendJSON(nil, &back), AppendJSON(nil, &e))
+		}
+	})
+}

@@ -31,6 +31,8 @@ const (
 	fillUnknown
 	fillProducer
 	fillRoot
+	fillRevoked
+	fillEarly
 )
 
 func seedOf(t testing.TB, prefix nkeys.PrefixByte, fill byte) []byte {
@@ -66,7 +68,9 @@ func testRing(t testing.TB) (ring *keyring.Ring, doc []byte, root string) {
 	}
 	producer := key(fillProducer, year)
 	producer.ID, producer.Role = signerOf(t, nkeys.PrefixByteAccount, fillProducer).KeyID(), keyring.RoleProducer
-	ring, err := keyring.New(3, day0, year, []keyring.Key{key(fillBroker, year), key(fillExpired, noon.Add(-time.Hour)), producer})
+	revoked, early := key(fillRevoked, year), key(fillEarly, year)
+	revoked.RevokedAt, early.NotBefore = noon.Add(-time.Hour).Truncate(time.Second), noon.Add(time.Hour).Truncate(time.Second)
+	ring, err := keyring.New(3, day0, year, []keyring.Key{key(fillBroker, year), key(fillExpired, noon.Add(-time.Hour)), producer, revoked, early})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/signetbus/signet/signing/keyring"
@@ -182,8 +183,9 @@ func makeVectors(t *testing.T) []byte {
 	_, doc, root := testRing(t)
 	file := vectors{
 		Format: "signet-log-vectors/1",
-		Note:   "Written by go test ./signing/tlog -run TestVectors -update. The keys are for tests only.",
-		Root:   root, Keyring: string(doc),
+		Note: "Written by go test ./signing/tlog -run TestVectors -update. The keys are for tests only. Leaf i of each of trees is the hash SHA-256(0x09 + i), " +
+			"i in eight bytes, big endian; hashes are of section 4 of docs/spec/log.md for the leaves from up to, not including, to.",
+		Root: root, Keyring: string(doc),
 	}
 	l, all := mixedLog(t)
 	file.leaves(all)
@@ -250,12 +252,17 @@ func (v *vectors) checkpoints(t *testing.T) {
 	add("signed by a broker", fillBroker, nil, "ok")
 	add("signed by a key that had expired", fillExpired, nil, "keyNotValid")
 	add("signed by a key that is not in the keyring", fillUnknown, nil, "unknownKey")
+	add("signed by a key that was revoked", fillRevoked, nil, "keyNotValid")
+	add("signed by a key that is not valid yet", fillEarly, nil, "keyNotValid")
 	add("another size", fillBroker, replace("\n3\n", "\n4\n"), "badSignature")
 	add("another time", fillBroker, replace("time 2026-11-22T12", "time 2026-11-22T13"), "badSignature")
 	add("the note of an attestation tree", fillBroker, func(string) string {
 		return "signet/merkle-ed25519/v1\n2\n" + leafOf(1).String() + "\n"
 	}, "malformed")
 	add("size with a sign", fillBroker, replace("\n3\n", "\n+3\n"), "malformed")
+	add("size with a leading zero", fillBroker, replace("\n3\n", "\n03\n"), "malformed")
+	add("a log of a version to come", fillBroker, func(s string) string { return strings.ReplaceAll(s, "signet/log/v1/", "signet/log/v2/") }, "malformed")
+	add("signed for another log", fillBroker, replace("— signet/log/v1/eu/shop/ORDERS/", "— signet/log/v1/eu/shop/ORDERS2/"), "malformed")
 	add("no signature", fillBroker, func(s string) string { return s[:bytes.Index([]byte(s), []byte("\n\n"))+2] }, "malformed")
 	add("a second signature", fillBroker, func(s string) string { return s + s[bytes.Index([]byte(s), []byte("\n\n"))+2:] }, "malformed")
 	add("bytes after the end", fillBroker, func(s string) string { return s + "\n" }, "malformed")
@@ -301,12 +308,41 @@ func (v *vectors) proofs(t *testing.T, l *testLog, all map[uint64]stored) {
 	add("another event at the sequence", 18, 18, func(p *Proof) { p.Leaves = proofOf(t, l, all, 19, 19).Leaves }, "notInLog")
 	add("called absent", 18, 18, func(p *Proof) { p.Leaves[0] = ProofLeaf{} }, "notInLog")
 	add("left out of a range", 19, 22, func(p *Proof) { p.Leaves = append(p.Leaves[:1], p.Leaves[2:]...) }, "notInLog")
+	add("one hash fewer", 18, 18, func(p *Proof) { p.Hashes = p.Hashes[1:] }, "notInLog")
+	add("one hash more", 18, 18, func(p *Proof) { p.Hashes = append(p.Hashes, Hash{}) }, "notInLog")
+	add("another time of storing", 18, 18, func(p *Proof) { p.Leaves[0].Stored++ }, "notInLog")
+	add("another subject", 18, 18, func(p *Proof) { p.Leaves[0].NATSSubject = "orders.us.created" }, "notInLog")
+	add("another value of an attribute", 18, 18, func(p *Proof) { p.Leaves[0].Event.SetExt([]byte("zone"), []byte("c")) }, "notInLog")
 	add("not covered yet", 18, 18, func(p *Proof) { p.First = 317 }, "outsideOfLog")
+	add("before the log", 18, 18, func(p *Proof) { p.First = 16 }, "outsideOfLog")
+	for _, c := range []struct {
+		name, result string
+		fill         byte
+	}{
+		{"under a checkpoint of a key that is not in the keyring", "unknownKey", fillUnknown},
+		{"under a checkpoint of a key that had expired", "keyNotValid", fillExpired},
+		{"under a checkpoint of a key that was revoked", "keyNotValid", fillRevoked},
+	} {
+		add(c.name, 18, 18, func(p *Proof) {
+			raw, err := l.cp.Sign(testSigner(t, c.fill))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Checkpoint = raw
+		}, c.result)
+	}
+	add("under a checkpoint that was changed", 18, 18, func(p *Proof) {
+		p.Checkpoint = bytes.Replace(p.Checkpoint, []byte("time 2026-11-22T12"), []byte("time 2026-11-22T13"), 1)
+	}, "badSignature")
 	add("keyring of another root", 18, 18, func(p *Proof) {
 		p.Keyring = bytes.Replace(p.Keyring, []byte(`"sig":"`), []byte(`"sig":"AAAA`), 1)
 		p.Keyring = append(p.Keyring[:0:0], p.Keyring...)
 	}, "keyring")
 	v.Proofs = append(v.Proofs, vectorProof{
+		Name: "of a version to come", Proof: string(bytes.Replace(encode(t, proofOf(t, l, all, 18, 18)), []byte(ProofFormat), []byte("signet/log-proof/v2"), 1)), Result: "malformed",
+	}, vectorProof{
+		Name: "a hash that is not base64", Proof: string(bytes.Replace(encode(t, proofOf(t, l, all, 18, 18)), []byte("\"hashes\": [\n  \""), []byte("\"hashes\": [\n  \"*"), 1)), Result: "malformed",
+	}, vectorProof{
 		Name: "printed again", Proof: string(bytes.ReplaceAll(encode(t, proofOf(t, l, all, 18, 18)), []byte("\n "), []byte("\n  "))), Result: "malformed",
 	})
 }
