@@ -88,6 +88,7 @@ func (w *writer) openInput(ctx context.Context, from uint64) error {
 		return err
 	}
 	w.in.reader = f
+	l.update(func(s *State) { s.ByServer = w.in.follows && time.Now().Before(l.filesAgain) }) // also where this node leads again
 	return nil
 }
 

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // TestFilesAndServerBringTheSame: message by message, in every field, a log reads the
@@ -222,5 +224,104 @@ func TestHolesAreReadFromTheServer(t *testing.T) {
 	}
 	if got := verifyAll(t, s, &note.Checkpoint); got.Finding != nil || got.Compared != 19 || got.Absent != 1 {
 		t.Errorf("%+v, %+v", got, got.Finding)
+	}
+}
+
+// TestStuckFilesAreBehind: that the files bring nothing, though the server has more, is
+// known before they are given up, and also where the node leads the stream anew.
+func TestStuckFilesAreBehind(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 400)
+	s, _ := r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			f, err := follow(account, stream, from)
+			return &failing{Follower: f, left: 150}, err
+		}
+	})
+	eventually(t, "something waits", func() (bool, string) {
+		st := s.States()[0]
+		return !st.ByServer && st.Size == 150 && !st.Behind.IsZero() && st.Lag() == 250, fmt.Sprintf("%+v", st)
+	})
+	awaitSize(t, s, 400)
+	awaitState := func(what string, ok func(*State) bool) {
+		t.Helper()
+		eventually(t, what, func() (bool, string) {
+			st := s.States()[0]
+			return ok(&st), fmt.Sprintf("%+v", st)
+		})
+	}
+	r.leads.Store(false)
+	awaitState("it leads no more", func(st *State) bool { return !st.Leading && !st.ByServer })
+	r.leads.Store(true)
+	awaitState("it leads again, and reads from the server", func(st *State) bool { return st.Leading && st.ByServer })
+}
+
+// TestHoleEndsTheFiles: what the server lets go within a stream, while its log is read from
+// the files, does not come into the log from there.
+func TestHoleEndsTheFiles(t *testing.T) {
+	r := newRig(t)
+	var files atomic.Int64
+	s, _ := r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			files.Add(1)
+			return follow(account, stream, from)
+		}
+	})
+	js := r.js("shop")
+	put := func(subject string) {
+		t.Helper()
+		if _, err := js.Publish(t.Context(), subject, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("orders.first")
+	put("orders.same")
+	put("orders.same")
+	awaitSize(t, s, 3)
+	if st := s.States()[0]; st.ByServer || files.Load() != 1 {
+		t.Fatalf("%d followers, %+v", files.Load(), st)
+	}
+	cfg := keeping(0)
+	cfg.MaxMsgsPerSubject = 1
+	r.updateStream(cfg)
+	eventually(t, "the log is read from the server", func() (bool, string) {
+		st := s.States()[0]
+		return st.ByServer, fmt.Sprintf("%+v", st)
+	})
+	if files.Load() != 1 {
+		t.Errorf("%d followers", files.Load())
+	}
+}
+
+// TestFilesOfAnotherStream: a stream that is deleted and made anew between the comparison
+// with its log and the reading of its files does not go on in that log.
+func TestFilesOfAnotherStream(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 20)
+	s, stop := r.serve(nil)
+	awaitSize(t, s, 20)
+	stop()
+	var once sync.Once
+	s, _ = r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			once.Do(func() {
+				if err := r.js("shop").DeleteStream(t.Context(), "ORDERS"); err != nil {
+					t.Error(err)
+				}
+				r.makeStream("shop", jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, DenyDelete: true, DenyPurge: true})
+				r.publish(100, 140)
+			})
+			return follow(account, stream, from)
+		}
+	})
+	eventually(t, "the log stands still", func() (bool, string) {
+		st := s.States()[0]
+		return errors.Is(st.Fault, ErrDisagrees), fmt.Sprintf("%+v", st)
+	})
+	if note, _, err := s.Last(t.Context(), "shop", "ORDERS"); err != nil || note.Size != 20 {
+		t.Errorf("%+v, %v", note, err)
 	}
 }

@@ -346,6 +346,8 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 		return err
 	}
 	if found != 0 {
+		w.pending = state.State.LastSeq + 1 - next // files do not tell that there is more
+		w.l.behind(time.Now().Add(-idleCheck).UnixNano())
 		return w.in.overdue(found)
 	}
 	if err := w.lacks(ctx, next, state.State.LastSeq+1); err != nil {
