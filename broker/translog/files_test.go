@@ -325,3 +325,36 @@ func TestFilesOfAnotherStream(t *testing.T) {
 		t.Errorf("%+v, %v", note, err)
 	}
 }
+
+// trailed is a follower in whose file a record that is no message stands behind the last.
+type trailed struct {
+	Follower
+	last  uint64
+	there bool
+}
+
+func (f *trailed) Next(m *Record) (bool, error) {
+	ok, err := f.Follower.Next(m)
+	f.there = ok && m.Seq == f.last
+	return ok, err
+}
+
+func (f *trailed) Buffered() bool { return f.there || f.Follower.Buffered() }
+
+// TestTombstoneIsNotBehind: what stands behind the last message in its file, and is none,
+// does not make the log one that waits for ever.
+func TestTombstoneIsNotBehind(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 20)
+	s, _ := r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			f, err := follow(account, stream, from)
+			return &trailed{Follower: f, last: 20}, err
+		}
+	})
+	eventually(t, "nothing waits", func() (bool, string) {
+		st := s.States()[0]
+		return !st.ByServer && st.Size == 20 && st.Behind.IsZero() && st.Lag() == 0, fmt.Sprintf("%+v", st)
+	})
+}

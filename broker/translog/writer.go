@@ -339,6 +339,8 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 	case len(w.check) > 0: // nothing came behind them
 		return w.uncompared(ctx, state)
 	case state.State.LastSeq < next:
+		w.pending = 0 // what stands behind the last message in its file may be none
+		w.l.update(func(s *State) { s.LastSeq = state.State.LastSeq })
 		return nil
 	}
 	found, err := nextAfter(ctx, w.tenant, w.l.src.Stream, "", next)
