@@ -188,6 +188,11 @@ func TestFollowRefuses(t *testing.T) {
 		}{
 			{"a flipped bit", func(t *testing.T, s stored) { flip(t, last(s), 700, 4) }, 0},
 			{"a flipped bit in a block before", func(t *testing.T, s stored) { flip(t, filepath.Join(s.msgs, "2.blk"), 9000, 4) }, 0},
+			{"a changed payload", func(t *testing.T, s stored) {
+				raw := s.read(t, last(s))
+				raw[offsets(t, raw)[4]-hashSize-1] ^= 4
+				s.write(t, last(s), raw)
+			}, 0},
 			{"a block before that is cut", func(t *testing.T, s stored) {
 				truncate(t, filepath.Join(s.msgs, "2.blk"), 50)
 			}, 0},
