@@ -358,3 +358,58 @@ func TestTombstoneIsNotBehind(t *testing.T) {
 		return !st.ByServer && st.Size == 20 && st.Behind.IsZero() && st.Lag() == 0, fmt.Sprintf("%+v", st)
 	})
 }
+
+// TestFilesAreOnlyForWhatComes: what a writer that begins compares comes from the server, and
+// so does a log of some of the messages of a stream.
+func TestFilesAreOnlyForWhatComes(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 20)
+	s, stop := r.serve(nil)
+	awaitSize(t, s, 20)
+	stop()
+	r.publish(20, 25)
+	var lowest atomic.Uint64
+	lowest.Store(1000)
+	s, stop = r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			lowest.Store(min(lowest.Load(), from))
+			return follow(account, stream, from)
+		}
+	})
+	awaitSize(t, s, 25)
+	r.publish(25, 30)
+	awaitSize(t, s, 30)
+	stop()
+	if n := lowest.Load(); n < 21 || n > 26 {
+		t.Errorf("files were read from sequence %d on", n)
+	}
+
+	js := r.js("shop")
+	for _, subject := range []string{"orders.some", "orders.created", "orders.some"} {
+		if _, err := js.Publish(t.Context(), subject, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := r.config()
+	cfg.Follow = func(string, string, uint64) (Follower, error) {
+		t.Error("files were read for some of the messages")
+		return nil, errors.New("they must not be")
+	}
+	some, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := some.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	source := orders
+	source.Tenant, source.Filter = "SOME", "orders.some"
+	some.Set([]Source{source})
+	eventually(t, "the last of them is in a checkpoint", func() (bool, string) {
+		st := some.States()[0]
+		return st.First > 0 && st.First+uint64(st.Size) == 34, fmt.Sprintf("%+v", st)
+	})
+}
