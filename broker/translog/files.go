@@ -65,7 +65,8 @@ type input struct {
 	created time.Time
 	// follows: the files of the stream are to be read; filed: reader reads them.
 	follows, filed bool
-	due            uint64 // sequence that did not come within idleCheck, though it is stored
+	due            uint64    // sequence that did not come within idleCheck, though it is stored
+	ahead          time.Time // since when the files have what the server has not; zero: they have not
 }
 
 // openInput starts reading at the sequence from. What is compared with the log comes from
@@ -87,6 +88,7 @@ func (w *writer) openInput(ctx context.Context, from uint64) error {
 		return err
 	}
 	w.in.reader = f
+	l.update(func(s *State) { s.ByServer = w.in.follows && time.Now().Before(l.filesAgain) }) // also where this node leads again
 	return nil
 }
 
@@ -108,7 +110,7 @@ func (in *input) follow(ctx context.Context, from uint64) error {
 	switch {
 	case err != nil:
 	case !state.Created.Equal(in.created):
-		err = fmt.Errorf("%w: the stream was deleted and made anew at %s", errFeed, state.Created.Format(time.RFC3339))
+		err = remade(state)
 	case state.State.Deleted > 0:
 		f.Close()
 		in.unreadable(holesError(state))
@@ -122,6 +124,10 @@ func (in *input) follow(ctx context.Context, from uint64) error {
 	in.reader, in.filed = &files{Follower: f, idle: lookFiles}, true
 	l.update(func(s *State) { s.ByServer = false })
 	return nil
+}
+
+func remade(state *streamState) error {
+	return fmt.Errorf("%w: the stream was deleted and made anew at %s", errFeed, state.Created.Format(time.RFC3339))
 }
 
 // holesError: what the server has no message at may still be in its files.
@@ -157,6 +163,35 @@ func (in *input) overdue(seq uint64) error {
 		return nil
 	}
 	return in.ended(fmt.Errorf("sequence %d is stored and not in them", seq))
+}
+
+// confirmed says whether the server has what came from files, up to, not including, next:
+// only then it may be in a checkpoint. A record is in its file before the server has synced
+// it, and may never come to be in the stream: where the sync fails, where the publish was
+// refused after the write, or where another hand than the server's has written it.
+//
+// Errors: errFeed, or the connection's.
+func (in *input) confirmed(ctx context.Context, next uint64) (bool, error) {
+	if !in.filed {
+		return true, nil
+	}
+	state, err := stateOf(ctx, in.tenant, in.l.src.Stream)
+	switch {
+	case err != nil:
+		return false, err
+	case !state.Created.Equal(in.created):
+		return false, remade(state)
+	case state.State.Deleted > 0:
+		return false, in.ended(holesError(state))
+	case state.State.LastSeq+1 >= next:
+		in.ahead = time.Time{}
+		return true, nil
+	case in.ahead.IsZero():
+		in.ahead = time.Now()
+	case time.Since(in.ahead) > idleCheck: // a new leader may have to catch up first
+		return false, in.ended(fmt.Errorf("they have sequence %d, and the stream ends at %d", next-1, state.State.LastSeq))
+	}
+	return false, nil
 }
 
 func (in *input) end() {

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // TestFilesAndServerBringTheSame: message by message, in every field, a log reads the
@@ -223,4 +225,191 @@ func TestHolesAreReadFromTheServer(t *testing.T) {
 	if got := verifyAll(t, s, &note.Checkpoint); got.Finding != nil || got.Compared != 19 || got.Absent != 1 {
 		t.Errorf("%+v, %+v", got, got.Finding)
 	}
+}
+
+// TestStuckFilesAreBehind: that the files bring nothing, though the server has more, is
+// known before they are given up, and also where the node leads the stream anew.
+func TestStuckFilesAreBehind(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 400)
+	s, _ := r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			f, err := follow(account, stream, from)
+			return &failing{Follower: f, left: 150}, err
+		}
+	})
+	eventually(t, "something waits", func() (bool, string) {
+		st := s.States()[0]
+		return !st.ByServer && st.Size == 150 && !st.Behind.IsZero() && st.Lag() == 250, fmt.Sprintf("%+v", st)
+	})
+	awaitSize(t, s, 400)
+	awaitState := func(what string, ok func(*State) bool) {
+		t.Helper()
+		eventually(t, what, func() (bool, string) {
+			st := s.States()[0]
+			return ok(&st), fmt.Sprintf("%+v", st)
+		})
+	}
+	r.leads.Store(false)
+	awaitState("it leads no more", func(st *State) bool { return !st.Leading && !st.ByServer })
+	r.leads.Store(true)
+	awaitState("it leads again, and reads from the server", func(st *State) bool { return st.Leading && st.ByServer })
+}
+
+// TestHoleEndsTheFiles: what the server lets go within a stream, while its log is read from
+// the files, does not come into the log from there.
+func TestHoleEndsTheFiles(t *testing.T) {
+	r := newRig(t)
+	var files atomic.Int64
+	s, _ := r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			files.Add(1)
+			return follow(account, stream, from)
+		}
+	})
+	js := r.js("shop")
+	put := func(subject string) {
+		t.Helper()
+		if _, err := js.Publish(t.Context(), subject, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("orders.first")
+	put("orders.same")
+	put("orders.same")
+	awaitSize(t, s, 3)
+	if st := s.States()[0]; st.ByServer || files.Load() != 1 {
+		t.Fatalf("%d followers, %+v", files.Load(), st)
+	}
+	cfg := keeping(0)
+	cfg.MaxMsgsPerSubject = 1
+	r.updateStream(cfg)
+	eventually(t, "the log is read from the server", func() (bool, string) {
+		st := s.States()[0]
+		return st.ByServer, fmt.Sprintf("%+v", st)
+	})
+	if files.Load() != 1 {
+		t.Errorf("%d followers", files.Load())
+	}
+}
+
+// TestFilesOfAnotherStream: a stream that is deleted and made anew between the comparison
+// with its log and the reading of its files does not go on in that log.
+func TestFilesOfAnotherStream(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 20)
+	s, stop := r.serve(nil)
+	awaitSize(t, s, 20)
+	stop()
+	var once sync.Once
+	s, _ = r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			once.Do(func() {
+				if err := r.js("shop").DeleteStream(t.Context(), "ORDERS"); err != nil {
+					t.Error(err)
+				}
+				r.makeStream("shop", jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, DenyDelete: true, DenyPurge: true})
+				r.publish(100, 140)
+			})
+			return follow(account, stream, from)
+		}
+	})
+	eventually(t, "the log stands still", func() (bool, string) {
+		st := s.States()[0]
+		return errors.Is(st.Fault, ErrDisagrees), fmt.Sprintf("%+v", st)
+	})
+	if note, _, err := s.Last(t.Context(), "shop", "ORDERS"); err != nil || note.Size != 20 {
+		t.Errorf("%+v, %v", note, err)
+	}
+}
+
+// trailed is a follower in whose file a record that is no message stands behind the last.
+type trailed struct {
+	Follower
+	last  uint64
+	there bool
+}
+
+func (f *trailed) Next(m *Record) (bool, error) {
+	ok, err := f.Follower.Next(m)
+	f.there = ok && m.Seq == f.last
+	return ok, err
+}
+
+func (f *trailed) Buffered() bool { return f.there || f.Follower.Buffered() }
+
+// TestTombstoneIsNotBehind: what stands behind the last message in its file, and is none,
+// does not make the log one that waits for ever.
+func TestTombstoneIsNotBehind(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 20)
+	s, _ := r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			f, err := follow(account, stream, from)
+			return &trailed{Follower: f, last: 20}, err
+		}
+	})
+	eventually(t, "nothing waits", func() (bool, string) {
+		st := s.States()[0]
+		return !st.ByServer && st.Size == 20 && st.Behind.IsZero() && st.Lag() == 0, fmt.Sprintf("%+v", st)
+	})
+}
+
+// TestFilesAreOnlyForWhatComes: what a writer that begins compares comes from the server, and
+// so does a log of some of the messages of a stream.
+func TestFilesAreOnlyForWhatComes(t *testing.T) {
+	r := newRig(t)
+	r.publish(0, 20)
+	s, stop := r.serve(nil)
+	awaitSize(t, s, 20)
+	stop()
+	r.publish(20, 25)
+	var lowest atomic.Uint64
+	lowest.Store(1000)
+	s, stop = r.serve(func(c *Config) {
+		follow := c.Follow
+		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+			lowest.Store(min(lowest.Load(), from))
+			return follow(account, stream, from)
+		}
+	})
+	awaitSize(t, s, 25)
+	r.publish(25, 30)
+	awaitSize(t, s, 30)
+	stop()
+	if n := lowest.Load(); n < 21 || n > 26 {
+		t.Errorf("files were read from sequence %d on", n)
+	}
+
+	js := r.js("shop")
+	for _, subject := range []string{"orders.some", "orders.created", "orders.some"} {
+		if _, err := js.Publish(t.Context(), subject, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := r.config()
+	cfg.Follow = func(string, string, uint64) (Follower, error) {
+		t.Error("files were read for some of the messages")
+		return nil, errors.New("they must not be")
+	}
+	some, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := some.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	source := orders
+	source.Tenant, source.Filter = "SOME", "orders.some"
+	some.Set([]Source{source})
+	eventually(t, "the last of them is in a checkpoint", func() (bool, string) {
+		st := some.States()[0]
+		return st.First > 0 && st.First+uint64(st.Size) == 34, fmt.Sprintf("%+v", st)
+	})
 }

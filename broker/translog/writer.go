@@ -44,7 +44,7 @@ type writer struct {
 	check     []tlog.Hash
 	checkFrom uint64
 	state     *streamState
-	saved     time.Time // of the last checkpoint, by this node's clock
+	saved     time.Time // of the last checkpoint, or try, by this node's clock
 	history   history
 	stored    int64  // of the last message that came, by the stream's clock
 	pending   uint64 // messages behind it, as far as it is known
@@ -331,12 +331,16 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 	next := w.next()
 	switch {
 	case !state.Created.Equal(w.cp.Created) && w.cp.Created.Equal(w.state.Created):
-		return fmt.Errorf("%w: the stream was deleted and made anew at %s", errFeed, state.Created.Format(time.RFC3339))
+		return remade(state)
+	case state.State.LastSeq+1 < next && w.in.filed && state.State.LastSeq+1 >= w.cp.Next():
+		return nil // in no checkpoint yet: input.confirmed
 	case state.State.LastSeq+1 < next:
 		return fmt.Errorf("%w: the stream ends at sequence %d, the log at %d: what is between was removed", ErrDisagrees, state.State.LastSeq, next-1)
 	case len(w.check) > 0: // nothing came behind them
 		return w.uncompared(ctx, state)
 	case state.State.LastSeq < next:
+		w.pending = 0 // what stands behind the last message in its file may be none
+		w.l.update(func(s *State) { s.LastSeq = state.State.LastSeq })
 		return nil
 	}
 	found, err := nextAfter(ctx, w.tenant, w.l.src.Stream, "", next)
@@ -344,6 +348,8 @@ func (w *writer) takeRemovedEnd(ctx context.Context) error {
 		return err
 	}
 	if found != 0 {
+		w.pending = state.State.LastSeq + 1 - next // files do not tell that there is more
+		w.l.behind(time.Now().Add(-idleCheck).UnixNano())
 		return w.in.overdue(found)
 	}
 	if err := w.lacks(ctx, next, state.State.LastSeq+1); err != nil {
@@ -381,6 +387,10 @@ func (w *writer) uncompared(ctx context.Context, state *streamState) error {
 func (w *writer) save(ctx context.Context) error {
 	// What is not yet on stable storage may be gone after a power cut, and other events
 	// may have its sequences: no checkpoint may name it.
+	if ok, err := w.in.confirmed(ctx, w.next()); !ok || err != nil {
+		w.saved = time.Now() // the next try is as far away as the next checkpoint
+		return err
+	}
 	if err := w.l.s.archive.settle(ctx); err != nil {
 		return err
 	}

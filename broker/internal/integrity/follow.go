@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // ErrFollow: the blocks of a stream cannot be followed from where the follower is: a
@@ -77,7 +78,7 @@ func Follow(dir string, key *StoreKey, account, stream string, from uint64) (*Fo
 		buf: make([]byte, followBuffer),
 	}
 	var err error
-	if f.dir, err = os.Open(f.msgs); err == nil {
+	if f.dir, err = openNow(f.msgs); err == nil {
 		err = f.seek()
 	} else {
 		err = fmt.Errorf("%w: %w", ErrStore, err)
@@ -201,7 +202,9 @@ func (f *Follower) fill() (n int, err error) {
 		f.stream.XORKeyStream(f.buf[f.end:f.end+n], f.buf[f.end:f.end+n])
 	}
 	f.end += n
-	f.at += int64(n)
+	if f.at += int64(n); f.at > maxBlock {
+		return 0, f.fault("no block is so large")
+	}
 	if f.end == len(f.buf) && f.end < followMost { // there is more
 		f.buf = append(f.buf, make([]byte, f.end)...)
 	}
@@ -278,10 +281,32 @@ func (f *Follower) successor() (uint32, error) {
 	return 0, f.fault("it was removed or replaced, and none comes after it")
 }
 
+// openNow does not wait for somebody to write to what is no file but a pipe.
+func openNow(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
+// openRegular is openNow of what must be a file.
+func openRegular(name string) (*os.File, error) {
+	f, err := openNow(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no file", name)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // open goes to the start of a block.
 func (f *Follower) open(index uint32) error {
 	path := filepath.Join(f.msgs, blockName(index))
-	file, err := os.Open(path)
+	file, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f.fault("%s is gone", blockName(index))
 	}

@@ -188,6 +188,11 @@ func TestFollowRefuses(t *testing.T) {
 		}{
 			{"a flipped bit", func(t *testing.T, s stored) { flip(t, last(s), 700, 4) }, 0},
 			{"a flipped bit in a block before", func(t *testing.T, s stored) { flip(t, filepath.Join(s.msgs, "2.blk"), 9000, 4) }, 0},
+			{"a changed payload", func(t *testing.T, s stored) {
+				raw := s.read(t, last(s))
+				raw[offsets(t, raw)[4]-hashSize-1] ^= 4
+				s.write(t, last(s), raw)
+			}, 0},
 			{"a block before that is cut", func(t *testing.T, s stored) {
 				truncate(t, filepath.Join(s.msgs, "2.blk"), 50)
 			}, 0},
@@ -273,6 +278,15 @@ func TestFollowRefusesChanges(t *testing.T) {
 		{"half a record", func(t *testing.T, _, last string) {
 			write(t, last, append(read(t, last), madeBlock(t, 4, messages+1)[:40]...))
 		}, 0, nil},
+		{"a folder comes after it", func(t *testing.T, msgs, _ string) {
+			if err := os.Mkdir(filepath.Join(msgs, "5.blk"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, ErrStore},
+		{"tombstones without end", func(t *testing.T, _, last string) {
+			raw, more := read(t, last), madeBlock(t, 4, 1|tombstoneBit)
+			write(t, last, append(raw, bytes.Repeat(more, maxBlock/len(more))...))
+		}, 0, ErrFollow},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := copyStore(t, base)
@@ -293,6 +307,26 @@ func mustRemove(t *testing.T, file string) {
 	t.Helper()
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFollowTurnsAtTheEnd: what the server appends after the end of a block was met, and
+// before the next one is made, is not passed over.
+func TestFollowTurnsAtTheEnd(t *testing.T) {
+	dir := copyStore(t, ordersStore(t))
+	msgs := variant{}.orders(dir).msgs
+	f := mustFollow(t, dir, variant{}, 1)
+	if n, err := drain(f); n != messages || err != nil {
+		t.Fatalf("%d messages, then %v", n, err)
+	}
+	last := filepath.Join(msgs, "4.blk")
+	write(t, last, append(read(t, last), madeBlock(t, 4, messages+1)...))
+	write(t, filepath.Join(msgs, "5.blk"), madeBlock(t, 5, messages+2))
+	if more, err := f.turn(); !more || err != nil {
+		t.Fatal(more, err)
+	}
+	if n, err := drain(f); n != 2 || err != nil {
+		t.Errorf("%d more, then %v; want both", n, err)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
 	"sync/atomic"
 
@@ -119,7 +118,7 @@ func (v *vault) block(file string, index uint32) (*lock, error) {
 
 // readKey returns nil where there is no file, and not nil for one that is empty.
 func readKey(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	f, err := openRegular(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
