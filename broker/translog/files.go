@@ -121,7 +121,7 @@ func (in *input) follow(ctx context.Context, from uint64) error {
 		return err
 	}
 	in.end()
-	in.reader, in.filed = &files{Follower: f, idle: lookFiles}, true
+	in.reader, in.filed, in.due = &files{Follower: f, idle: lookFiles}, true, 0
 	l.update(func(s *State) { s.ByServer = false })
 	return nil
 }
