@@ -65,13 +65,18 @@ func (c *compact) appendText(dst []byte) []byte {
 var textEncoding = base64.NewEncoding("ABCDEFGHIJKLM.OPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_").
 	WithPadding(base64.NoPadding).Strict()
 
+// hasLineEnd is bytes.ContainsAny of "\r\n", which takes a tenth of a verification.
+func hasLineEnd(text []byte) bool {
+	return bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0
+}
+
 // parseText decodes an attestation into buf. Each attestation has exactly one
 // text: textEncoding without line ends, with zero spare bits.
 func parseText(text []byte, buf *[maxCompact]byte) (compact, error) {
 	if len(text) > maxCompactB64 {
 		return compact{}, fmt.Errorf("%w: attestation of %d bytes, limit %d", ErrMalformed, len(text), maxCompactB64)
 	}
-	if bytes.ContainsAny(text, "\r\n") { // the decoder would skip them
+	if hasLineEnd(text) { // the decoder would skip them
 		return compact{}, fmt.Errorf("%w: attestation is not in its alphabet", ErrMalformed)
 	}
 	n, err := textEncoding.Decode(buf[:], text)

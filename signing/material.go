@@ -62,7 +62,7 @@ func (m *material) parse(text []byte) error {
 	if len(text) > maxDSSEBytes {
 		return fmt.Errorf("%w: dssematerial of %d bytes, limit %d", ErrMalformed, len(text), maxDSSEBytes)
 	}
-	if bytes.ContainsAny(text, "\r\n") { // the decoder would skip them
+	if hasLineEnd(text) { // the decoder would skip them
 		return fmt.Errorf("%w: dssematerial has line ends", ErrMalformed)
 	}
 	size, err := strictBase64.Decode(m.json[:], text)
@@ -151,7 +151,7 @@ func (m *material) parseSignature(b []byte) (rest []byte, last bool, _ error) {
 // decode undoes the base64 of one value. There is room: the values are parts of
 // json, which is as large.
 func (m *material) decode(text []byte) ([]byte, bool) {
-	if bytes.ContainsAny(text, "\r\n") {
+	if hasLineEnd(text) {
 		return nil, false
 	}
 	n, err := strictBase64.Decode(m.values[m.used:], text)
