@@ -228,10 +228,7 @@ func killCycles(ctx context.Context, o options) (err error) {
 		return err
 	}
 	v.print("kill -9", n)
-	if err := errors.Join(v.err(), judgeLog(ctx, b.Address, "kill -9", o.readers)); err != nil {
-		return err
-	}
-	return unreadable(&b.cfg)
+	return errors.Join(v.err(), judgeLog(ctx, b.Address, "kill -9", o.readers), unreadable(&b.cfg))
 }
 
 func row(cells ...any) { columns(8, 14, cells) }

@@ -215,7 +215,7 @@ func (f *Follower) unlock() error {
 	if f.stream != nil {
 		return nil
 	}
-	key, err := f.vault.block(filepath.Join(f.msgs, blockName(f.index)), f.index)
+	key, err := f.vault.block(f.path, f.index)
 	switch {
 	case err != nil:
 		return err
