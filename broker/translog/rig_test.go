@@ -142,6 +142,9 @@ func (r *rig) makeStreams(perSubject int64) {
 	r.makeStream(system, jetstream.StreamConfig{Name: StreamAudit, Subjects: []string{"audit.>"}})
 	r.makeStream(system, jetstream.StreamConfig{Name: StreamLog, Subjects: []string{"log.>"}, MaxMsgsPerSubject: perSubject})
 	r.makeStream("shop", jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, DenyDelete: !r.loose, DenyPurge: !r.loose})
+	// Of an account without streams the server removes the folders at its leisure, also when
+	// one is being made there: a test that makes ORDERS anew needs a second stream.
+	r.makeStream("shop", jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"other"}})
 }
 
 func (r *rig) makeStream(account string, cfg jetstream.StreamConfig) {
