@@ -21,15 +21,16 @@ const findChunk = 50_000
 // Prove returns the document that proves the sequences from first to last under the
 // last checkpoint.
 //
-// Errors: ErrNotLogged, tlog.ErrSize for sequences that the log does not cover or too
-// many, ErrLetGo for what is no longer stored, ErrDisagrees where the stream no longer has what the log has.
+// Errors: ErrNotLogged, tlog.ErrSize for sequences that the log does not cover,
+// tlog.ErrMalformed for none of them or more than tlog.MaxRange, ErrLetGo for what is no
+// longer stored, ErrDisagrees where the stream no longer has what the log has.
 func (s *Service) Prove(ctx context.Context, tenant, stream string, first, last uint64) ([]byte, error) {
 	l, err := s.find(tenant, stream)
 	if err != nil {
 		return nil, err
 	}
 	if last < first || last-first >= tlog.MaxRange {
-		return nil, fmt.Errorf("%w: sequences %d to %d, at most %d in one proof", tlog.ErrSize, first, last, tlog.MaxRange)
+		return nil, fmt.Errorf("%w: sequences %d to %d, want 1 to %d of them in one proof", tlog.ErrMalformed, first, last, tlog.MaxRange)
 	}
 	note, _, err := s.archive.last(ctx, tenant, stream)
 	if err != nil {

@@ -43,6 +43,11 @@ func TestLogFollowsStream(t *testing.T) {
 	if seq, next, err := s.Find(t.Context(), "shop", "ORDERS", "nobody", 1); err != nil || seq != 0 || next != 0 {
 		t.Errorf("find nobody: sequence %d, %d, %v", seq, next, err)
 	}
+	for _, r := range [][2]uint64{{2, 1}, {1, 1 + tlog.MaxRange}} {
+		if _, err := s.Prove(t.Context(), "shop", "ORDERS", r[0], r[1]); !errors.Is(err, tlog.ErrMalformed) {
+			t.Errorf("%d to %d: %v", r[0], r[1], err)
+		}
+	}
 	if _, err := s.Prove(t.Context(), "shop", "ORDERS", 1001, 1001); !errors.Is(err, tlog.ErrSize) {
 		t.Errorf("an event that is not logged yet: %v", err)
 	}

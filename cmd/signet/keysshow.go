@@ -109,6 +109,11 @@ func parseRing(a *app, doc []byte, file, root string, now time.Time) (*keyring.R
 		return nil, fmt.Errorf("%s cannot be trusted: %w, %s", file, err, public)
 	case errors.Is(err, keyring.ErrMalformed), errors.Is(err, keyring.ErrInvalid):
 		return nil, &usageError{msg: fmt.Sprintf("%s is not a keyring: %v", file, err)}
+	case errors.Is(err, keyring.ErrExpired):
+		return nil, &exitError{
+			code: exitRefused, err: fmt.Errorf("%s: %w", file, err),
+			fix: "is the clock here right? else sign a version anew: signet keys rotate KEY --keyring " + file + " --root-seed FILE",
+		}
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

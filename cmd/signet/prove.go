@@ -87,6 +87,12 @@ func whichSequences(ctx context.Context, api *admin.API, stream string, which []
 		if !ok || err1 != nil || err2 != nil || first == 0 || last < first {
 			return 0, 0, &usageError{msg: fmt.Sprintf("--range %s: want FIRST-LAST, such as 100-200", ranges)}
 		}
+		if last-first >= tlog.MaxRange {
+			return 0, 0, &usageError{
+				msg: fmt.Sprintf("--range %s: %d sequences, one proof has at most %d", ranges, last-first+1, tlog.MaxRange),
+				fix: fmt.Sprintf("signet prove STREAM --range %d-%d, and the rest in proofs of their own", first, first+tlog.MaxRange-1),
+			}
+		}
 		return first, last, nil
 	}
 	if seq, err := strconv.ParseUint(which[0], 10, 63); err == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -158,5 +159,37 @@ func TestConnectFixOfALimit(t *testing.T) {
 		if got := connectFix(err); !strings.Contains(got, "signet status --throttled") {
 			t.Errorf("%v: %q", err, got)
 		}
+	}
+}
+
+// Who pushes a keyring that has expired is told to look at the clock, and what to sign.
+func TestPushOfAnExpiredKeyringSaysWhatToDo(t *testing.T) {
+	pair, err := nkeys.CreateOperator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, _ := pair.Seed()
+	root, _ := pair.PublicKey()
+	now := time.Now()
+	ring, err := keyring.New(1, now.Add(-2*time.Hour), now.Add(-time.Hour), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := ring.Sign(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *exitError
+	_, err = parseRing(new(app), doc, "keyring.json", root, now)
+	if !errors.Is(err, keyring.ErrExpired) || !errors.As(err, &refused) || exitCode(err) != exitRefused {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"clock", "signet keys rotate KEY --keyring keyring.json"} {
+		if !strings.Contains(refused.fix, want) {
+			t.Errorf("%q does not say %q", refused.fix, want)
+		}
+	}
+	if _, err := parseRing(new(app), doc, "keyring.json", root, time.Time{}); err != nil {
+		t.Errorf("an expired one cannot be shown: %v", err)
 	}
 }
