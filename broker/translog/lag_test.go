@@ -368,6 +368,7 @@ func TestTornSink(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "checkpoints")
 	s, stop := r.serve(func(c *Config) { c.Sink = file })
 	note := awaitSize(t, s, 10)
+	awaitState(t, s, 10) // now the sink has it, too
 	stop()
 	other := note.Checkpoint
 	other.Origin.Tenant, other.Size = "else", 5000
@@ -391,6 +392,42 @@ func TestTornSink(t *testing.T) {
 	})
 	if err != nil || n != 1 || len(sizes) != 3 || sizes[0] != 10 || sizes[1] != 5000 || sizes[2] != 20 {
 		t.Errorf("sizes %v, %d torn, %v", sizes, n, err)
+	}
+}
+
+// TestBeginningWriterHandsOn: the sink and AUDIT get a checkpoint whose writer ended before
+// it had brought it there, also if no event follows; and they get it once.
+func TestBeginningWriterHandsOn(t *testing.T) {
+	r := newRig(t)
+	file := filepath.Join(t.TempDir(), "checkpoints")
+	kept := func() uint64 {
+		st, err := r.js(system).Stream(t.Context(), StreamAudit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.CachedInfo().State.Msgs
+	}
+	r.publish(0, 10)
+	s, stop := r.serve(nil) // no sink; AUDIT gets the first checkpoints, and the next in an hour
+	awaitSize(t, s, 10)
+	eventually(t, "AUDIT has a checkpoint of ten", func() (bool, string) { return kept() == 2, fmt.Sprint(kept()) })
+	r.publish(10, 20)
+	note := awaitSize(t, s, 20)
+	stop()
+	if kept() != 2 {
+		t.Fatalf("AUDIT has %d checkpoints", kept())
+	}
+	for range 2 {
+		s, stop = r.serve(func(c *Config) { c.Sink = file })
+		awaitState(t, s, 20)
+		eventually(t, "AUDIT has the last one", func() (bool, string) { return kept() == 3, fmt.Sprint(kept()) })
+		stop()
+		if got := readFile(t, file); !bytes.Equal(got, note.Bytes()) {
+			t.Fatalf("the sink has\n%s", got)
+		}
+	}
+	if kept() != 3 {
+		t.Errorf("AUDIT has %d checkpoints", kept())
 	}
 }
 

@@ -9,6 +9,12 @@ import (
 	"github.com/signetbus/signet/signing/tlog"
 )
 
+// Where checkpoints are kept besides LOG.
+const (
+	whereSink  = "the sink"
+	whereAudit = "AUDIT"
+)
+
 // witness is a checkpoint of the log that is kept elsewhere than in LOG.
 type witness struct {
 	where string
@@ -25,10 +31,10 @@ func (l *log) outside(ctx context.Context) ([]witness, error) {
 		return nil, err
 	}
 	if note != nil {
-		out = append(out, witness{"the sink", note})
+		out = append(out, witness{whereSink, note})
 	}
 	if note := l.history(ctx); note != nil {
-		out = append(out, witness{"AUDIT", note})
+		out = append(out, witness{whereAudit, note})
 	}
 	return out, nil
 }

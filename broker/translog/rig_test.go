@@ -285,6 +285,15 @@ func awaitSize(tb testing.TB, s *Service, n int64) *tlog.Note {
 	return note
 }
 
+// awaitState waits until the writer of s says that it has logged n events.
+func awaitState(tb testing.TB, s *Service, n int64) {
+	tb.Helper()
+	eventually(tb, fmt.Sprintf("a writer with %d leaves", n), func() (bool, string) {
+		st := s.States()[0]
+		return st.Leading && st.Size == n, fmt.Sprintf("%+v", st)
+	})
+}
+
 // verifyAll walks the whole log as the command does.
 func verifyAll(tb testing.TB, s *Service, at *tlog.Checkpoint) *Result {
 	tb.Helper()
