@@ -90,7 +90,7 @@ func whichSequences(ctx context.Context, api *admin.API, stream string, which []
 		if last-first >= tlog.MaxRange {
 			return 0, 0, &usageError{
 				msg: fmt.Sprintf("--range %s: %d sequences, one proof has at most %d", ranges, last-first+1, tlog.MaxRange),
-				fix: fmt.Sprintf("signet prove STREAM --range %d-%d, and the rest in proofs of their own", first, first+tlog.MaxRange-1),
+				fix: fmt.Sprintf("signet prove %s --range %d-%d, and the rest in proofs of their own", stream, first, first+tlog.MaxRange-1),
 			}
 		}
 		return first, last, nil
