@@ -51,8 +51,11 @@ func leakCalls(r *rand.Rand, n int) []leakCall {
 	const api = "$JS.API."
 	switch k := r.IntN(12); k {
 	case 0, 1, 2, 3:
-		return append([]leakCall{leakCreate(r, call, stream, name, filter, second)},
-			call(api+"CONSUMER.MSG.NEXT."+stream+"."+name, "pull", one(r, []string{`{"batch":20,"no_wait":true}`, `{"batch":20,"no_wait":true}`, longPull})))
+		create := leakCreate(r, call, stream, name, filter, second)
+		if k == 3 {
+			return []leakCall{create, call("$JS.ACK."+stream+"."+name+".1.1.1.0.0", "+NXT", one(r, []string{"+NXT", "+NXT 5", `+NXT {"batch":9,"no_wait":true}`, "+NXT " + longPull}))}
+		}
+		return []leakCall{create, call(api+"CONSUMER.MSG.NEXT."+stream+"."+name, "pull", one(r, []string{`{"batch":20,"no_wait":true}`, `{"batch":20,"no_wait":true}`, longPull}))}
 	case 4:
 		return []leakCall{call(api+"CONSUMER.MSG.NEXT."+stream+"."+name, "pull", one(r, []string{"", "5", `{"batch":9,"no_wait":true}`, `{"batch":3,"expires":1000000}`, longPull, `{"batch":1,"group":"g","no_wait":true}`}))}
 	case 5:
