@@ -74,7 +74,7 @@ that is no pass. Exit codes: 0 all were refused, 3 one succeeded, 1 one was not 
 func (x *assault) run(ctx context.Context, a *app) error {
 	attacks, err := attack.Pick(x.only)
 	if err != nil {
-		return &usageError{msg: "--only: " + strings.TrimPrefix(err.Error(), "attack: "), fix: "signet attack --list"}
+		return &usageError{msg: "--only: " + err.Error(), fix: "signet attack --list"}
 	}
 	switch {
 	case x.list:
@@ -232,7 +232,7 @@ func (x *assault) policyFiles(a *app) ([]policy.File, error) {
 
 // explainStage says what to do where the throw-away principals cannot be made.
 func explainStage(a *app, err error) error {
-	msg := strings.TrimPrefix(err.Error(), "attack: ")
+	msg := plain(err.Error())
 	var e *client.Error
 	switch {
 	case errors.Is(err, attack.ErrFilesUnknown):
@@ -317,7 +317,7 @@ func verifyAttackReport(ctx context.Context, a *app, file, ringFile, root string
 	if err != nil {
 		return err
 	}
-	ring, err := loadRing(ctx, a, ringFile, root)
+	ring, err := fileRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (q *letterFilter) read() (err error) {
 	}
 	for _, w := range q.Where {
 		if _, err := dlq.ParseWhere(w); err != nil {
-			return &usageError{msg: "--where: " + strings.TrimPrefix(err.Error(), "dlq: ")}
+			return &usageError{msg: "--where: " + err.Error()}
 		}
 	}
 	switch {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/signetbus/signet/broker"
 )
@@ -53,5 +52,5 @@ func clusterFolder(dir, cluster string, nodes []broker.ClusterNode) (existed boo
 // offline words the fault of a run for which a secret is missing that was taken away, as
 // it should be.
 func offline(err error) error {
-	return &usageError{msg: strings.TrimPrefix(err.Error(), "broker: "), fix: "put that file back for this run, then take it away again"}
+	return &usageError{msg: err.Error(), fix: "put that file back for this run, then take it away again"}
 }

@@ -124,6 +124,23 @@ func TestClean(t *testing.T) {
 	}
 }
 
+func TestPlainNamesNoPackage(t *testing.T) {
+	for _, tt := range []struct{ name, in, want string }{
+		{"at the start", "tlog: no proof", "no proof"},
+		{"within", "event 3: signing: tlog: no proof: EOF", "event 3: no proof: EOF"},
+		{"on each line", "client: one\nbroker: two", "one\ntwo"},
+		{"a flag", "--payload: no file", "--payload: no file"},
+		{"words of users", "policy: schema: ca: keyring: no file", "policy: schema: ca: keyring: no file"},
+		{"the end of a word", "the broker: gone", "the broker: gone"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := plain(tt.in); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestFillFix(t *testing.T) {
 	for _, tt := range []struct{ name, fix, want string }{
 		{"all", "signet policy can-i publish SUBJECT --as PRINCIPAL", "signet policy can-i publish 'a.>' --as app"},

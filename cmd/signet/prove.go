@@ -140,7 +140,7 @@ func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root str
 	var err error
 	switch {
 	case ringFile != "":
-		ring, err = loadRing(ctx, a, ringFile, root)
+		ring, err = fileRing(ctx, a, ringFile, root)
 	case root != "":
 		root, err = rootKey(root)
 	default:
@@ -155,9 +155,9 @@ func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root str
 	v, err := verifiedProof(doc, root, ring)
 	if err != nil {
 		if a.jsonOut() {
-			err = a.printJSON(provenJSON{Reason: err.Error()})
+			err = a.printJSON(provenJSON{Reason: plain(err.Error())})
 		} else {
-			fmt.Fprintf(a.stdout, "NOT PROVEN: %s\n", clean(err.Error()))
+			fmt.Fprintf(a.stdout, "NOT PROVEN: %s\n", clean(plain(err.Error())))
 			err = nil
 		}
 		if err == nil {

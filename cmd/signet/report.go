@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,7 +66,7 @@ func (a *app) report(err error) int {
 }
 
 func (a *app) reportUsage(u *usageError) {
-	fmt.Fprintf(a.stderr, "signet: %s\n", indentLines(u.msg))
+	fmt.Fprintf(a.stderr, "signet: %s\n", indentLines(plain(u.msg)))
 	pairs := []string{"fix", u.fix}
 	if u.cmd != nil && u.fix == "" {
 		pairs = append(pairs, "usage", usageLine(u.cmd), "help", u.cmd.CommandPath()+" --help")
@@ -228,16 +229,12 @@ func causeText(err error) string {
 	if errors.Is(err, nats.ErrNoServers) { // which is how nats.go says it
 		return "connection refused"
 	}
-	text := err.Error()
-	for _, p := range []string{"client: ", "nats: ", "wire: "} {
-		text = strings.TrimPrefix(text, p)
-	}
-	return strings.ReplaceAll(text, "\n", ": ")
+	return strings.ReplaceAll(plain(err.Error()), "\n", ": ")
 }
 
 // explainPlain words errors that came from no broker.
 func explainPlain(err error) (msg, fix string) {
-	msg = err.Error()
+	msg = strings.TrimPrefix(plain(err.Error()), "invalid option: ")
 	var path *fs.PathError
 	if errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Sprintf("there is no file %s", path.Path), ""
@@ -245,14 +242,19 @@ func explainPlain(err error) (msg, fix string) {
 	if errors.Is(err, client.ErrNoRoot) {
 		return "no root key is pinned, so no event could be verified", "signet context add NAME ... --root O..."
 	}
-	for _, p := range []string{"client: invalid option: ", "client: ", "broker: ", "admin: "} {
-		msg = strings.TrimPrefix(msg, p)
-	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		fix = "another program has this port; choose another one: listen and ops.listen of the configuration, --listen and --ops of signet dev (port 0: any that is free)"
 	}
 	return msg, fix
 }
+
+// packageNames are the words before errors that say where in the code they come from. Those
+// that a user knows as well, such as policy, schema, keyring and ca, stay.
+var packageNames = regexp.MustCompile(`(^|: |\n)(?:(?:adminapi|admin|attack|auditlog|backupfile|broker|client|cloudevent|dlq|dsse|embed|` +
+	`integrity|jsapi|nats|payload|sdkevent|signing|store|tlog|translog|wire): )+`)
+
+// plain is the text of an error for who does not read the code.
+func plain(text string) string { return packageNames.ReplaceAllString(text, "$1") }
 
 func indentLines(s string) string {
 	lines := strings.Split(s, "\n")
@@ -288,7 +290,7 @@ func (a *app) reportJSON(err error, exit int) {
 		p.Title, p.Fix = explainPlain(err)
 		var u *usageError
 		if errors.As(err, &u) {
-			p.Title, p.Fix = u.msg, u.fix
+			p.Title, p.Fix = plain(u.msg), u.fix
 		}
 	}
 	b, merr := json.Marshal(p)

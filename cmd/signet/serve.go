@@ -115,7 +115,7 @@ func flatten(err error) []string {
 			return out
 		}
 	}
-	return []string{strings.TrimPrefix(oneLine(err), "broker: ")}
+	return []string{plain(oneLine(err))}
 }
 
 // isJoin tells errors.Join from fmt.Errorf with several %w, whose text says more

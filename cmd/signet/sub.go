@@ -332,7 +332,7 @@ func (s *subVerb) refused(ev client.InvalidEvent) {
 	fmt.Fprintf(s.stderr, "signet: "+verdict+": %s %s seq %d: %s\n", clean(ev.NATSSubject), clean(ev.Stream), ev.Sequence, clean(ev.Err.Error()))
 }
 
-func (s *subVerb) warn(err error) { s.note("warning: %s", clean(err.Error())) }
+func (s *subVerb) warn(err error) { s.note("warning: %s", clean(plain(err.Error()))) }
 
 func (s *subVerb) state(connected bool, err error) {
 	switch {
@@ -340,7 +340,7 @@ func (s *subVerb) state(connected bool, err error) {
 	case connected:
 		s.note("connected again")
 	case err != nil:
-		s.note("connection lost, trying again: %s", clean(err.Error()))
+		s.note("connection lost, trying again: %s", clean(plain(err.Error())))
 	default:
 		s.note("connection lost, trying again")
 	}

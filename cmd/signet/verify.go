@@ -102,7 +102,7 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string, want p
 		return verifyProofFile(ctx, a, doc, ringFile, root)
 	}
 	in = head
-	ring, err := loadRing(ctx, a, ringFile, root)
+	ring, err := fileRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err
 	}
@@ -173,10 +173,6 @@ func loadRing(ctx context.Context, a *app, file, root string) (*keyring.Ring, er
 	if file == "" || root == "" {
 		saved, err := a.loadContext()
 		if err != nil {
-			var u *usageError
-			if errors.As(err, &u) {
-				u.fix = "signet verify FILE --keyring keyring.json --root O... needs no context"
-			}
 			return nil, err
 		}
 		if root == "" {
@@ -199,6 +195,18 @@ func loadRing(ctx context.Context, a *app, file, root string) (*keyring.Ring, er
 		return nil, &exitError{code: exitRefused, err: fmt.Errorf("the keyring %s cannot be trusted: %w", file, err), fix: ringFix(err)}
 	}
 	return ring, nil
+}
+
+// fileRing is loadRing for signet verify, which can do without a context.
+func fileRing(ctx context.Context, a *app, file, root string) (*keyring.Ring, error) {
+	if file == "" || root == "" {
+		var u *usageError
+		if _, err := a.loadContext(); errors.As(err, &u) {
+			u.fix = "signet verify FILE --keyring keyring.json --root O... needs no context"
+			return nil, err
+		}
+	}
+	return loadRing(ctx, a, file, root)
 }
 
 // ringFix says what to do about a keyring in a file that is not believed.
@@ -249,7 +257,7 @@ func (v *checker) check(n int, raw []byte) *proof {
 	var e cloudevent.Event
 	if err := e.FromJSON(raw, &v.scratch); err != nil {
 		if p.Reason = otherFile(raw); p.Reason == "" {
-			p.Reason = "not a structured CloudEvent: " + strings.TrimPrefix(err.Error(), "cloudevent: ")
+			p.Reason = "not a structured CloudEvent: " + plain(err.Error())
 		}
 		return p
 	}
@@ -353,7 +361,7 @@ func reason(err error) string {
 	case errors.Is(err, signing.ErrNoKeyring):
 		return "the keyring has expired"
 	}
-	return strings.TrimPrefix(err.Error(), "signing: ")
+	return plain(err.Error())
 }
 
 func printProofLine(a *app, p *proof) {

@@ -73,7 +73,7 @@ type savedEvent struct {
 }
 
 func verifyReceipts(ctx context.Context, a *app, file, eventFile, ringFile, root string) error {
-	ring, err := loadRing(ctx, a, ringFile, root)
+	ring, err := fileRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func readEvents(file string, ring *keyring.Ring) ([]savedEvent, error) {
 		if p := v.check(n, raw); !p.OK {
 			saved.bad = p.Reason
 		} else if err := saved.event.FromJSON(raw, nil); err != nil {
-			saved.bad = err.Error()
+			saved.bad = reason(err)
 		}
 		saved.event.DelExt(wire.AttrNATSSubject) // what the receipt says; check has compared it
 		events = append(events, saved)
