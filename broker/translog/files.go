@@ -106,24 +106,31 @@ func (in *input) follow(ctx context.Context, from uint64) error {
 		return nil
 	}
 	// If the stream is now still the one that the log was compared with, so are its files.
-	state, err := stateOf(ctx, in.tenant, l.src.Stream)
-	switch {
-	case err != nil:
-	case !state.Created.Equal(in.created):
-		err = remade(state)
-	case state.State.Deleted > 0:
-		f.Close()
-		in.unreadable(holesError(state))
-		return nil
-	}
+	state, err := in.state(ctx)
 	if err != nil {
 		f.Close()
 		return err
+	}
+	if state.State.Deleted > 0 {
+		f.Close()
+		in.unreadable(holesError(state))
+		return nil
 	}
 	in.end()
 	in.reader, in.filed, in.due = &files{Follower: f, idle: lookFiles}, true, 0
 	l.update(func(s *State) { s.ByServer = false })
 	return nil
+}
+
+// state asks the server about the stream.
+//
+// Errors: errFeed where it is another than the log has been compared with, or the connection's.
+func (in *input) state(ctx context.Context) (*streamState, error) {
+	state, err := stateOf(ctx, in.tenant, in.l.src.Stream)
+	if err == nil && !state.Created.Equal(in.created) {
+		err = remade(state)
+	}
+	return state, err
 }
 
 func remade(state *streamState) error {
@@ -175,12 +182,10 @@ func (in *input) confirmed(ctx context.Context, next uint64) (bool, error) {
 	if !in.filed {
 		return true, nil
 	}
-	state, err := stateOf(ctx, in.tenant, in.l.src.Stream)
+	state, err := in.state(ctx)
 	switch {
 	case err != nil:
 		return false, err
-	case !state.Created.Equal(in.created):
-		return false, remade(state)
 	case state.State.Deleted > 0:
 		return false, in.ended(holesError(state))
 	case state.State.LastSeq+1 >= next:

@@ -72,11 +72,10 @@ func TestLogIsReadFromFiles(t *testing.T) {
 	up := &counted{Upstream: r.server}
 	s, _ := r.serve(func(c *Config) {
 		c.Upstream = up
-		follow := c.Follow
-		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+		wrapFollow(c, func(from uint64, open func() (Follower, error)) (Follower, error) {
 			opened.Add(1)
-			return follow(account, stream, from)
-		}
+			return open()
+		})
 	})
 	r.publish(0, 20)
 	note := awaitSize(t, s, 20)
@@ -106,6 +105,14 @@ func TestLogIsReadFromFiles(t *testing.T) {
 	awaitSize(t, s, 20)
 	if n := up.readers.Load(); n == 0 || s.States()[0].ByServer {
 		t.Errorf("%d consumers, %+v", n, s.States()[0])
+	}
+}
+
+// wrapFollow has wrap open the files of streams; open is how c would have done it.
+func wrapFollow(c *Config, wrap func(from uint64, open func() (Follower, error)) (Follower, error)) {
+	follow := c.Follow
+	c.Follow = func(account, stream string, from uint64) (Follower, error) {
+		return wrap(from, func() (Follower, error) { return follow(account, stream, from) })
 	}
 }
 
@@ -165,17 +172,16 @@ func TestLogWithoutFiles(t *testing.T) {
 			up := &counted{Upstream: r.server}
 			s, _ := r.serve(func(c *Config) {
 				c.Upstream, c.retryFiles = up, 300*time.Millisecond
-				follow := c.Follow
-				c.Follow = func(account, stream string, from uint64) (Follower, error) {
+				wrapFollow(c, func(from uint64, open func() (Follower, error)) (Follower, error) {
 					if tt.open != nil && !whole.Load() {
 						return nil, tt.open
 					}
-					f, err := follow(account, stream, from)
+					f, err := open()
 					if whole.Load() || err != nil {
 						return f, err
 					}
 					return &failing{Follower: f, left: tt.left, err: tt.fault, skip: tt.skip}, nil
-				}
+				})
 			})
 			r.publish(0, 400)
 			note := awaitSize(t, s, 400)
@@ -233,11 +239,10 @@ func TestStuckFilesAreBehind(t *testing.T) {
 	r := newRig(t)
 	r.publish(0, 400)
 	s, _ := r.serve(func(c *Config) {
-		follow := c.Follow
-		c.Follow = func(account, stream string, from uint64) (Follower, error) {
-			f, err := follow(account, stream, from)
+		wrapFollow(c, func(from uint64, open func() (Follower, error)) (Follower, error) {
+			f, err := open()
 			return &failing{Follower: f, left: 150}, err
-		}
+		})
 	})
 	eventually(t, "something waits", func() (bool, string) {
 		st := s.States()[0]
@@ -263,11 +268,10 @@ func TestHoleEndsTheFiles(t *testing.T) {
 	r := newRig(t)
 	var files atomic.Int64
 	s, _ := r.serve(func(c *Config) {
-		follow := c.Follow
-		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+		wrapFollow(c, func(from uint64, open func() (Follower, error)) (Follower, error) {
 			files.Add(1)
-			return follow(account, stream, from)
-		}
+			return open()
+		})
 	})
 	js := r.js("shop")
 	put := func(subject string) {
@@ -305,8 +309,7 @@ func TestFilesOfAnotherStream(t *testing.T) {
 	stop()
 	var once sync.Once
 	s, _ = r.serve(func(c *Config) {
-		follow := c.Follow
-		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+		wrapFollow(c, func(from uint64, open func() (Follower, error)) (Follower, error) {
 			once.Do(func() {
 				if err := r.js("shop").DeleteStream(t.Context(), "ORDERS"); err != nil {
 					t.Error(err)
@@ -314,8 +317,8 @@ func TestFilesOfAnotherStream(t *testing.T) {
 				r.makeStream("shop", jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, DenyDelete: true, DenyPurge: true})
 				r.publish(100, 140)
 			})
-			return follow(account, stream, from)
-		}
+			return open()
+		})
 	})
 	eventually(t, "the log stands still", func() (bool, string) {
 		st := s.States()[0]
@@ -347,11 +350,10 @@ func TestTombstoneIsNotBehind(t *testing.T) {
 	r := newRig(t)
 	r.publish(0, 20)
 	s, _ := r.serve(func(c *Config) {
-		follow := c.Follow
-		c.Follow = func(account, stream string, from uint64) (Follower, error) {
-			f, err := follow(account, stream, from)
+		wrapFollow(c, func(from uint64, open func() (Follower, error)) (Follower, error) {
+			f, err := open()
 			return &trailed{Follower: f, last: 20}, err
-		}
+		})
 	})
 	eventually(t, "nothing waits", func() (bool, string) {
 		st := s.States()[0]
@@ -371,11 +373,10 @@ func TestFilesAreOnlyForWhatComes(t *testing.T) {
 	var lowest atomic.Uint64
 	lowest.Store(1000)
 	s, stop = r.serve(func(c *Config) {
-		follow := c.Follow
-		c.Follow = func(account, stream string, from uint64) (Follower, error) {
+		wrapFollow(c, func(from uint64, open func() (Follower, error)) (Follower, error) {
 			lowest.Store(min(lowest.Load(), from))
-			return follow(account, stream, from)
-		}
+			return open()
+		})
 	})
 	awaitSize(t, s, 25)
 	r.publish(25, 30)
