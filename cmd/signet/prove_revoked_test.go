@@ -116,7 +116,7 @@ func TestVerifyProofOfRevokedKey(t *testing.T) {
 		{"not revoked", at(2), time.Time{}, true, exitOK, "PROVEN: sequence 7"},
 		{"logged before the revocation", at(2), at(5), false, exitOK, "PROVEN: sequence 7"},
 		{"logged after it, with an older time in the event", at(6), at(5), false, exitRefused, "the log has the event since " + at(6).Format(time.RFC3339)},
-		{"the log of the revoked key says that it was before", at(2), at(5), true, exitRefused, "get a new proof"},
+		{"the log of the revoked key says that it was before", at(2), at(5), true, exitRefused, "NOT PROVEN: the key of the checkpoint has been revoked"},
 		{"revoked from the beginning", at(2), began, false, exitRefused, "NOT ATTESTED"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

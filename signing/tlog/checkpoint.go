@@ -27,6 +27,8 @@ var (
 	ErrUnknownKey = errors.New("tlog: the checkpoint is signed by no broker key of the keyring")
 	// ErrKeyNotValid: the key was not valid at the time of the checkpoint.
 	ErrKeyNotValid = errors.New("tlog: the key was not valid at the time of the checkpoint")
+	// ErrKeyRevoked: the key has been revoked, so that the time of the checkpoint counts for nothing.
+	ErrKeyRevoked = errors.New("tlog: the key of the checkpoint has been revoked")
 	// ErrFuture: the checkpoint claims a time that has not come.
 	ErrFuture = errors.New("tlog: the checkpoint is from the future")
 	// ErrBadSignature: the signature is not that of the text.

@@ -260,12 +260,13 @@ type VerifiedLeaf struct {
 // ring, if not nil, is used in place of the keyring in p: a newer one that the caller
 // has verified. Neither ring's expiry is looked at: a proof is for later.
 //
-// An attestation by a key that was revoked counts only if the log has had the event since
-// before the revocation, under a checkpoint that another key has signed: what the event
-// says of its own time, whoever holds the key can write.
+// Of its own time, an event and a checkpoint say what the holder of the key likes. So a
+// checkpoint by a key that has been revoked proves nothing: the log has another one by now.
+// And an attestation by such a key counts only if the log was begun before the revocation and
+// says that the event was stored before it; docs/spec/log.md, section 7, says what that leaves.
 //
-// Errors: those of keyring.Parse, of ParseNote and Note.VerifyAt, ErrSize, ErrProof,
-// signing.ErrMalformed.
+// Errors: those of keyring.Parse, of ParseNote and Note.VerifyAt, ErrKeyRevoked, ErrSize,
+// ErrProof, signing.ErrMalformed.
 func (p *Proof) Verify(rootKey string, ring *keyring.Ring) (*Verified, error) {
 	if ring == nil {
 		var err error
@@ -280,6 +281,10 @@ func (p *Proof) Verify(rootKey string, ring *keyring.Ring) (*Verified, error) {
 	out := &Verified{Checkpoint: &note.Checkpoint, Ring: ring}
 	if out.Key, err = note.VerifyAt(ring, time.Now()); err != nil {
 		return nil, err
+	}
+	if !out.Key.RevokedAt.IsZero() {
+		return nil, fmt.Errorf("%w: %s is revoked from %s on: get a new proof",
+			ErrKeyRevoked, out.Key.ID, out.Key.RevokedAt.Format(time.RFC3339))
 	}
 	from, err := note.Index(p.First)
 	if err != nil {
@@ -348,9 +353,9 @@ func (v *Verified) beforeRevocation(id string, stored time.Time) error {
 	case !stored.Before(key.RevokedAt):
 		return fmt.Errorf("%w: %s is revoked from %s on, and the log has the event since %s only",
 			signing.ErrKeyNotValid, id, key.RevokedAt.Format(time.RFC3339), stored.Format(time.RFC3339))
-	case !v.Key.RevokedAt.IsZero():
-		return fmt.Errorf("%w: %s is revoked from %s on, and so is the key of the checkpoint that says since when the log has the event: get a new proof",
-			signing.ErrKeyNotValid, id, key.RevokedAt.Format(time.RFC3339))
+	case !v.Checkpoint.Origin.Start.Before(key.RevokedAt):
+		return fmt.Errorf("%w: %s is revoked from %s on, and the log was begun at %s only",
+			signing.ErrKeyNotValid, id, key.RevokedAt.Format(time.RFC3339), v.Checkpoint.Origin.Start.Format(time.RFC3339))
 	}
 	return nil
 }

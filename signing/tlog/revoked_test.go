@@ -18,17 +18,21 @@ func TestRevokedKeyIsJudgedByTheLog(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		revoked time.Time // recorded at 07:30:01, logged as stored at 12:34:56
-		by      byte      // the key that signed the checkpoint
+		begun   time.Duration // when the log was, after it was in truth
+		by      byte          // the key that signed the checkpoint
+		proof   error
 		want    error
 	}{
-		{"not revoked", time.Time{}, fillBroker, nil},
-		{"logged before the revocation", noon.Add(time.Hour), fillUnknown, nil},
-		{"logged after the revocation, claims to be older", noon.Add(-time.Hour), fillUnknown, signing.ErrKeyNotValid},
-		{"logged before it, says a log of the revoked key", noon.Add(time.Hour), fillBroker, signing.ErrKeyNotValid},
-		{"recorded after the revocation", day0.Add(time.Hour), fillUnknown, signing.ErrKeyNotValid},
+		{"not revoked", time.Time{}, 0, fillBroker, nil, nil},
+		{"logged before the revocation", noon.Add(time.Hour), 0, fillUnknown, nil, nil},
+		{"logged after the revocation, claims to be older", noon.Add(-time.Hour), 0, fillUnknown, nil, signing.ErrKeyNotValid},
+		{"logged before it, says a log of the revoked key", noon.Add(time.Hour), 0, fillBroker, ErrKeyRevoked, nil},
+		{"logged before it, says a log that was begun later", noon.Add(time.Hour), 14 * time.Hour, fillUnknown, nil, signing.ErrKeyNotValid},
+		{"recorded after the revocation", day0.Add(time.Hour), 0, fillUnknown, nil, signing.ErrKeyNotValid},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, all := mixedLog(t)
+			l.cp.Origin.Start = l.cp.Origin.Start.Add(tt.begun)
 			raw, err := l.cp.Sign(testSigner(t, tt.by))
 			if err != nil {
 				t.Fatal(err)
@@ -47,8 +51,11 @@ func TestRevokedKeyIsJudgedByTheLog(t *testing.T) {
 			p := proofOf(t, l, all, l.cp.First, l.cp.First)
 			_, _, root := testRing(t)
 			v, err := p.Verify(root, ring)
+			if !errors.Is(err, tt.proof) {
+				t.Fatalf("got %v, want %v", err, tt.proof)
+			}
 			if err != nil {
-				t.Fatal(err)
+				return
 			}
 			got := &v.Leaves[0]
 			if got.Kind != Event || !errors.Is(got.Unattested, tt.want) || (got.Attestation == nil) != (tt.want != nil) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/signetbus/signet/signing/keyring"
 )
@@ -75,6 +76,7 @@ func resultOf(err error) string {
 		{ErrMalformed, "malformed"},
 		{ErrUnknownKey, "unknownKey"},
 		{ErrKeyNotValid, "keyNotValid"},
+		{ErrKeyRevoked, "keyRevoked"},
 		{ErrBadSignature, "badSignature"},
 		{ErrForked, "forked"},
 		{ErrProof, "notInLog"},
@@ -113,7 +115,7 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := checkVectors(t, &file)
-	for _, want := range []string{"ok", "malformed", "unknownKey", "keyNotValid", "badSignature", "forked", "notInLog", "outsideOfLog", "keyring"} {
+	for _, want := range []string{"ok", "malformed", "unknownKey", "keyNotValid", "keyRevoked", "badSignature", "forked", "notInLog", "outsideOfLog", "keyring"} {
 		if seen[want] == 0 {
 			t.Errorf("no case has the result %s", want)
 		}
@@ -331,6 +333,15 @@ func (v *vectors) proofs(t *testing.T, l *testLog, all map[uint64]stored) {
 			p.Checkpoint = raw
 		}, c.result)
 	}
+	add("under a checkpoint of before its key was revoked", 18, 18, func(p *Proof) {
+		cp := l.cp
+		cp.Time = cp.Time.Add(-2 * time.Hour)
+		raw, err := cp.Sign(testSigner(t, fillRevoked))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Checkpoint = raw
+	}, "keyRevoked")
 	add("under a checkpoint that was changed", 18, 18, func(p *Proof) {
 		p.Checkpoint = bytes.Replace(p.Checkpoint, []byte("time 2026-11-22T12"), []byte("time 2026-11-22T13"), 1)
 	}, "badSignature")
