@@ -44,21 +44,21 @@ func (l *log) begin(ctx context.Context, system *nats.Conn, state *streamState, 
 	return note, seq, err
 }
 
-// trusted checks the last checkpoint, and says whether the whole of what is stored must
-// be compared with the log before it goes on: the stream was made anew, or the key of
-// the checkpoint has been revoked since.
+// trusted checks the last checkpoint, and says which key has signed it, and whether the
+// whole of what is stored must be compared with the log before it goes on: the stream was
+// made anew, or the key was not valid when it signed.
 //
 // Errors: ErrDisagrees, or tlog.ErrFuture, which passes.
-func (l *log) trusted(note *tlog.Note, state *streamState) (whole bool, err error) {
+func (l *log) trusted(note *tlog.Note, state *streamState) (key string, whole bool, err error) {
 	if err := note.CheckTime(l.s.cfg.Now()); err != nil {
-		return false, fmt.Errorf("the last checkpoint of the log: %w; if a clock was wrong when it was signed, signet log restart begins a new log", err)
+		return "", false, fmt.Errorf("the last checkpoint of the log: %w; if a clock was wrong when it was signed, signet log restart begins a new log", err)
 	}
-	_, err = note.Verify(l.s.cfg.Ring())
+	signed, err := note.Verify(l.s.cfg.Ring())
 	switch {
 	case errors.Is(err, tlog.ErrKeyNotValid):
 		whole = true
 	case err != nil:
-		return false, fmt.Errorf("%w: the last checkpoint: %w", ErrDisagrees, err)
+		return "", false, fmt.Errorf("%w: the last checkpoint: %w", ErrDisagrees, err)
 	}
 	if !note.Created.Equal(state.Created) {
 		l.s.cfg.Log.Warn().Str("log", note.Origin.String()).Time("created", state.Created).Time("logged", note.Created).
@@ -66,9 +66,9 @@ func (l *log) trusted(note *tlog.Note, state *streamState) (whole bool, err erro
 		whole = true
 	}
 	if state.State.LastSeq+1 < note.Next() {
-		return false, fmt.Errorf("%w: the stream ends at sequence %d, the log at %d: what is between was removed", ErrDisagrees, state.State.LastSeq, note.Next()-1)
+		return "", false, fmt.Errorf("%w: the stream ends at sequence %d, the log at %d: what is between was removed", ErrDisagrees, state.State.LastSeq, note.Next()-1)
 	}
-	return whole, nil
+	return signed.ID, whole, nil
 }
 
 // Restart begins a new log of a stream, from what it has stored now: after the operator

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"github.com/rs/zerolog"
 
+	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
 	"github.com/signetbus/signet/signing/tlog"
 )
@@ -188,6 +190,69 @@ func TestNoCheckpointWithAKeyThatIsNotValid(t *testing.T) {
 	}
 	ring.Store(r.ring) // as if the key were one that is valid
 	awaitSize(t, s, 20)
+}
+
+// The checkpoint of a key that was revoked proves nothing more: the log of a stream in which
+// nothing happens gets another one too.
+func TestCheckpointOfARevokedKeyIsRenewed(t *testing.T) {
+	r := newRig(t)
+	old, _ := r.ring.ByID(r.signer.KeyID())
+	seed, err := nkeys.EncodeSeed(nkeys.PrefixByteServer, bytes.Repeat([]byte("n"), 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := signing.NewSigner(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var signer atomic.Pointer[signing.Signer]
+	var ring atomic.Pointer[keyring.Ring]
+	turn := func(version uint64, to *signing.Signer, revoked time.Time) {
+		one, two := old, old
+		one.RevokedAt, two.ID = revoked, next.KeyID()
+		keys, err := keyring.New(version, r.ring.Issued(), r.ring.Expires(), []keyring.Key{one, two})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ring.Store(keys)
+		signer.Store(to)
+	}
+	turn(2, r.signer, time.Time{})
+	s, stop := r.serve(func(c *Config) { c.Ring, c.Signer = ring.Load, signer.Load })
+	r.publish(0, 10)
+	renewed := func(size int64) {
+		t.Helper()
+		eventually(t, "a checkpoint by the new key", func() (bool, string) {
+			note, _, err := s.Last(t.Context(), "shop", "ORDERS")
+			if err != nil || note == nil || note.Size != size {
+				return false, fmt.Sprintf("%+v, %v", note, err)
+			}
+			key, err := note.Verify(ring.Load())
+			return err == nil && key.ID == next.KeyID(), fmt.Sprintf("by %s, %v", key.ID, err)
+		})
+	}
+	awaitSize(t, s, 10)
+	turn(3, next, time.Now())
+	renewed(10)
+	doc, err := s.Prove(t.Context(), "shop", "ORDERS", 3, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := tlog.ParseProof(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Verify(r.root, ring.Load()); err != nil {
+		t.Error(err)
+	}
+	// The node was away when the key was revoked, and from before its last checkpoint on.
+	turn(4, r.signer, time.Time{})
+	r.publish(10, 20)
+	note := awaitSize(t, s, 20)
+	stop()
+	turn(5, next, note.Time.Add(-time.Millisecond))
+	s, _ = r.serve(func(c *Config) { c.Ring, c.Signer = ring.Load, signer.Load })
+	renewed(20)
 }
 
 // lineCount counts the lines that tell of a checkpoint from the future.

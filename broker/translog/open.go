@@ -44,10 +44,11 @@ func (l *log) open(ctx context.Context) (w *writer, err error) {
 		}
 	}
 	w.cp, w.cpSeq = note.Checkpoint, seq
-	whole, err := l.trusted(note, w.state)
+	key, whole, err := l.trusted(note, w.state)
 	if err != nil {
 		return nil, err
 	}
+	w.cpKey = key
 	if !whole {
 		l.hand(witnesses, note, &w.history)
 	}

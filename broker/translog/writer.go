@@ -36,6 +36,7 @@ type writer struct {
 	edge   *tlog.Edge
 	cp     tlog.Checkpoint
 	cpSeq  uint64            // sequence of cp's message
+	cpKey  string            // that signed it; empty: one that was not valid
 	tiles  map[string]uint64 // sequences of the tiles at the edge, by subject
 	// check are the leaf hashes of the sequences from checkFrom on that are compared
 	// with the stream before the log goes on.
@@ -126,10 +127,23 @@ func (w *writer) rest(ctx context.Context, idle *time.Time) error {
 	if _, last, err := w.l.s.archive.last(ctx, w.l.src.Tenant, w.l.src.Stream); err != nil || last != w.cpSeq {
 		return cmp.Or(err, errFenced)
 	}
+	if renewable(w) {
+		return w.save(ctx)
+	}
 	if w.l.src.Filter != "" {
 		return nil
 	}
 	return w.takeRemovedEnd(ctx)
+}
+
+// renewable says whether the last checkpoint proves nothing more, because its key was
+// revoked, and this node can sign another one. Without events nobody would.
+func renewable(w *writer) bool {
+	if _, err := w.l.signer(w.l.s.cfg.Now()); err != nil {
+		return false
+	}
+	key, ok := w.l.s.cfg.Ring().ByID(w.cpKey)
+	return !ok || !key.RevokedAt.IsZero()
 }
 
 // wait is how long the reader may be waited for.
@@ -181,7 +195,7 @@ func (w *writer) save(ctx context.Context) error {
 	if err := w.l.s.archive.settle(ctx); err != nil {
 		return err
 	}
-	w.cp, w.cpSeq, w.saved, w.history.raw = cp, seq, time.Now(), raw
+	w.cp, w.cpSeq, w.cpKey, w.saved, w.history.raw = cp, seq, signer.KeyID(), time.Now(), raw
 	w.l.s.sink.keep(raw, &cp.Origin)
 	if w.stored > 0 {
 		w.cal.next, w.cal.stored = cp.Next(), w.stored
