@@ -188,7 +188,7 @@ func eachBatch(ctx context.Context, api *admin.API, system bool, do func(*admin.
 }
 
 func verifyExport(ctx context.Context, a *app, file, root string, kept []auditlog.Kept, done func(*auditlog.Report, string) error) error {
-	trusted, err := backupRoot(a, root)
+	trusted, err := trustedRoot(a, root, "signet audit verify FILE --root O... needs no context")
 	if err != nil {
 		return err
 	}

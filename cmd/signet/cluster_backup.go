@@ -136,7 +136,7 @@ attestations: the signed manifest alone covers them. Exit code 3 if anything of 
 does not hold. Without --root, the root key of the context is used.`,
 		Example: "  signet cluster backup verify shop.signetbackup --root OBQ7...",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
-			trusted, err := backupRoot(a, root)
+			trusted, err := trustedRoot(a, root, "signet cluster backup verify FILE --root O... needs no context")
 			if err != nil {
 				return err
 			}
@@ -153,21 +153,6 @@ does not hold. Without --root, the root key of the context is used.`,
 	}
 	cmd.Flags().StringVar(&root, "root", "", "public root key (O...), or a file with it (default: of the context)")
 	return cmd
-}
-
-func backupRoot(a *app, root string) (string, error) {
-	if root != "" {
-		return rootKey(root)
-	}
-	saved, err := a.loadContext()
-	var u *usageError
-	if errors.As(err, &u) {
-		u.fix = "signet cluster backup verify FILE --root O... needs no context"
-	}
-	if err != nil {
-		return "", err
-	}
-	return saved.RootKey, nil
 }
 
 func verifyBackup(ctx context.Context, file, root string) (*backupfile.Proof, error) {

@@ -183,6 +183,23 @@ func rootKey(s string) (string, error) {
 	return "", &usageError{msg: "--root is neither a public root key (O...) nor a file with one", fix: "signet init and signet dev write it to keys/root.pub"}
 }
 
+// trustedRoot is the public root key that root is or names; empty: that of the context. fix
+// is the command that needs no context.
+func trustedRoot(a *app, root, fix string) (string, error) {
+	if root != "" {
+		return rootKey(root)
+	}
+	saved, err := a.loadContext()
+	var u *usageError
+	if errors.As(err, &u) {
+		u.fix = fix
+	}
+	if err != nil {
+		return "", err
+	}
+	return saved.RootKey, nil
+}
+
 // checkServers finds what is no address of a broker before it is saved.
 func checkServers(list string) error {
 	for s := range strings.SplitSeq(list, ",") {

@@ -206,8 +206,13 @@ func newKey(file, public string, create func() (nkeys.KeyPair, error), want nkey
 }
 
 func kindName(p nkeys.PrefixByte) string {
-	if p == nkeys.PrefixByteServer {
+	switch p {
+	case nkeys.PrefixByteServer:
 		return "node (N...)"
+	case nkeys.PrefixByteCurve:
+		return "recipient (X...)"
+	case nkeys.PrefixByteAccount:
+		return "principal that applies policies (A...)"
 	}
 	return "producer (A... or U...)"
 }

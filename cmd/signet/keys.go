@@ -101,6 +101,9 @@ func publicOfSeed(file string, want ...nkeys.PrefixByte) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if public := publicText(file, info); public != "" {
+		return "", &usageError{msg: fmt.Sprintf("%s holds a public key, %s: the seed of it is wanted", file, public)}
+	}
 	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
 		return "", &usageError{msg: fmt.Sprintf("%s has mode %04o: others can read the secret in it", file, mode), fix: "chmod 600 " + file}
 	}
@@ -123,10 +126,43 @@ func publicOfSeed(file string, want ...nkeys.PrefixByte) (string, error) {
 	}
 	for _, p := range want {
 		if nkeys.Prefix(public) != p {
-			return "", &usageError{msg: fmt.Sprintf("%s holds a %s seed, a %s seed is wanted", file, nkeys.Prefix(public), p), fix: "signet keys new --out FILE"}
+			return "", &usageError{msg: fmt.Sprintf("%s holds the seed of a %s, that of a %s is wanted", file, seedName(nkeys.Prefix(public)), seedName(p)), fix: seedFix[p]}
 		}
 	}
 	return public, nil
+}
+
+// publicText is the public key that a file holds in place of a seed, if it does.
+func publicText(file string, info os.FileInfo) string {
+	if !info.Mode().IsRegular() || info.Size() > 1024 {
+		return ""
+	}
+	raw, err := os.ReadFile(file)
+	if text := string(bytes.TrimSpace(raw)); err == nil && nkeys.IsValidPublicKey(text) {
+		return text
+	}
+	return ""
+}
+
+// seedFix says how seeds of a type are made.
+var seedFix = map[nkeys.PrefixByte]string{
+	nkeys.PrefixByteOperator: "name the file that signet keys root wrote",
+	nkeys.PrefixByteUser:     "signet keys new --out FILE",
+}
+
+// seedName is what p is called in Signet.
+func seedName(p nkeys.PrefixByte) string {
+	switch p {
+	case nkeys.PrefixByteOperator:
+		return "root key"
+	case nkeys.PrefixByteServer:
+		return "node"
+	case nkeys.PrefixByteCurve:
+		return "recipient"
+	case nkeys.PrefixByteAccount:
+		return "principal that signs or applies policies"
+	}
+	return p.String()
 }
 
 func keysLsCommand(a *app) *cobra.Command {

@@ -136,21 +136,18 @@ type provenJSON struct {
 
 // verifyProofFile is signet verify for a proof. ringFile empty: the keyring inside of it.
 func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root string) error {
-	var ring *keyring.Ring
-	var err error
-	switch {
-	case ringFile != "":
-		ring, err = fileRing(ctx, a, ringFile, root)
-	case root != "":
-		root, err = rootKey(root)
-	default:
-		saved, e := a.loadContext()
-		if root, err = saved.RootKey, e; err != nil {
-			return &usageError{msg: "which root key must have signed the keyring?", fix: "signet verify FILE --root O... needs no context"}
-		}
-	}
+	root, err := trustedRoot(a, root, "signet verify FILE --root O... needs no context")
 	if err != nil {
 		return err
+	}
+	var ring *keyring.Ring
+	if ringFile != "" {
+		if ring, err = fileRing(ctx, a, ringFile, root); err != nil {
+			return err
+		}
+		if err := notOlder(doc, root, ring); err != nil {
+			return err
+		}
 	}
 	v, err := verifiedProof(doc, root, ring)
 	if err != nil {
@@ -175,6 +172,22 @@ func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root str
 		err = &exitError{code: exitRefused}
 	}
 	return err
+}
+
+// notOlder refuses a keyring that revokes less than the one in a proof may.
+func notOlder(doc []byte, root string, ring *keyring.Ring) error {
+	var held *keyring.Ring
+	p, err := tlog.ParseProof(doc)
+	if err == nil {
+		held, err = keyring.Parse(p.Keyring, root, time.Time{})
+	}
+	if err == nil && held.Version() > ring.Version() { // a proof that is none is judged later
+		return &usageError{
+			msg: fmt.Sprintf("--keyring has version %d, the proof a newer one, version %d, which may have revoked keys", ring.Version(), held.Version()),
+			fix: "leave out --keyring, or give the one in force: signet keys ring --out FILE",
+		}
+	}
+	return nil
 }
 
 // allAttested: every leaf that is not absent is an event whose own signature holds. A

@@ -28,6 +28,7 @@ type logged struct {
 	began    time.Time
 	recorded time.Time // what the event says of its time
 	stored   time.Time // what the log says
+	held     uint64    // version of the keyring in the proof
 }
 
 func (l *logged) signer(fill byte) *signing.Signer {
@@ -90,7 +91,7 @@ func (l *logged) proof(by *signing.Signer) []byte {
 		l.t.Fatal(err)
 	}
 	p := &tlog.Proof{
-		First: 7, Checkpoint: note, Keyring: l.ring(1, time.Time{}),
+		First: 7, Checkpoint: note, Keyring: l.ring(l.held, time.Time{}),
 		Leaves: []tlog.ProofLeaf{tlog.LeafOf(&h, l.stored.UnixNano(), subject, block, e.Data)},
 	}
 	doc, err := p.Encode()
@@ -109,18 +110,20 @@ func TestVerifyProofOfRevokedKey(t *testing.T) {
 		name    string
 		stored  time.Time
 		revoked time.Time
-		byOld   bool // the checkpoint is signed with the key that was revoked
+		byOld   bool   // the checkpoint is signed with the key that was revoked
+		held    uint64 // version of the keyring in the proof; that beside it has 2
 		code    int
 		says    string
 	}{
-		{"not revoked", at(2), time.Time{}, true, exitOK, "PROVEN: sequence 7"},
-		{"logged before the revocation", at(2), at(5), false, exitOK, "PROVEN: sequence 7"},
-		{"logged after it, with an older time in the event", at(6), at(5), false, exitRefused, "the log has the event since " + at(6).Format(time.RFC3339)},
-		{"the log of the revoked key says that it was before", at(2), at(5), true, exitRefused, "NOT PROVEN: the key of the checkpoint has been revoked"},
-		{"revoked from the beginning", at(2), began, false, exitRefused, "NOT ATTESTED"},
+		{"not revoked", at(2), time.Time{}, true, 1, exitOK, "PROVEN: sequence 7"},
+		{"logged before the revocation", at(2), at(5), false, 1, exitOK, "PROVEN: sequence 7"},
+		{"logged after it, with an older time in the event", at(6), at(5), false, 1, exitRefused, "the log has the event since " + at(6).Format(time.RFC3339)},
+		{"the log of the revoked key says that it was before", at(2), at(5), true, 1, exitRefused, "NOT PROVEN: the key of the checkpoint has been revoked"},
+		{"revoked from the beginning", at(2), began, false, 1, exitRefused, "NOT ATTESTED"},
+		{"by an older keyring than that in the proof", at(2), time.Time{}, false, 3, exitUsage, "--keyring has version 2, the proof a newer one"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := logged{t: t, began: began, recorded: at(1), stored: tt.stored}
+			l := logged{t: t, began: began, recorded: at(1), stored: tt.stored, held: tt.held}
 			l.old, l.new = l.signer(1), l.signer(2)
 			var err error
 			if l.root, err = nkeys.EncodeSeed(nkeys.PrefixByteOperator, bytes.Repeat([]byte{9}, ed25519.SeedSize)); err != nil {
@@ -147,7 +150,7 @@ func TestVerifyProofOfRevokedKey(t *testing.T) {
 			}
 			var out, errs bytes.Buffer
 			code := run([]string{"verify", proof, "--keyring", ring, "--root", root}, strings.NewReader(""), &out, &errs, func(string) string { return "" })
-			if code != tt.code || !strings.Contains(out.String(), tt.says) {
+			if code != tt.code || !strings.Contains(out.String()+errs.String(), tt.says) {
 				t.Errorf("exit code %d, want %d with %q\n%s%s", code, tt.code, tt.says, &out, &errs)
 			}
 		})

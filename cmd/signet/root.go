@@ -169,6 +169,9 @@ type action func(ctx context.Context, args []string) error
 // returns then is errInterrupted. A second signal ends the process.
 func (a *app) verb(f action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
+		if err := emptyTrust(cmd); err != nil {
+			return err
+		}
 		ctx, cancel := context.WithCancelCause(cmd.Context())
 		defer cancel(nil)
 		sig := make(chan os.Signal, 1)
@@ -188,6 +191,17 @@ func (a *app) verb(f action) func(*cobra.Command, []string) error {
 		}
 		return withCommand(err, cmd)
 	}
+}
+
+// emptyTrust refuses a flag that says what to trust or whom to ask, and is given empty: the
+// context would answer in its place, and the variable of a script that is not set is a slip.
+func emptyTrust(cmd *cobra.Command) error {
+	for _, name := range []string{"root", "keyring", "root-seed", "context", "event", "receipt", "from"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return &usageError{msg: "--" + name + " is empty", cmd: cmd}
+		}
+	}
+	return nil
 }
 
 // exactly is cobra.ExactArgs with the names of the arguments in its message.

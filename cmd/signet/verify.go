@@ -56,6 +56,9 @@ from the context; a context without a keyring file asks its broker.`,
   signet sub 'orders.>' --since start --count 1 -o json | signet verify -
   signet verify --receipt receipt.json --event event.json --keyring keyring.json --root OBQ7...`,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
+			if want != (producerDemand{}) && (attacks != "" || receipts != "") {
+				return want.notFor("an acknowledgement or a report")
+			}
 			switch {
 			case attacks != "":
 				return verifyAttackReport(ctx, a, attacks, ringFile, root)
@@ -83,6 +86,15 @@ type producerDemand struct {
 	alone    bool // that is enough: no attestation is needed
 }
 
+// notFor: what is verified has no such signatures, or is not judged by them.
+func (d producerDemand) notFor(what string) error {
+	flag := "--require-producer"
+	if d.alone {
+		flag = "--producer-only"
+	}
+	return &usageError{msg: flag + " is for events, and not for " + what, fix: "signet sub -o json, or signet dlq show -o json, writes the event itself"}
+}
+
 func verifyFile(ctx context.Context, a *app, file, ringFile, root string, want producerDemand) error {
 	in := a.stdin
 	if file != "-" {
@@ -95,6 +107,9 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string, want p
 	}
 	head := bufio.NewReader(in)
 	if start, _ := head.Peek(len(tlog.ProofFormat) + 64); tlog.IsProof(start) {
+		if want != (producerDemand{}) {
+			return want.notFor("a proof of signet prove")
+		}
 		doc, err := io.ReadAll(io.LimitReader(head, tlog.MaxProofBytes+1))
 		if err != nil {
 			return err

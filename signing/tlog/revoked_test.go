@@ -17,7 +17,7 @@ import (
 func TestRevokedKeyIsJudgedByTheLog(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		revoked time.Time // recorded at 07:30:01, logged as stored at 12:34:56
+		revoked time.Time     // recorded at 07:30:01, logged as stored at 12:34:56
 		begun   time.Duration // when the log was, after it was in truth
 		by      byte          // the key that signed the checkpoint
 		proof   error
