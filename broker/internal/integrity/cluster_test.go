@@ -304,7 +304,11 @@ func clusterHeals(t *testing.T, v variant) {
 			c.lead(nc, js, victim)
 			got := uint64(0)
 			for try := 0; try < 3 && got != messages; try++ { // the API of a busy machine may not answer yet
-				got = served(t, js, "ORDERS", messages)
+				asked := js
+				if try > 0 {
+					_, asked = c.jet()
+				}
+				got = served(t, asked, "ORDERS", messages)
 			}
 			if got != messages {
 				t.Errorf("%s: n%d leads and serves %d of %d (%s)", what, victim, got, messages, v.Action)

@@ -118,10 +118,12 @@ func served(tb testing.TB, js jetstream.JetStream, stream string, n uint64) (goo
 	defer cancel()
 	st, err := js.Stream(ctx, stream)
 	if err != nil {
+		tb.Logf("no stream: %v", err)
 		return 0
 	}
 	cons, err := st.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
 	if err != nil {
+		tb.Logf("no consumer: %v", err)
 		return 0
 	}
 	info := st.CachedInfo()
@@ -132,6 +134,7 @@ func served(tb testing.TB, js jetstream.JetStream, stream string, n uint64) (goo
 	for empty := 0; ; {
 		batch, err := cons.Fetch(int(min(500, n-uint64(len(seen)))), jetstream.FetchMaxWait(2*time.Second))
 		if err != nil {
+			tb.Logf("no batch behind %d messages: %v", len(seen), err)
 			return uint64(len(seen))
 		}
 		got := 0
@@ -143,6 +146,7 @@ func served(tb testing.TB, js jetstream.JetStream, stream string, n uint64) (goo
 			}
 		}
 		if got == 0 {
+			tb.Logf("an empty batch behind %d messages of %d: %v", len(seen), info.State.Msgs, batch.Error())
 			empty++ // a machine that is busy answers late
 		}
 		if empty == 3 || uint64(len(seen)) >= n {
