@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -175,12 +176,29 @@ func rootKey(s string) (string, error) {
 	if nkeys.IsValidPublicOperatorKey(s) {
 		return s, nil
 	}
-	if raw, err := os.ReadFile(s); err == nil {
+	if raw, err := smallFile(s, 1024); err == nil {
 		if key := strings.TrimSpace(string(raw)); nkeys.IsValidPublicOperatorKey(key) {
 			return key, nil
 		}
 	}
-	return "", &usageError{msg: "--root is neither a public root key (O...) nor a file with one", fix: "signet init and signet dev write it to keys/root.pub"}
+	if strings.HasPrefix(s, "S") { // not repeated: it may be a secret
+		s = "(a seed?)"
+	}
+	return "", &usageError{msg: "--root " + clean(s) + " is neither a public root key (O...) nor a file with one", fix: "signet init and signet dev write it to keys/root.pub"}
+}
+
+// smallFile reads a file of at most so many bytes. A device has no end.
+func smallFile(file string, most int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(raw)) > most {
+		err = &usageError{msg: fmt.Sprintf("%s is too long: what is wanted has at most %d bytes", file, most)}
+	}
+	return raw, err
 }
 
 // trustedRoot is the public root key that root is or names; empty: that of the context. fix

@@ -150,6 +150,9 @@ func verifyAll(ctx context.Context, a *app, in io.Reader, v *checker) (good, bad
 		if err := dec.Decode(&raw); errors.Is(err, io.EOF) {
 			return good, bad, one, nil
 		} else if err != nil {
+			if one != nil && !a.jsonOut() { // what was verified counts, whatever stands behind it
+				printProofLine(a, one)
+			}
 			return good, bad, nil, &usageError{msg: fmt.Sprintf("event %d is not JSON: %v", n, err)}
 		}
 		p := v.check(n, raw)
@@ -201,7 +204,7 @@ func loadRing(ctx context.Context, a *app, file, root string) (*keyring.Ring, er
 			return ring, err
 		}
 	}
-	doc, err := os.ReadFile(file)
+	doc, err := smallFile(file, keyring.MaxDocumentBytes)
 	if err != nil {
 		return nil, err
 	}
