@@ -82,11 +82,11 @@ the log of the heads must begin with its checkpoints of that log.`,
 			if err != nil {
 				return err
 			}
-			done := func(r *auditlog.Report, extra string) error {
+			done := func(v *auditVerdict) error {
 				for _, node := range gone {
-					r.Accept(node)
+					v.Accept(node)
 				}
-				return printAuditReport(a, r, extra)
+				return printAuditVerdict(a, v)
 			}
 			if len(args) == 1 && len(checkpoints) > 0 {
 				return &usageError{msg: "--checkpoint is of a trail that the broker is asked for: only it can prove what its log begins with", fix: "leave out the file, or --checkpoint"}
@@ -130,7 +130,7 @@ func readHeads(files []string) (kept []auditlog.Kept, err error) {
 	return kept, nil
 }
 
-func verifyLive(ctx context.Context, a *app, root, ringFile string, system bool, kept []auditlog.Kept, checkpoints []string, done func(*auditlog.Report, string) error) error {
+func verifyLive(ctx context.Context, a *app, root, ringFile string, system bool, kept []auditlog.Kept, checkpoints []string, done func(*auditVerdict) error) error {
 	ring, err := loadRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func verifyLive(ctx context.Context, a *app, root, ringFile string, system bool,
 		if err := eachBatch(ctx, api, system, func(b *admin.AuditBatch) error { v.Batch(b.Seq, b.Data); return nil }); err != nil {
 			return err
 		}
-		return done(v.Finish(), "")
+		return done(verdictUnder(v.Finish(), ring))
 	})
 }
 
@@ -194,7 +194,7 @@ func eachBatch(ctx context.Context, api *admin.API, system bool, do func(*admin.
 // verifyExport is signet audit verify for an export. ringFile empty: it is judged by the
 // keyring in it, also where the context has another: what a file proves does not hang on
 // the context that is selected.
-func verifyExport(ctx context.Context, a *app, file, root, ringFile string, kept []auditlog.Kept, done func(*auditlog.Report, string) error) error {
+func verifyExport(ctx context.Context, a *app, file, root, ringFile string, kept []auditlog.Kept, done func(*auditVerdict) error) error {
 	trusted, err := backupRoot(a, root)
 	if err != nil {
 		return err
@@ -209,7 +209,7 @@ func verifyExport(ctx context.Context, a *app, file, root, ringFile string, kept
 	if err != nil {
 		return err
 	}
-	return done(x.Report, exportFacts(x, time.Now()))
+	return done(verdictOnExport(x, time.Now()))
 }
 
 func openExport(ctx context.Context, file string, trust auditlog.Trust, kept []auditlog.Kept) (*auditlog.Export, error) {
@@ -226,68 +226,6 @@ func openExport(ctx context.Context, file string, trust auditlog.Trust, kept []a
 		return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s does not verify: %w", file, err)}
 	}
 	return x, err
-}
-
-func printAuditReport(a *app, r *auditlog.Report, extra string) error {
-	if a.jsonOut() {
-		if err := a.printJSON(r); err != nil {
-			return err
-		}
-	} else {
-		for i := range r.Faults {
-			fmt.Fprintln(a.stdout, clean(r.Faults[i].String()))
-		}
-		if r.More > 0 {
-			fmt.Fprintf(a.stdout, "and %d more\n", r.More)
-		}
-		for i := range r.Covered {
-			fmt.Fprintln(a.stdout, "note: "+clean(r.Covered[i].String()))
-		}
-		if r.MoreCovered > 0 {
-			fmt.Fprintf(a.stdout, "note: and %d more such parts\n", r.MoreCovered)
-		}
-		for i := range r.Accepted {
-			fmt.Fprintf(a.stdout, "note: node %s is taken as gone: the end of its chain is as the trail has it\n", clean(r.Accepted[i].Node))
-		}
-		for i := range r.Gone {
-			fmt.Fprintln(a.stdout, "note: "+clean(r.Gone[i].String()))
-		}
-		for i := range r.Open {
-			fmt.Fprintln(a.stdout, clean(r.Open[i].String()))
-		}
-		fmt.Fprintf(a.stdout, "the trail of %s is %s\n", clean(r.Tenant), verdictOf(r))
-		facts(a.stdout, "  ", "records", count(r.Records), "heads from outside", count(uint64(r.Heads)), "export", extra)
-		for i := range r.Chains {
-			c := &r.Chains[i]
-			fmt.Fprintf(a.stdout, "  node %s, chain %s: %d records, %s to %s", clean(c.Node), c.Chain, c.Seq, stamp(c.First), stamp(c.Last))
-			if c.Pruned > 0 {
-				fmt.Fprintf(a.stdout, ", pruned by the node up to record %d", c.Pruned)
-			}
-			if c.After != "" {
-				fmt.Fprintf(a.stdout, ", goes on from %s", clean(c.After))
-			}
-			fmt.Fprint(a.stdout, ", "+clean(loggedText(c.Logged)))
-			fmt.Fprintln(a.stdout)
-		}
-	}
-	switch {
-	case !r.OK:
-		return &exitError{code: exitRefused}
-	case !r.Proved():
-		return &exitError{code: exitUnproved}
-	}
-	return nil
-}
-
-// verdictOf is what a report comes to, for people.
-func verdictOf(r *auditlog.Report) string {
-	switch {
-	case !r.OK:
-		return "NOT what was written: the first fault is the first line; docs/operations.md says what to do"
-	case !r.Proved():
-		return "NOT PROVED to be whole: what is there verifies, and the lines above say what was not covered; ask again when all nodes answer, or give heads that were kept with --head"
-	}
-	return "whole"
 }
 
 func auditExportCommand(a *app) *cobra.Command {
@@ -376,7 +314,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		x.Report.Faults = append(x.Report.Faults, auditlog.Fault{What: auditlog.FaultLog, Detail: said.Finding})
 	}
 	a.note("%s: the trail of %s", out, clean(x.Tenant))
-	return printAuditReport(a, x.Report, exportFacts(x, time.Now()))
+	return printAuditVerdict(a, verdictOnExport(x, time.Now()))
 }
 
 // writeExport writes what each node said of its chain, and what the head knows: records that came after it would have nothing
