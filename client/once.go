@@ -37,9 +37,9 @@ type Seen struct {
 	// Set separates what handlers with different tasks remember in one bucket: 1 to 64 of
 	// A-Z a-z 0-9 _ -. Default "once".
 	Set string
-	// ByEvent remembers the source and id of events, which finds an event again that
-	// was published twice or comes from another stream. Without it, stream and
-	// sequence are remembered: the same delivery again.
+	// ByEvent remembers the principal, source and id of events (EventKey), which finds an
+	// event again that was published twice or comes from another stream. Without it, stream
+	// and sequence are remembered: the same delivery again.
 	ByEvent bool
 	// Hold is how long a worker that has died in the middle of an event keeps others from
 	// it; it is extended while the handler runs. Default DefaultHold, MinHold to MaxHold. Keep it
@@ -100,9 +100,13 @@ func Once(ctx context.Context, c *Client, seen Seen, handler Handler) (Handler, 
 	return o.handle, nil
 }
 
-// EventKey returns what tells an event from all others: a hash of its source and id. It is
-// for handlers that store it with their own data.
-func EventKey(d *Delivery) string { return digest(d.Event.Source, d.Event.ID) }
+// EventKey returns what tells an event from all others: a hash of its source and id, and of
+// the principal that published it, as the broker attests it. Without the principal whoever
+// may publish under the source of another could use up the ids of that one. The same event
+// published by two principals is two events; what is delivered again, redriven as it was, or
+// fired by a schedule keeps its principal. It is for handlers that store it with their own
+// data.
+func EventKey(d *Delivery) string { return digest(d.Principal, d.Event.Source, d.Event.ID) }
 
 // digest is a key of parts that no other parts have.
 func digest(parts ...string) string {

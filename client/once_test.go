@@ -18,7 +18,8 @@ streams:
   - {name: ORDERS, subjects: [orders.>], maxBytes: 64MiB}
 kv: [{bucket: seen, maxBytes: 1MiB, ttl: 1h}, {bucket: endless, maxBytes: 1MiB}, {bucket: short, maxBytes: 1MiB, ttl: 20s}, {bucket: tiny, maxBytes: 64KiB, ttl: 1h}]
 principals:
-  - {name: checkout, identities: [{nkey: '{{nkey "checkout"}}'}], publish: [orders.>], kv: {write: [tiny]}}
+  - {name: checkout, identities: [{nkey: '{{nkey "checkout"}}'}], publish: [orders.>], sources: [/shop/*], kv: {write: [tiny]}}
+  - {name: intruder, identities: [{nkey: '{{nkey "intruder"}}'}], publish: [orders.>], sources: [/shop/*]}
   - {name: billing, identities: [{nkey: '{{nkey "billing"}}'}], subscribe: [orders.>], kv: {read: [seen, endless, short, tiny], write: [seen, endless, short, tiny]}}
   - {name: poor, identities: [{nkey: '{{nkey "poor"}}'}], subscribe: [orders.>]}
   - {name: root, identities: [{nkey: '{{nkey "root"}}'}], admin: [keys]}
@@ -100,6 +101,59 @@ func TestOnce(t *testing.T) {
 	for i := range n {
 		if got := count.n[fmt.Sprint(i)]; got != 1 {
 			t.Errorf("event %d was handled %d times", i, got)
+		}
+	}
+}
+
+// TestOnceIsOfThePrincipal: two principals may publish under one source. What one of them
+// names like an event of the other is another event, and does not stand in its way.
+func TestOnceIsOfThePrincipal(t *testing.T) {
+	b := brokertest.New(t, brokertest.Options{Policy: oncePolicy})
+	c := b.Client("billing")
+	got := make(chan string, 9)
+	h := once(t, c, client.Seen{Bucket: "seen", ByEvent: true}, func(_ context.Context, d *client.Delivery) error {
+		got <- d.Principal + " " + d.Event.ID + " " + string(d.Event.Data)
+		return nil
+	})
+	for _, e := range []struct{ who, id, data string }{
+		{"intruder", "order-1", "junk"}, {"checkout", "order-1", "the order"}, {"checkout", "end", ""},
+	} {
+		if _, err := b.Client(e.who).Publish(within(t, time.Minute), "orders.x", &client.Event{ID: e.id, Source: "/shop/checkout", Type: "t", Data: []byte(e.data)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := readOrders(t, c, h)
+	defer s.Stop()
+	for _, want := range []string{"shop/intruder order-1 junk", "shop/checkout order-1 the order", "shop/checkout end "} {
+		if e := next(t, got); e != want {
+			t.Errorf("handled %q, want %q", e, want)
+		}
+	}
+}
+
+// Each of principal, source and id tells events apart, and where one ends and the next begins.
+func TestEventKeyTellsApart(t *testing.T) {
+	seen := map[string][3]string{}
+	for _, e := range [][3]string{
+		{"shop/a", "/b", "c"},
+		{"shop/z", "/b", "c"},
+		{"shop/a", "/z", "c"},
+		{"shop/a", "/b", "z"},
+		{"shop/a/", "b", "c"},
+		{"shop/a", "/bc", ""},
+		{"shop/a", "/b1:c", ""},
+		{"shop/a2:/b", "", "c"},
+		{"", "shop/a/b", "c"},
+	} {
+		d := &client.Delivery{Principal: e[0], Event: &client.Event{Source: e[1], ID: e[2]}}
+		key := client.EventKey(d)
+		if was, twice := seen[key]; twice {
+			t.Errorf("%q and %q have one key", e, was)
+		}
+		seen[key] = e
+		d.NATSSubject, d.Stream, d.Sequence, d.Redrives = "orders.x", "ORDERS", 7, 1 // it came another way
+		if client.EventKey(d) != key {
+			t.Errorf("%q has another key when it comes another way", e)
 		}
 	}
 }

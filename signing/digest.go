@@ -62,11 +62,14 @@ type memo struct {
 	sum  [sumBytes]byte
 }
 
+// holds reports whether v is the value that is remembered.
+func (m *memo) holds(v []byte) bool { return m.n > 0 && bytes.Equal(m.text[:m.n], v) }
+
 func (m *memo) append(dst, v []byte) []byte {
 	if len(v) == 0 || len(v) > memoBytes {
 		return appendSum(dst, v)
 	}
-	if m.n != len(v) || !bytes.Equal(m.text[:m.n], v) {
+	if !m.holds(v) {
 		m.sum = sha256.Sum256(v)
 		m.n = copy(m.text[:], v)
 	}

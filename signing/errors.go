@@ -2,7 +2,7 @@ package signing
 
 import "errors"
 
-// Errors of this package. All but ErrSeed, ErrProducerSeed and ErrNoKeyring say that one event (or
+// Errors of this package. All but ErrSeed, ErrProducerSeed, ErrURI and ErrNoKeyring say that one event (or
 // its attestation) is not to be trusted.
 //
 // ErrNoKeyring is about the reader, not about the event. ErrUnknownKey may be
@@ -16,6 +16,8 @@ var (
 	ErrBadSignature = errors.New("signing: signature does not match the event")
 	ErrNoKeyring    = errors.New("signing: no keyring, or it has expired")
 	ErrNoSignature  = errors.New("signing: event has no producer signature")
+	// ErrURI: an event that its producer cannot sign, since others would change it by reading it.
+	ErrURI          = errors.New("signing: source or dataschema changes when it is parsed as a URI and printed again")
 	ErrProducerSeed = errors.New("signing: not an nkeys seed of type account or user")
 	ErrSeed         = errors.New("signing: not an nkeys seed of type server or account")
 )

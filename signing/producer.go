@@ -53,7 +53,7 @@ func (p *Producer) GoString() string { return p.signer.id }
 // Sign signs e for natsSubject by itself and sets its dssematerial. What must be
 // set before is said at ProducerBatch.Add.
 //
-// Errors: ErrMalformed.
+// Errors: ErrMalformed, ErrURI.
 func (p *Producer) Sign(e *cloudevent.Event, natsSubject string) error {
 	b := producerBatches.Get().(*ProducerBatch)
 	defer producerBatches.Put(b)
@@ -93,10 +93,12 @@ func (b *ProducerBatch) Len() int { return b.tree.n }
 // reference to either. The event must be complete, since nobody may fill in what
 // is signed: id, source, type, datacontenttype, time, and recordedtime, which is
 // when it is published (AppendRecordedTime). It must be as Event.Validate wants it.
-// Nothing but dssematerial may be set afterwards.
+// Nothing but dssematerial may be set afterwards. Its source and dataschema must be as
+// they are printed after they were parsed as URIs (scheme in lower case, no empty
+// fragment, nothing that would be escaped): libraries of CloudEvents do that on the way.
 //
 // Errors: ErrMalformed, also for an event that has an attribute that the broker or
-// another signature set; ErrBatchFull.
+// another signature set; ErrURI; ErrBatchFull.
 func (b *ProducerBatch) Add(e *cloudevent.Event, natsSubject []byte) (int, error) {
 	if b.tree.n == maxLeaves {
 		return -1, ErrBatchFull
@@ -105,6 +107,9 @@ func (b *ProducerBatch) Add(e *cloudevent.Event, natsSubject []byte) (int, error
 		if notSigned(e.Ext[i].Name, true) {
 			return -1, fmt.Errorf("%w: %s is not the producer's to set", ErrMalformed, e.Ext[i].Name)
 		}
+	}
+	if err := b.checkURIs(e); err != nil {
+		return -1, err
 	}
 	if _, err := b.d.digestProducer(e, natsSubject); err != nil {
 		return -1, err

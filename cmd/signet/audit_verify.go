@@ -16,6 +16,7 @@ import (
 
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/auditlog"
+	"github.com/signetbus/signet/signing/keyring"
 )
 
 func auditHeadCommand(a *app) *cobra.Command {
@@ -55,9 +56,9 @@ func warnSilent(a *app, seals *admin.AuditSeals) {
 func auditVerifyCommand(a *app) *cobra.Command {
 	var heads, checkpoints, gone []string
 	var system bool
-	var root string
+	var root, ringFile string
 	cmd := &cobra.Command{
-		Use: "verify [FILE] [--head FILE] [--checkpoint FILE] [--gone NODE] [--root O...]", Short: "prove that the trail is whole, or name the first record that is not", DisableFlagsInUseLine: true,
+		Use: "verify [FILE] [--keyring FILE] [--head FILE] [--checkpoint FILE] [--gone NODE] [--root O...]", Short: "prove that the trail is whole, or name the first record that is not", DisableFlagsInUseLine: true,
 		Args: cobra.MaximumNArgs(1),
 		Long: `Walks the trail: every record must hold the hash of the one before it, and every batch
 be signed by its node. It names the first record that was edited, deleted, inserted,
@@ -66,32 +67,34 @@ not say itself how far its chain is, or a file of --head has nothing about this 
 it says so and ends with exit code 5: the trail is not proved.
 
 Without FILE it reads the trail of the caller's tenant from the broker, and asks every
-node how far its chain is. With FILE, an export, it needs no network: only the root key.
+node how far its chain is. With FILE, an export, it needs no network: only the root key,
+and the keyring in force with --keyring: that in the export is as old as the export, and
+does not know which keys were revoked since.
 --head takes what signet audit head printed earlier, or a file that a sink wrote; lines
 that are no heads are passed over. --checkpoint takes a file that checkpoints.sink wrote:
 the log of the heads must begin with its checkpoints of that log.`,
 		Example: `  signet audit verify
   signet audit verify --head /mnt/elsewhere/shop.heads
   signet audit verify --checkpoint /mnt/elsewhere/checkpoints
-  signet audit verify shop.audit --root OBQ7...`,
+  signet audit verify shop.audit --root OBQ7... --keyring keyring.json`,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			kept, err := readHeads(heads)
 			if err != nil {
 				return err
 			}
-			done := func(r *auditlog.Report, extra string) error {
+			done := func(v *auditVerdict) error {
 				for _, node := range gone {
-					r.Accept(node)
+					v.Accept(node)
 				}
-				return printAuditReport(a, r, extra)
+				return printAuditVerdict(a, v)
 			}
 			if len(args) == 1 && len(checkpoints) > 0 {
 				return &usageError{msg: "--checkpoint is of a trail that the broker is asked for: only it can prove what its log begins with", fix: "leave out the file, or --checkpoint"}
 			}
 			if len(args) == 1 {
-				return verifyExport(ctx, a, args[0], root, kept, done)
+				return verifyExport(ctx, a, args[0], root, ringFile, kept, done)
 			}
-			return verifyLive(ctx, a, root, system, kept, checkpoints, done)
+			return verifyLive(ctx, a, root, ringFile, system, kept, checkpoints, done)
 		}),
 	}
 	f := cmd.Flags()
@@ -100,6 +103,7 @@ the log of the heads must begin with its checkpoints of that log.`,
 	f.StringArrayVar(&gone, "gone", nil, "node that left the cluster for good: take the end of its chain as the trail has it; may be given several times")
 	f.BoolVar(&system, "system", false, "the broker's own trail (needs admin cluster too)")
 	f.StringVar(&root, "root", "", "public root key (O...) of the cluster, or a file with it (default: of the context)")
+	f.StringVar(&ringFile, "keyring", "", "signed keyring in force, to judge by (default: of an export that in it, else that of the context or broker)")
 	return cmd
 }
 
@@ -126,8 +130,8 @@ func readHeads(files []string) (kept []auditlog.Kept, err error) {
 	return kept, nil
 }
 
-func verifyLive(ctx context.Context, a *app, root string, system bool, kept []auditlog.Kept, checkpoints []string, done func(*auditlog.Report, string) error) error {
-	ring, err := loadRing(ctx, a, "", root)
+func verifyLive(ctx context.Context, a *app, root, ringFile string, system bool, kept []auditlog.Kept, checkpoints []string, done func(*auditVerdict) error) error {
+	ring, err := loadRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err
 	}
@@ -168,7 +172,7 @@ func verifyLive(ctx context.Context, a *app, root string, system bool, kept []au
 		if err := eachBatch(ctx, api, system, func(b *admin.AuditBatch) error { v.Batch(b.Seq, b.Data); return nil }); err != nil {
 			return err
 		}
-		return done(v.Finish(), "")
+		return done(verdictUnder(v.Finish(), ring))
 	})
 }
 
@@ -187,91 +191,41 @@ func eachBatch(ctx context.Context, api *admin.API, system bool, do func(*admin.
 	}
 }
 
-func verifyExport(ctx context.Context, a *app, file, root string, kept []auditlog.Kept, done func(*auditlog.Report, string) error) error {
+// verifyExport is signet audit verify for an export. ringFile empty: it is judged by the
+// keyring in it, also where the context has another: what a file proves does not hang on
+// the context that is selected.
+func verifyExport(ctx context.Context, a *app, file, root, ringFile string, kept []auditlog.Kept, done func(*auditVerdict) error) error {
 	trusted, err := trustedRoot(a, root, "signet audit verify FILE --root O... needs no context")
 	if err != nil {
 		return err
 	}
-	x, err := openExport(ctx, file, trusted, kept)
+	trust := auditlog.Trust{Root: trusted}
+	if ringFile != "" {
+		if trust.Ring, err = loadRing(ctx, a, ringFile, trusted); err != nil {
+			return err
+		}
+	}
+	x, err := openExport(ctx, file, trust, kept)
 	if err != nil {
 		return err
 	}
-	return done(x.Report, exportFacts(x, time.Now()))
+	return done(verdictOnExport(x, time.Now()))
 }
 
-func openExport(ctx context.Context, file, root string, kept []auditlog.Kept) (*auditlog.Export, error) {
+func openExport(ctx context.Context, file string, trust auditlog.Trust, kept []auditlog.Kept) (*auditlog.Export, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	x, err := auditlog.VerifyExport(&interruptible{ctx, f}, root, kept, nil)
+	x, err := auditlog.VerifyExport(&interruptible{ctx, f}, trust, kept, nil)
+	if errors.Is(err, keyring.ErrRollback) {
+		return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s: %w", file, err), fix: "signet keys ring --out FILE saves the keyring that is in force"}
+	}
 	if err != nil && ctx.Err() == nil {
 		return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s does not verify: %w", file, err)}
 	}
 	return x, err
-}
-
-func printAuditReport(a *app, r *auditlog.Report, extra string) error {
-	if a.jsonOut() {
-		if err := a.printJSON(r); err != nil {
-			return err
-		}
-	} else {
-		for i := range r.Faults {
-			fmt.Fprintln(a.stdout, clean(r.Faults[i].String()))
-		}
-		if r.More > 0 {
-			fmt.Fprintf(a.stdout, "and %d more\n", r.More)
-		}
-		for i := range r.Covered {
-			fmt.Fprintln(a.stdout, "note: "+clean(r.Covered[i].String()))
-		}
-		if r.MoreCovered > 0 {
-			fmt.Fprintf(a.stdout, "note: and %d more such parts\n", r.MoreCovered)
-		}
-		for i := range r.Accepted {
-			fmt.Fprintf(a.stdout, "note: node %s is taken as gone: the end of its chain is as the trail has it\n", clean(r.Accepted[i].Node))
-		}
-		for i := range r.Gone {
-			fmt.Fprintln(a.stdout, "note: "+clean(r.Gone[i].String()))
-		}
-		for i := range r.Open {
-			fmt.Fprintln(a.stdout, clean(r.Open[i].String()))
-		}
-		fmt.Fprintf(a.stdout, "the trail of %s is %s\n", clean(r.Tenant), verdictOf(r))
-		facts(a.stdout, "  ", "records", count(r.Records), "heads from outside", count(uint64(r.Heads)), "export", extra)
-		for i := range r.Chains {
-			c := &r.Chains[i]
-			fmt.Fprintf(a.stdout, "  node %s, chain %s: %d records, %s to %s", clean(c.Node), c.Chain, c.Seq, stamp(c.First), stamp(c.Last))
-			if c.Pruned > 0 {
-				fmt.Fprintf(a.stdout, ", pruned by the node up to record %d", c.Pruned)
-			}
-			if c.After != "" {
-				fmt.Fprintf(a.stdout, ", goes on from %s", clean(c.After))
-			}
-			fmt.Fprint(a.stdout, ", "+clean(loggedText(c.Logged)))
-			fmt.Fprintln(a.stdout)
-		}
-	}
-	switch {
-	case !r.OK:
-		return &exitError{code: exitRefused}
-	case !r.Proved():
-		return &exitError{code: exitUnproved}
-	}
-	return nil
-}
-
-// verdictOf is what a report comes to, for people.
-func verdictOf(r *auditlog.Report) string {
-	switch {
-	case !r.OK:
-		return "NOT what was written: the first fault is the first line; docs/operations.md says what to do"
-	case !r.Proved():
-		return "NOT PROVED to be whole: what is there verifies, and the lines above say what was not covered; ask again when all nodes answer, or give heads that were kept with --head"
-	}
-	return "whole"
 }
 
 func auditExportCommand(a *app) *cobra.Command {
@@ -281,7 +235,8 @@ func auditExportCommand(a *app) *cobra.Command {
 		Use: "export --out FILE", Short: "save the trail for an auditor, to be verified offline (grant: admin audit)", Args: cobra.NoArgs,
 		Long: `Writes the whole trail of the caller's tenant, the keyring and a signed head to one file,
 and verifies it. It overwrites nothing. Whoever has the file and the root key can verify
-it without us: signet audit verify FILE --root O...`,
+it without us: signet audit verify FILE --root O... --keyring RING, with the keyring in
+force then.`,
 		Example: "  signet audit export --out shop.audit\n  signet audit verify shop.audit --root OBQ7...",
 		RunE: a.verb(func(ctx context.Context, _ []string) error {
 			if out == "" {
@@ -340,7 +295,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 	if err := errors.Join(err, w.Flush(), part.Sync(), part.Close()); err != nil {
 		return err
 	}
-	x, err := openExport(ctx, part.Name(), saved.RootKey, nil)
+	x, err := openExport(ctx, part.Name(), auditlog.Trust{Root: saved.RootKey}, nil)
 	if err != nil {
 		return err
 	}
@@ -359,7 +314,7 @@ func exportAudit(ctx context.Context, a *app, out string, system bool) (err erro
 		x.Report.Faults = append(x.Report.Faults, auditlog.Fault{What: auditlog.FaultLog, Detail: said.Finding})
 	}
 	a.note("%s: the trail of %s", out, clean(x.Tenant))
-	return printAuditReport(a, x.Report, exportFacts(x, time.Now()))
+	return printAuditVerdict(a, verdictOnExport(x, time.Now()))
 }
 
 // writeExport writes what each node said of its chain, and what the head knows: records that came after it would have nothing

@@ -132,6 +132,10 @@ type provenJSON struct {
 	Node       string       `json:"node,omitempty"`
 	Absent     string       `json:"absent,omitempty"` // sequences without an event, such as 5-6, 9
 	Leaves     []provenLeaf `json:"leaves,omitempty"`
+
+	KeyringVersion uint64     `json:"keyringVersion,omitempty"` // that it was judged by
+	KeyringExpires *time.Time `json:"keyringExpires,omitempty"`
+	KeyringExpired bool       `json:"keyringExpired,omitempty"` // only by the keyring in the proof: a newer one may have revoked keys
 }
 
 // verifyProofFile is signet verify for a proof. ringFile empty: the keyring inside of it.
@@ -164,7 +168,7 @@ func verifyProofFile(ctx context.Context, a *app, doc []byte, ringFile, root str
 	}
 	good := allAttested(v)
 	if a.jsonOut() {
-		err = a.printJSON(provenOf(v, good))
+		err = a.printJSON(provenOf(v, good, time.Now()))
 	} else {
 		printProven(a, v)
 	}
@@ -201,8 +205,10 @@ func allAttested(v *tlog.Verified) bool {
 	return true
 }
 
-func provenOf(v *tlog.Verified, good bool) provenJSON {
+func provenOf(v *tlog.Verified, good bool, now time.Time) provenJSON {
+	expires := v.Ring.Expires()
 	out := provenJSON{OK: good, Origin: v.Checkpoint.Origin.String(), Checkpoint: &v.Checkpoint.Time, Size: v.Checkpoint.Size, Key: v.Key.ID, Node: v.Key.Principal}
+	out.KeyringVersion, out.KeyringExpires, out.KeyringExpired = v.Ring.Version(), &expires, !now.Before(expires)
 	out.Absent, _ = absentOf(v)
 	for i := range v.Leaves {
 		out.Leaves = append(out.Leaves, leafOf(&v.Leaves[i]))
@@ -232,7 +238,7 @@ func leafOf(l *tlog.VerifiedLeaf) provenLeaf {
 
 func printProven(a *app, v *tlog.Verified) {
 	expired := ""
-	if time.Now().After(v.Ring.Expires()) {
+	if !time.Now().Before(v.Ring.Expires()) {
 		expired = ", expired " + stamp(v.Ring.Expires()) + ": a newer one may have revoked keys (--keyring)"
 	}
 	fmt.Fprintln(a.stdout, provenHeadline(v))

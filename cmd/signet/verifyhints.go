@@ -60,12 +60,16 @@ func clockNote(clock string) string {
 	return "  (" + clock + ")"
 }
 
-// exportFacts words what an export of the audit trail says of itself. Its keyring may
-// have expired, as an export is kept for years: then a newer one may have revoked keys.
+// exportFacts words what an export of the audit trail says of itself, and what it was
+// judged by. The keyring in it may have expired, as an export is kept for years: then a
+// newer one may have revoked keys.
 func exportFacts(x *auditlog.Export, now time.Time) string {
 	text := fmt.Sprintf("closed %s, keyring version %d", x.Closed.Format(time.RFC3339), x.Keyring)
+	if x.Keyring != x.Within {
+		text += fmt.Sprintf(" (in the export: %d)", x.Within)
+	}
 	if !now.Before(x.Expires) {
-		text += fmt.Sprintf(", expired %s: a newer one may have revoked keys", stamp(x.Expires))
+		text += fmt.Sprintf(", expired %s: a newer one may have revoked keys (--keyring)", stamp(x.Expires))
 	}
 	if ahead := aheadOfClock(x.Closed, now); ahead != "" {
 		text += "; closed " + ahead

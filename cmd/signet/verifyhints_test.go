@@ -104,7 +104,7 @@ func TestVerifyTellsOfAWrongClock(t *testing.T) {
 
 func TestExportFacts(t *testing.T) {
 	now := time.Date(2026, 11, 23, 3, 0, 0, 0, time.UTC)
-	x := &auditlog.Export{Keyring: 7, Closed: now, Expires: now.Add(time.Second)}
+	x := &auditlog.Export{Keyring: 7, Within: 7, Closed: now, Expires: now.Add(time.Second)}
 	if got := exportFacts(x, now); got != "closed 2026-11-23T03:00:00Z, keyring version 7" {
 		t.Errorf("in force: %q", got)
 	}
@@ -113,6 +113,10 @@ func TestExportFacts(t *testing.T) {
 	}
 	if got := exportFacts(x, now.Add(-time.Hour)); !strings.Contains(got, "1h0m0s ahead of the clock here") {
 		t.Errorf("an hour behind: %q", got)
+	}
+	x.Within = 6
+	if got := exportFacts(x, now); got != "closed 2026-11-23T03:00:00Z, keyring version 7 (in the export: 6)" {
+		t.Errorf("judged by a later one: %q", got)
 	}
 }
 

@@ -202,7 +202,7 @@ func TestExportWithSealsOfTheNodes(t *testing.T) {
 	tr := standard(t)
 	open := func(b []byte) (*Export, []string) {
 		t.Helper()
-		x, err := VerifyExport(bytes.NewReader(b), tr.root, nil, nil)
+		x, err := VerifyExport(bytes.NewReader(b), Trust{Root: tr.root}, nil, nil)
 		if err != nil || !x.Report.OK {
 			t.Fatalf("%+v %v", x, err)
 		}
@@ -224,7 +224,7 @@ func TestExportWithSealsOfTheNodes(t *testing.T) {
 	seal := tr.seal("n2", began)
 	tr.messages = tr.messages[:7] // the last batch of n2 is cut off, and its writer says that it was there
 	tr.writers["n2"] = ResumeWriter("shop", tr.last(5))
-	x, err := VerifyExport(bytes.NewReader(tr.sealedExport(seal)), tr.root, nil, nil)
+	x, err := VerifyExport(bytes.NewReader(tr.sealedExport(seal)), Trust{Root: tr.root}, nil, nil)
 	if err != nil || x.Report.OK || x.Report.Faults[0].What != FaultTruncated || x.Report.Faults[0].Node != "n2" {
 		t.Errorf("%+v %v", x, err)
 	}
@@ -237,7 +237,7 @@ func TestExportWithSealsOfTheNodes(t *testing.T) {
 		if bad == nil {
 			b = append(tr.sealedExport(), append(bytes.Clone(seal), '\n')...)
 		}
-		if _, err := VerifyExport(bytes.NewReader(b), tr.root, nil, nil); err == nil {
+		if _, err := VerifyExport(bytes.NewReader(b), Trust{Root: tr.root}, nil, nil); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -292,7 +292,7 @@ func TestHeadLaterThanTheExport(t *testing.T) {
 			lines := bytes.SplitAfter(whole, []byte("\n"))
 			whole = bytes.Join(append(lines[:2:2], append([][]byte{kept.Docs[0], []byte("\n")}, lines[2:]...)...), nil)
 		}
-		x, err := VerifyExport(bytes.NewReader(whole), tr.root, []Kept{kept}, nil)
+		x, err := VerifyExport(bytes.NewReader(whole), Trust{Root: tr.root}, []Kept{kept}, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}

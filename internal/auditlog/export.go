@@ -86,27 +86,41 @@ func (e *ExportWriter) Close(seal []byte) error {
 	return e.err
 }
 
+// Trust is what an export is verified against.
+type Trust struct {
+	// Root is the public root key that must have signed the keyring in the export. Required.
+	Root string
+	// Ring is the keyring in force, verified against Root; nil: that in the export, which does
+	// not know what was revoked since. It must be the one in the export or a later one, and
+	// takes its place: what a key signed counts as far as this ring says.
+	Ring *keyring.Ring
+}
+
 // Export is what VerifyExport read.
 type Export struct {
 	Tenant  string
 	Root    string
-	Keyring uint64    // version
-	Expires time.Time // of the keyring; it may be over, since an export is kept for long
-	Closed  time.Time // when the head that closes it was made
+	Keyring uint64    // version of the keyring that it was judged by
+	Expires time.Time // of that keyring; it may be over where it is the one in the export, which is kept for long
+	Within  uint64    // version of the keyring in the export
+	Closed  time.Time // when the head that closes it says that it was made
 	Report  *Report
 	version int
 }
 
 // VerifyExport reads an export to its end and checks everything: that the keyring in it
-// is signed by root, every chain from its first record, every signed head, and that
-// each chain ends where the head that closes the export says. kept are heads that were
-// kept elsewhere. each, if it is not nil, sees every record in order. A trail that is
-// not whole, or not proved to its end, is no error: the report says so.
+// is signed by the root, every chain from its first record, every signed head, and that
+// each chain ends where the head that closes the export says; by the keyring of trust, if
+// there is one. A closing head of a time at which its key was not valid proves nothing.
+// kept are heads that were kept elsewhere. each, if it is not nil, sees every record in
+// order. A trail that is not whole, or not proved to its end, is no error: the report says
+// so.
 //
-// Errors: ErrForeign, ErrExport, ErrHead for one of kept; those of r and of each.
-func VerifyExport(r io.Reader, root string, kept []Kept, each func(*Record) error) (*Export, error) {
+// Errors: ErrForeign, ErrExport, keyring.ErrRollback for a keyring of trust that is older
+// than the one in the export, ErrHead for one of kept; those of r and of each.
+func VerifyExport(r io.Reader, trust Trust, kept []Kept, each func(*Record) error) (*Export, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
-	x, ring, err := openExport(in, root)
+	x, ring, err := openExport(in, trust)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +169,7 @@ func VerifyExport(r io.Reader, root string, kept []Kept, each func(*Record) erro
 	return x, err
 }
 
-func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
+func openExport(in *bufio.Reader, trust Trust) (*Export, *keyring.Ring, error) {
 	line, err := readLine(in)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: it is empty or cut off", ErrExport)
@@ -170,19 +184,28 @@ func openExport(in *bufio.Reader, root string) (*Export, *keyring.Ring, error) {
 	if h.V < 1 || h.V > exportLogged {
 		return nil, nil, fmt.Errorf("%w: version %d; this program reads 1 to %d", ErrExport, h.V, exportLogged)
 	}
-	if h.Root != root {
-		return nil, nil, fmt.Errorf("%w: its root key is %.60q, the trusted one is %s", ErrForeign, h.Root, root)
+	if h.Root != trust.Root {
+		return nil, nil, fmt.Errorf("%w: its root key is %.60q, the trusted one is %s", ErrForeign, h.Root, trust.Root)
 	}
 	doc, err := readLine(in)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: the keyring is missing", ErrExport)
 	}
 	// The keyring may have expired since, and an old trail is needed all the same.
-	ring, err := keyring.Parse(doc, root, time.Time{})
+	ring, err := keyring.Parse(doc, trust.Root, time.Time{})
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: its keyring: %w", ErrForeign, err)
 	}
-	return &Export{version: h.V, Tenant: h.Tenant, Root: root, Keyring: ring.Version(), Expires: ring.Expires()}, ring, nil
+	x := &Export{version: h.V, Tenant: h.Tenant, Root: trust.Root, Within: ring.Version()}
+	if trust.Ring != nil {
+		// An older one would take back revocations that whoever made the export knew of.
+		if err := trust.Ring.Replaces(ring); err != nil {
+			return nil, nil, fmt.Errorf("the keyring to judge by does not follow the one in the export: %w", err)
+		}
+		ring = trust.Ring
+	}
+	x.Keyring, x.Expires = ring.Version(), ring.Expires()
+	return x, ring, nil
 }
 
 // takeLogged reads the logged heads, which an export of version 2 has behind the keyring.
@@ -309,9 +332,10 @@ func (c *closing) batch(n uint64, data []byte, each func(*Record) error) error {
 	return nil
 }
 
-// close reads the head that closes the export.
+// close reads the head that closes the export. nil: its key was not valid, so that it
+// says nothing of the ends, and the trail is not proved.
 func (c *closing) close() (*Head, error) {
-	h, err := OpenHead(c.last, c.ring)
+	h, key, err := readHead(c.last, c.ring)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the head that closes it: %w", ErrExport, err)
 	}
@@ -319,6 +343,10 @@ func (c *closing) close() (*Head, error) {
 		return nil, fmt.Errorf("%w: the head that closes it is of tenant %q or no seal", ErrExport, h.Tenant)
 	}
 	c.out.Closed, c.v.closed = h.Time, h.Time
+	if !key.ValidAt(h.Time) {
+		c.v.Open("", fmt.Sprintf("the head that closes the export proves nothing: the key %s of node %s was not valid at %s", key.ID, h.Node, h.Time.Format(time.RFC3339)))
+		return nil, nil
+	}
 	for _, p := range h.Chains {
 		c.ends[p.ChainID] = p
 	}
@@ -330,6 +358,9 @@ func (c *closing) finish() (*Report, error) {
 	h, err := c.close()
 	if err != nil {
 		return nil, err
+	}
+	if h == nil {
+		return c.v.Finish(), nil
 	}
 	for _, id := range c.v.latest {
 		w := c.v.chains[id]

@@ -312,7 +312,7 @@ func TestLoggedExport(t *testing.T) {
 		if v2 := bytes.HasPrefix(doc, []byte(`{"audit":"signet-export","v":2,`)); v2 != (given != nil) {
 			t.Errorf("%s: %.40s", name, doc)
 		}
-		x, err := VerifyExport(bytes.NewReader(doc), tr.root, nil, nil)
+		x, err := VerifyExport(bytes.NewReader(doc), Trust{Root: tr.root}, nil, nil)
 		if err != nil || !x.Report.OK {
 			t.Fatalf("%s: %v, %+v", name, err, x)
 		}
@@ -331,7 +331,7 @@ func TestLoggedExport(t *testing.T) {
 		"version 3":                    bytes.Replace(join(line...), []byte(`"v":2`), []byte(`"v":3`), 1),
 		"too many":                     join(line[0], line[1], bytes.Repeat(line[2], maxLogged+1), join(line[3:]...)),
 	} {
-		if x, err := VerifyExport(bytes.NewReader(doc), tr.root, nil, nil); err == nil && x.Report.OK {
+		if x, err := VerifyExport(bytes.NewReader(doc), Trust{Root: tr.root}, nil, nil); err == nil && x.Report.OK {
 			t.Errorf("%s is accepted", name)
 		}
 	}
@@ -363,7 +363,7 @@ func TestLoggedExportMutations(t *testing.T) {
 	for i := from; i <= to; i++ {
 		changed := bytes.Clone(doc)
 		changed[i] ^= 1
-		if x, err := VerifyExport(bytes.NewReader(changed), tr.root, nil, nil); err == nil && x.Report.OK {
+		if x, err := VerifyExport(bytes.NewReader(changed), Trust{Root: tr.root}, nil, nil); err == nil && x.Report.OK {
 			accepted++
 			t.Errorf("an export is accepted with byte %d changed", i)
 		}

@@ -59,7 +59,7 @@ func TestPrunedTrailIsWhole(t *testing.T) {
 	if r := early.verify(old, early.head("n2")); !r.OK || r.Chains[0].Pruned+r.Chains[1].Pruned != 7 {
 		t.Errorf("afterwards: %+v", r)
 	}
-	x, err := VerifyExport(bytes.NewReader(early.export()), early.root, nil, nil)
+	x, err := VerifyExport(bytes.NewReader(early.export()), Trust{Root: early.root}, nil, nil)
 	if err != nil || !x.Report.OK {
 		t.Errorf("its export: %+v, %v", x, err)
 	}

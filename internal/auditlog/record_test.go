@@ -157,7 +157,7 @@ func FuzzVerifyExport(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _ = ParseBatch(b)
-		x, err := VerifyExport(bytes.NewReader(b), tr.root, nil, nil)
+		x, err := VerifyExport(bytes.NewReader(b), Trust{Root: tr.root}, nil, nil)
 		if err == nil && x.Report.OK && !bytes.Equal(b, good) {
 			t.Errorf("accepted %q", b)
 		}

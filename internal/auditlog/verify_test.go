@@ -171,18 +171,18 @@ func TestHeadsOfKeysThatWereNotValid(t *testing.T) {
 func TestExportRoundTrip(t *testing.T) {
 	tr := standard(t)
 	seen := 0
-	x, err := VerifyExport(bytes.NewReader(tr.export()), tr.root, []Kept{{"n2", [][]byte{tr.head("n2")}}}, func(*Record) error { seen++; return nil })
+	x, err := VerifyExport(bytes.NewReader(tr.export()), Trust{Root: tr.root}, []Kept{{"n2", [][]byte{tr.head("n2")}}}, func(*Record) error { seen++; return nil })
 	if err != nil || !x.Report.OK || x.Tenant != "shop" || seen != 26 || x.Report.Records != 26 || x.Closed.IsZero() {
 		t.Fatalf("%+v %v, saw %d", x, err, seen)
 	}
-	if _, err := VerifyExport(bytes.NewReader(tr.export()), newRig(t).root, nil, nil); !errors.Is(err, ErrForeign) {
+	if _, err := VerifyExport(bytes.NewReader(tr.export()), Trust{Root: newRig(t).root}, nil, nil); !errors.Is(err, ErrForeign) {
 		t.Errorf("another root: %v", err)
 	}
 }
 
 // accepts reports whether somebody would take an export for a good one.
 func accepts(tr *trail, b []byte) bool {
-	x, err := VerifyExport(bytes.NewReader(b), tr.root, nil, nil)
+	x, err := VerifyExport(bytes.NewReader(b), Trust{Root: tr.root}, nil, nil)
 	return err == nil && x.Report.OK
 }
 
