@@ -83,7 +83,7 @@ func printAuditText(a *app, v *auditVerdict) {
 		fmt.Fprintln(a.stdout, clean(r.Open[i].String()))
 	}
 	fmt.Fprintf(a.stdout, "the trail of %s is %s\n", clean(r.Tenant), verdictOf(r))
-	facts(a.stdout, "  ", "records", count(r.Records), "heads from outside", count(uint64(r.Heads)), "export", v.facts)
+	facts(a.stdout, "  ", "records", count(r.Records), "signed heads checked", count(uint64(r.Heads)), "export", v.facts)
 	for i := range r.Chains {
 		c := &r.Chains[i]
 		fmt.Fprintf(a.stdout, "  node %s, chain %s: %d records, %s to %s", clean(c.Node), c.Chain, c.Seq, stamp(c.First), stamp(c.Last))

@@ -84,12 +84,19 @@ the log of the heads must begin with its checkpoints of that log.`,
 			}
 			done := func(v *auditVerdict) error {
 				for _, node := range gone {
+					if !slices.ContainsFunc(v.Chains, func(c auditlog.ChainReport) bool { return c.Node == node }) &&
+						!slices.ContainsFunc(v.Open, func(o auditlog.Open) bool { return o.Node == node }) {
+						return &usageError{msg: fmt.Sprintf("--gone %s: the trail has no records of such a node", node)}
+					}
 					v.Accept(node)
 				}
 				return printAuditVerdict(a, v)
 			}
 			if len(args) == 1 && len(checkpoints) > 0 {
 				return &usageError{msg: "--checkpoint is of a trail that the broker is asked for: only it can prove what its log begins with", fix: "leave out the file, or --checkpoint"}
+			}
+			if len(args) == 1 && system {
+				return &usageError{msg: "--system is of a trail that the broker is asked for; a file is of the trail that it was exported from", fix: "leave out the file, or --system"}
 			}
 			if len(args) == 1 {
 				return verifyExport(ctx, a, args[0], root, ringFile, kept, done)
