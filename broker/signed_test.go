@@ -3,10 +3,20 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"os"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/client"
+	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/cloudevent"
 	"github.com/signetbus/signet/internal/wire"
+	"github.com/signetbus/signet/signing"
 )
 
 // TestSignedReplayAfterRestart: a broker that starts again still knows which signed
@@ -48,4 +58,57 @@ func TestSignedReplayAfterRestart(t *testing.T) {
 	if !errors.As(err, &e) || e.Code != int(wire.CodeProducerSignatureInvalid) {
 		t.Errorf("changed: got %v, want %v", err, wire.CodeProducerSignatureInvalid)
 	}
+}
+
+// TestNodeKeyTurnsUnderSignedLoad: a node that goes over to its next key refuses no event
+// that a producer has signed, by a clock that is nearly as far behind as is let in.
+func TestNodeKeyTurnsUnderSignedLoad(t *testing.T) {
+	const behind, lead = policy.ReplayPast - 5*time.Second, 8 * time.Second
+	b := newBroker(t)
+	ctx := within(t)
+	file, _ := b.EventKey("shop/writer")
+	producer := must(signing.NewProducer(must(os.ReadFile(file))(t)))(t)
+	nc := b.NATS("writer")
+	r := newRootHolder(t, b.State.RootSeed, b.State)
+	doc, id, seed := r.rotateFrom(t, "test", time.Now().Add(lead-policy.ReplayPast), 10*time.Minute)
+	check(t, os.WriteFile(nextSeed(b.State), seed, 0o600))
+	must(admin.New(b.Client("root")).PutKeys(ctx, doc))(t)
+	turned := make(chan struct{})
+	var once sync.Once
+	must(b.Client("wide").Subscribe(ctx, "orders.>", func(_ context.Context, d *client.Delivery) error {
+		if d.Attestation.KeyID == id {
+			once.Do(func() { close(turned) })
+		}
+		return nil
+	}))(t)
+	pace := time.NewTicker(20 * time.Millisecond)
+	defer pace.Stop()
+	for sent := 1; ; sent++ {
+		msg := signedMsg(t, producer, "orders.eu.x", time.Now().Add(-behind))
+		answer := must(nc.RequestMsgWithContext(ctx, msg))(t)
+		if !strings.Contains(string(answer.Data), `"seq"`) {
+			t.Fatalf("event %d is refused: %s", sent, answer.Data)
+		}
+		select {
+		case <-turned:
+			return
+		case <-ctx.Done():
+			t.Fatal("the node does not go over to its next key")
+		case <-pace.C:
+		}
+	}
+}
+
+// signedMsg is an event that the producer signed at a time, as a client sends it.
+func signedMsg(t testing.TB, producer *signing.Producer, on string, at time.Time) *nats.Msg {
+	t.Helper()
+	when := signing.AppendRecordedTime(nil, at)
+	e := &cloudevent.Event{
+		ID: []byte(client.NewID()), Source: []byte("/shop/writer"), Type: []byte("t"), ContentType: []byte("text/plain"),
+		Time: when, Data: []byte("x"),
+	}
+	e.SetExt([]byte(wire.AttrRecordedTime), when)
+	check(t, producer.Sign(e, on))
+	block := append([]byte(wire.HeaderLine), cloudevent.AppendHeaders(nil, e)...)
+	return &nats.Msg{Subject: on, Header: must(nats.DecodeHeadersMsg(append(block, "\r\n"...)))(t), Data: e.Data}
 }
