@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/signetbus/signet/broker"
+	"github.com/signetbus/signet/broker/brokertest"
 	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
@@ -57,6 +59,61 @@ func TestSignedReplayAfterRestart(t *testing.T) {
 	var e *client.Error
 	if !errors.As(err, &e) || e.Code != int(wire.CodeProducerSignatureInvalid) {
 		t.Errorf("changed: got %v, want %v", err, wire.CodeProducerSignatureInvalid)
+	}
+}
+
+const workPolicy = `tenant: shop
+streams:
+  - {name: WORK, subjects: [work.>], maxBytes: 16MiB, retention: workqueue}
+subjects:
+  - {match: work.>, require: producer}
+principals:
+  - {name: writer, identities: [{nkey: '{{nkey "writer"}}'}], publish: [work.>]}
+  - {name: worker, identities: [{nkey: '{{nkey "worker"}}'}], subscribe: [work.>]}
+`
+
+// TestSignedReplayOfWorkAfterRestart: a work queue forgets an event when it is
+// acknowledged and the server has started since. That event is not let in again, and one
+// that is signed after the start is.
+func TestSignedReplayOfWorkAfterRestart(t *testing.T) {
+	b := newBroker(t, func(o *brokertest.Options) { o.Policy = workPolicy })
+	ctx := within(t)
+	file, _ := b.EventKey("shop/writer")
+	first := must(b.Client("writer", client.WithEventKeyFile(file)).Publish(ctx, "work.pay", &client.Event{Type: "t", ID: "1", Data: []byte("once")}))(t)
+	got := make(chan *client.Delivery, 1)
+	sub := must(b.Client("worker").Subscribe(ctx, "work.>", func(_ context.Context, d *client.Delivery) error { got <- d; return nil },
+		client.RequireProducer("shop/writer"), client.Durable("w")))(t)
+	var captured *client.Event
+	select {
+	case d := <-got:
+		captured = d.Attested()
+	case <-ctx.Done():
+		t.Fatal("the event did not come")
+	}
+	sub.Drain()
+	<-sub.Closed()
+	recorded := must(time.Parse(time.RFC3339, captured.Extensions[wire.AttrRecordedTime]))(t)
+	for _, name := range []string{wire.AttrAttestation, wire.AttrAuthID, wire.AttrAuthType} {
+		delete(captured.Extensions, name)
+	}
+	again := must(b.Client("writer").Publish(ctx, "work.pay", captured))(t)
+	if !again.Duplicate || again.Sequence != first.Sequence {
+		t.Errorf("the same event again, acknowledged: %+v, the first was %+v", again, first)
+	}
+	stop(t, b)
+	// Nothing is asked of what was recorded in the second of the start.
+	eventually(t, "the next second", func() bool { return time.Since(recorded) >= time.Second })
+	addr := b.Addr().String()
+	b = brokertest.New(t, brokertest.Options{Policy: workPolicy, Dir: b.State.Dir, Change: func(c *broker.Config) { quickDrain(c); c.Listen = addr }})
+
+	_, err := b.Client("writer").Publish(ctx, "work.pay", captured)
+	var e *client.Error
+	if !errors.As(err, &e) || e.Code != int(wire.CodeOutsideReplayWindow) || e.RetryAfter <= 0 {
+		t.Errorf("the same event after the start: %v, want %v and when it passes", err, wire.CodeOutsideReplayWindow)
+	}
+	next := must(b.Client("writer", client.WithEventKeyFile(file)).Publish(ctx, "work.pay", &client.Event{Type: "t", ID: "2", Data: []byte("next")}))(t)
+	if next.Duplicate {
+		t.Errorf("an event of after the start: %+v", next)
 	}
 }
 
