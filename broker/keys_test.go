@@ -18,6 +18,7 @@ import (
 
 	"github.com/signetbus/signet/broker"
 	"github.com/signetbus/signet/broker/brokertest"
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
 	"github.com/signetbus/signet/internal/adminapi"
@@ -367,14 +368,20 @@ func (l *load) end(t testing.TB) {
 	})
 }
 
-// rotate puts a next key beside that of the node, good from now on while the old one
-// lasts that long.
+// rotate puts a next key beside that of the node, which is due in a second while the old
+// one lasts that long.
 func (r *rootHolder) rotate(t testing.TB, node string, lasts time.Duration) (doc []byte, id string, seed []byte) {
+	t.Helper()
+	return r.rotateFrom(t, node, time.Now().Add(time.Second-policy.ReplayPast), lasts)
+}
+
+// rotateFrom is rotate to a key that is good from then on.
+func (r *rootHolder) rotateFrom(t testing.TB, node string, from time.Time, lasts time.Duration) (doc []byte, id string, seed []byte) {
 	t.Helper()
 	id, seed = newPair(t, nkeys.CreateServer)
 	old, now := r.keyOf(t, node), time.Now()
 	return r.next(t, func(c *keyring.Change) error {
-		return c.Rotate(old.ID, id, now.Add(time.Second), now.Add(time.Hour), now.Add(lasts))
+		return c.Rotate(old.ID, id, from, now.Add(time.Hour), now.Add(lasts))
 	}), id, seed
 }
 

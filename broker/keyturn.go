@@ -5,10 +5,12 @@ import (
 	"os"
 	"time"
 
+	"github.com/signetbus/signet/broker/policy"
+	"github.com/signetbus/signet/signing"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
-// turnKey goes over to the next key of this node when that is good, and every node has
+// turnKey goes over to the next key of this node when that is due, and every node has
 // the keyring that says so: whoever reads at any of them then finds the key. Near the
 // end of the key in use it waits for nobody any more. The events of a batch carry one
 // key, and a connection goes over between two batches; both keys are good meanwhile.
@@ -19,13 +21,14 @@ func turnKey(ctx context.Context, b *Broker) {
 		promoteSeed(b, m, now)
 		return
 	}
-	if !endsSoon(b, m, now) && !ringEverywhere(ctx, b, m) {
+	due, endsSoon := m.dueSigner(&b.cfg, now)
+	if due == nil || !endsSoon && !ringEverywhere(ctx, b, m) {
 		return
 	}
 	b.swap.Lock()
 	defer b.swap.Unlock()
 	old := b.material.Load()
-	next := old.nextSigner(&b.cfg, now)
+	next, _ := old.dueSigner(&b.cfg, now)
 	if next == nil || phase(b.phase.Load()) != phaseReady {
 		return
 	}
@@ -43,15 +46,27 @@ func turnKey(ctx context.Context, b *Broker) {
 	b.log.Info().Str("key", next.KeyID()).Str("before", old.signer.KeyID()).Msg("this node attests with its next key")
 }
 
-// endsSoon: of the time in which both keys are good, the last quarter has begun, or the
-// key in use is good no longer.
-func endsSoon(b *Broker, m *material, now time.Time) bool {
-	if m.mute != nil {
-		return true
+// dueSigner returns the next signer when it is time to go over to it, nil before. What a
+// producer has signed is judged by its own recordedtime, as readers do: with the next key
+// in use the broker refuses all that was recorded before that began, so it waits until
+// nothing so old is let in. endsSoon: what producers date ahead is about to be too late
+// for the key in use, or the last quarter of the time in which both are good has begun,
+// which is all that counts where that time is too short to refuse nothing.
+func (m *material) dueSigner(cfg *Config, now time.Time) (next *signing.Signer, endsSoon bool) {
+	next = m.nextSigner(cfg, now)
+	if next == nil || m.mute != nil {
+		return next, true
 	}
+	key, _ := m.ring.ByID(next.KeyID())
 	_, until := m.attests()
-	next, _ := m.ring.ByID(m.nextSigner(&b.cfg, now).KeyID())
-	return until.Sub(now) < until.Sub(next.NotBefore)/4
+	left, both := until.Sub(now), until.Sub(key.NotBefore)
+	switch {
+	case left < both/4:
+		return next, true
+	case now.Sub(key.NotBefore) < policy.ReplayPast:
+		return nil, false
+	}
+	return next, left < policy.KeyTurn-policy.ReplayPast
 }
 
 // ringEverywhere says whether all other nodes have this very keyring: a version alone

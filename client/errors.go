@@ -105,7 +105,7 @@ type Error struct {
 	EventID    string        // id of the event that was published: publish it again with this id
 	Ref        string        // for: signet explain REF
 	Fix        string        // what the caller can do
-	RetryAfter time.Duration // when the same request would pass
+	RetryAfter time.Duration // when the same request would pass; of code 40308: at the latest, signed anew
 	Remaining  int64         // of a rate limit: what it would let through now, messages or bytes
 	Violations []Violation   // first ten
 	Truncated  bool          // there are more violations

@@ -61,7 +61,10 @@ func WithoutRetry() PubOpt {
 //
 // Where the rate limit is spent or the broker is not available it tries again
 // (WithRetry), with the same event id and within the deadline. After a lost
-// connection the event is sent again; the broker removes the duplicate.
+// connection the event is sent again; the broker removes the duplicate. With WithEventKey
+// it is signed anew for a try a minute later, and where the broker has started since and
+// its stream may have forgotten it (40308 with RetryAfter): if that stream had it, and its
+// consumers are done with it, it is stored a second time.
 //
 // Errors: *Error with the classes ErrDenied, ErrMalformed, ErrBadSignature,
 // ErrSchemaViolation, ErrRateLimited, ErrTooLarge, ErrConflict, ErrUnavailable,
@@ -84,18 +87,28 @@ func publish(ctx context.Context, c *Client, natsSubject string, ev *Event, opts
 		return nil, err
 	}
 	delay, made := c.cfg.retry.Delay, time.Now()
-	c.signer.flush() // what PublishAsync was given before goes out before
+	var unknown error   // of a sending that may have been stored
+	var signedAnew bool // because the broker began after the signature
+	c.signer.flush()    // what PublishAsync was given before goes out before
 	for try := 0; ; try++ {
 		ack, err := publishOnce(ctx, c, msg, id)
-		if err == nil || noRetry || try >= c.cfg.retry.Retries || !retryPublish(err) {
-			return ack, err
+		anew := c.signer != nil && brokerBegan(err)
+		if anew && errors.Is(err, ErrOutcomeUnknown) {
+			unknown = err
 		}
-		if !pause(ctx, err, delay) {
-			return nil, err
+		if err == nil || noRetry || try >= c.cfg.retry.Retries || !anew && !retryPublish(err) {
+			return ack, firstUnknown(err, unknown)
 		}
-		if c.signer != nil && time.Since(made) > resignAfter {
+		wait := err
+		if anew && !signedAnew {
+			wait = nil // by a clock that is right it passes now
+		}
+		if !pause(ctx, wait, delay) {
+			return nil, firstUnknown(err, unknown)
+		}
+		if anew || c.signer != nil && time.Since(made) > resignAfter {
 			again := *ev
-			again.ID, made = id, time.Now()
+			again.ID, made, signedAnew = id, time.Now(), anew
 			if msg, _, _, err = prepare(c, natsSubject, &again, opts); err != nil {
 				return nil, err
 			}
@@ -115,6 +128,23 @@ func publishOnce(ctx context.Context, c *Client, msg *nats.Msg, id string) (*Ack
 		return nil, err
 	}
 	return ack, nil
+}
+
+// firstUnknown is err, or unknown if that is of an earlier sending: that the last one was
+// refused says nothing of the first.
+func firstUnknown(err, unknown error) error {
+	if err != nil && unknown != nil {
+		return unknown
+	}
+	return err
+}
+
+// brokerBegan says that the broker refuses a signed event because it began after that was
+// signed, and cannot know whether it had it before. Signed anew the stream knows it by its
+// id, if it has it still.
+func brokerBegan(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == int(wire.CodeOutsideReplayWindow) && e.RetryAfter > 0
 }
 
 // retryPublish is Retryable without the unknown outcomes: those are over the

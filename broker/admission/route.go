@@ -37,6 +37,7 @@ type route struct {
 	softCount   *policy.Count
 	room        *Room    // of the stream; nil: everything is taken
 	dry         bool     // nothing is counted
+	forgets     bool     // the stream may have lost what is still to be known again
 	logged      Attested // wants to know of the events; nil: nobody
 }
 
@@ -51,6 +52,7 @@ func (s *Session) resolve(subject string) (*route, *wire.Refusal) {
 		rt.eventType = []byte(subject)
 		rt.mediaType = []byte(wire.DefaultContentType)
 		if st := s.p.Tenant.StreamFor(subject); st != nil {
+			rt.forgets = st.Forgets()
 			if st.MaxMsgSize > 0 {
 				rt.capPayload(int(st.MaxMsgSize), "stream "+st.Name)
 			}

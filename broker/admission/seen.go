@@ -27,7 +27,8 @@ const seenLongest = policy.ReplayFuture + seenStep + policy.ReplayPast
 
 // Seen remembers the signed events that this node has let through on ephemeral
 // subjects, which no stream deduplicates, for as long as their recordedtime would let
-// them in again. What it has forgotten it refuses by that time, so a clock that is
+// them in again; and since when this process knows what it let in, for streams that
+// know an event again only while it is stored or the process lasts. What it has forgotten it refuses by that time, so a clock that is
 // stepped makes nothing new. It belongs to the node and outlives chains; the zero
 // value is ready. Safe for concurrent use. It starts empty with the process (see
 // Begin), and knows nothing of what other nodes have let through.
@@ -70,6 +71,15 @@ func (s *Seen) Begin(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.floor = now.Truncate(time.Second)
+}
+
+// missed is how long before the time from which on everything is known it was recorded; 0
+// or less: it was not. What was let in before that time, and stored, may be forgotten.
+func (s *Seen) missed(recorded, now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropLocked(now)
+	return s.floor.Sub(recorded)
 }
 
 // look says whether id, recorded then, is known, may not be known any more, or finds

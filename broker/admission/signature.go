@@ -63,7 +63,24 @@ func openSignature(s *Session, rt *route, p *Publish, e *cloudevent.Event) (sign
 	if rt.class == acl.ClassEphemeral {
 		return true, replayed(s.chain.cfg.Seen.look(seenIDIn(s, e), s.p.FullName(), recorded, s.now))
 	}
+	if rt.forgets && s.seenAt.IsZero() {
+		return true, outlived(s.chain.cfg.Seen.missed(recorded, s.now))
+	}
 	return true, nil
+}
+
+// outlived refuses an event that a stream which forgets may have had before this process
+// began, by how much it was recorded before that. What was recorded later the stream's
+// deduplication knows for as long as it is to be known, stored or not. RetryAfter tells it
+// from an event that is too old: signed anew the same event is taken, by a clock that is
+// behind only then.
+func outlived(missed time.Duration) *wire.Refusal {
+	if missed <= 0 {
+		return nil
+	}
+	r := wire.Refuse(wire.CodeOutsideReplayWindow, ruleSignature, "this node has started since its recordedtime, and its stream does not keep what it would know it by: sign it anew, with the same id")
+	r.RetryAfter = missed
+	return r
 }
 
 // judgeKey says whether this key may sign this event for this principal.

@@ -599,6 +599,48 @@ func TestSeenForgetsNoReplay(t *testing.T) {
 	f.refused("recorded before the process began", "telemetry.cpu", f.signed("good", "telemetry.cpu"), wire.CodeOutsideReplayWindow)
 }
 
+// A stream that may have lost what a process before this one let in takes nothing that was
+// recorded then, and says until when; whoever redrives a dead letter knows. Every other
+// stream knows what it has.
+func TestForgettingStreamsAfterTheStart(t *testing.T) {
+	streams := map[string]string{
+		"limits": "", "work": "retention: workqueue", "interest": "retention: interest", "ttl": "messageTTL: true",
+		"rollup": "unsafeRollup: true", "schedules": "unsafeSchedules: true",
+	}
+	text := ""
+	for name, more := range streams {
+		text += fmt.Sprintf("  - {name: %s, subjects: [jobs.%s], maxBytes: 1MiB, %s}\n", strings.ToUpper(name), name, more)
+	}
+	f := newFixtureOf(t, strings.NewReplacer("ephemeral:", text+"ephemeral:", "[orders.>, ", "[orders.>, jobs.>, ").Replace(testPolicy))
+	const before = 3 * time.Second
+	f.seen.Begin(start)
+	for name := range streams {
+		on := "jobs." + name
+		old, edge := f.signed("good", on, recordedAt(start.Add(-before))), f.signed("good", on, recordedAt(start))
+		f.accepted(name+", as the process begins", on, edge)
+		f.accepted(name+", again: the stream says that it is a duplicate", on, edge)
+		if name == "limits" {
+			if r, _ := f.send(on, old); r != nil {
+				t.Errorf("%s, before: %v", name, r)
+			}
+			continue
+		}
+		f.refused(name+", before", on, old, wire.CodeOutsideReplayWindow)
+		if r, _ := f.send(on, old); r == nil || r.RetryAfter != before {
+			t.Errorf("%s: got %v, want it to pass after %v", name, r, before)
+		}
+		lines := strings.Split(strings.TrimSuffix(string(cloudevent.AppendHeaders(nil, old)), "\r\n"), "\r\n")
+		p := &Publish{Subject: []byte(on), Header: block(lines...), Payload: old.Data}
+		if _, _, r := Redrive(f.chain.Session(f.session.Principal()), p, start.Add(-before), start.Add(time.Hour-time.Second), true); r != nil {
+			t.Errorf("%s: redriven: %v", name, r)
+		}
+	}
+	r := inWindow(f.session, start.Add(-policy.ReplayPast))
+	if r == nil || r.RetryAfter != 0 {
+		t.Errorf("what is too old: %v, and it does not pass later", r)
+	}
+}
+
 // The rate that docs/spec/envelope.md promises follows from the bounds.
 func TestSeenRateIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/spec/envelope.md")

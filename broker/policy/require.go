@@ -24,6 +24,10 @@ const (
 	// replaySlack is for a clock that is set back, and for the time from the check of
 	// recordedtime to the place in the stream.
 	replaySlack = time.Minute
+	// KeyTurn is how long two keys of a node must be good together for it to go over from
+	// one to the other and refuse no signed event that is within those bounds; ten seconds
+	// are for the steps in which it looks.
+	KeyTurn = ReplayPast + ReplayFuture + 10*time.Second
 )
 
 // checkRequire refuses levels that nothing could reach on the subject. That the

@@ -22,6 +22,13 @@ var retentions = []string{"limits", "interest", "workqueue"}
 // String returns the word of the policy.
 func (r Retention) String() string { return retentions[r] }
 
+// Forgets says whether an event can leave the stream before its duplicateWindow is over,
+// but for an administrator who purges: a server that starts anew knows only the ids of
+// what is still stored.
+func (s *Stream) Forgets() bool {
+	return s.Retention != RetentionLimits || s.MessageTTL || s.UnsafeRollup || s.UnsafeSchedules
+}
+
 func readRetention(r *docReader, n ast.Node) Retention {
 	v, ok := r.text(n, "retention")
 	for i, word := range retentions {

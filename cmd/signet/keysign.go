@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nkeys"
 	"github.com/spf13/cobra"
 
+	"github.com/signetbus/signet/broker/policy"
 	"github.com/signetbus/signet/signing/keyring"
 )
 
@@ -184,10 +185,12 @@ func keysRotateCommand(a *app) *cobra.Command {
 		Long: `Enters a new key for the holder of a key and lets the old one end when the overlap is
 over. KEY is a public key, or the name of a holder who has one key that is valid.
 
-A node goes over to its new key by itself, in the second half of the overlap, when all
-nodes have the keyring: push the keyring, and put the new seed beside the old one on
-the node, as node.next.seed beside node.seed. It needs no restart. A producer may use
-the new key once the keyring is pushed. Nothing that the old key signed is lost.`,
+A node goes over to its new key by itself, two minutes into the second half of the
+overlap, when all nodes have the keyring: push the keyring, and put the new seed beside
+the old one on the node, as node.next.seed beside node.seed. It needs no restart. With
+an overlap of less than 6m20s some events that their producers signed may be refused
+meanwhile. A producer may use the new key once the keyring is pushed. Nothing that the
+old key signed is lost.`,
 		Example: "  signet keys rotate n2 --out node.next.seed --keyring keyring.json --root-seed root.seed\n" +
 			"  signet keys rotate shop/checkout --out checkout.event.seed --overlap 7d --keyring keyring.json --root-seed root.seed",
 		RunE: a.verb(func(_ context.Context, args []string) error { return rotateKey(a, &p, args[0], time.Now()) }),
@@ -238,9 +241,22 @@ func rotateKey(a *app, p *rotateFlags, which string, now time.Time) error {
 	s.Keyring, s.Version, s.Expires = p.file, ring.Version(), ring.Expires()
 	notes := []string{fmt.Sprintf("%s of %s ends at %s", s.Replaces, s.Principal, stamp(s.Ends)), "next: signet keys push " + p.file}
 	if s.Role == roleNode {
-		notes = append(notes, fmt.Sprintf("and bring the new seed to %s as node.next.seed, beside node.seed: it goes over to it at %s or soon after", s.Principal, stamp(s.From)))
+		notes = append(notes, turnNote(a, s))
 	}
 	return a.printSigned(s, notes...)
+}
+
+// turnNote is what is to be done with the seed of a node's next key. It warns where both
+// keys are not good for long enough together: what its producer signed before the turn
+// and what one whose clock is ahead signs after it would not both be taken.
+func turnNote(a *app, s *signed) string {
+	bring := fmt.Sprintf("and bring the new seed to %s as node.next.seed, beside node.seed", s.Principal)
+	if both := s.Ends.Sub(s.From.Truncate(time.Second)); both < policy.KeyTurn {
+		a.note("warning: the old and the new key are good together for %s, so that some signed events may be refused (40900) when %s goes over; none are from %s on, with --overlap %s, while the old key lasts as long",
+			both, s.Principal, policy.KeyTurn, 2*policy.KeyTurn)
+		return fmt.Sprintf("%s, before %s", bring, stamp(s.Ends))
+	}
+	return fmt.Sprintf("%s: it goes over to it at %s or soon after", bring, stamp(s.From.Add(policy.ReplayPast)))
 }
 
 func roleWord(role string) string {

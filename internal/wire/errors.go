@@ -88,7 +88,7 @@ type Refusal struct {
 	Principal  string        // tenant/name, empty before authentication
 	Detail     string        // one line for the caller; no payload bytes, no policy internals
 	Ref        string        // identifier under which the audit record is found
-	RetryAfter time.Duration // for ClassRateLimited: when the same request would pass; for ClassUnavailable: when it is worth to try
+	RetryAfter time.Duration // for ClassRateLimited: when the same request would pass; for ClassUnavailable: when it is worth to try; for CodeOutsideReplayWindow: when the event passes at the latest, signed anew
 	Remaining  int64         // for CodeRateLimited and CodeByteRateLimited: what the rule would let through now, messages or bytes
 	Violations []Violation
 	Truncated  bool // more violations exist than are listed
