@@ -128,6 +128,9 @@ with the log. Exit code 3 if one does not fit. A file may hold several logs: --l
 			if err != nil {
 				return err
 			}
+			if err := inOrder(older, newer); err != nil {
+				return err
+			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
 				return compareKept(ctx, a, api.Log().Consistency, older, newer)
 			})

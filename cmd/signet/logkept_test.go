@@ -178,3 +178,40 @@ func TestLongSinkIsComparedEvenly(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Files that were given in the wrong order are no contradiction; where only one of time and
+// size says so, they are.
+func TestFilesInTheWrongOrderAccuseNobody(t *testing.T) {
+	signer, ring, now := logKeys(t)
+	k := newKeptTree(t, signer, now.Add(-50*time.Minute), 10)
+	for _, tt := range []struct {
+		name, older, newer string
+		code               int
+	}{
+		{"in order", k.at(5, 5), k.at(9, 9), exitOK},
+		{"the same", k.at(5, 5), k.at(5, 5), exitOK},
+		{"of one size, later first", k.at(5, 9), k.at(5, 5), exitOK},
+		{"in the wrong order", k.at(9, 9), k.at(5, 5), exitUsage},
+		{"in the wrong order, and forked before", k.at(3, 3) + k.at(9, 9), k.at(3, 3, anotherRoot) + k.at(5, 5), exitRefused},
+		{"larger, and of an earlier time", k.at(9, 5), k.at(5, 9), exitRefused},
+		{"smaller, and of a later time", k.at(5, 9), k.at(9, 5), exitRefused},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var runs []*keptRun
+			for i, text := range []string{tt.older, tt.newer} {
+				file := filepath.Join(t.TempDir(), fmt.Sprint(i))
+				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				run, err := readCheckpoints(file, "", nil, ring)
+				if err != nil {
+					t.Fatal(err)
+				}
+				runs = append(runs, run)
+			}
+			if err := inOrder(runs[0], runs[1]); exitCode(err) != tt.code {
+				t.Errorf("got %v, exit code %d, want %d", err, exitCode(err), tt.code)
+			}
+		})
+	}
+}
