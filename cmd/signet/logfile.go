@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -50,12 +49,13 @@ func (l *keptLogs) names() []string {
 	return names
 }
 
-// choose returns the run that is asked for, or else the last of the log.
-func (l *keptLogs) choose(of string, run *tlog.Origin) (*keptRun, error) {
+// choose returns the run that is asked for, or else the last of the log. head is the
+// beginning of the file.
+func (l *keptLogs) choose(of string, run *tlog.Origin, head []byte) (*keptRun, error) {
 	names := l.names()
 	switch {
 	case len(names) == 0:
-		return nil, &usageError{msg: l.file + " holds no checkpoints", fix: "signet log checkpoint STREAM > FILE"}
+		return nil, noCheckpoints(l.file, head)
 	case of == "" && len(names) > 1:
 		return nil, &usageError{msg: fmt.Sprintf("%s holds checkpoints of %d logs", l.file, len(names)), fix: "--log, one of: " + clean(strings.Join(names, ", "))}
 	case of == "":
@@ -79,7 +79,7 @@ func (l *keptLogs) choose(of string, run *tlog.Origin) (*keptRun, error) {
 // file has one log only, verifies each, and compares them with each other. Of a log that was
 // begun anew it takes those of the run, if the file has any of that, else of the last one.
 func readCheckpoints(file, of string, run *tlog.Origin, ring *keyring.Ring) (*keptRun, error) {
-	f, err := os.Open(file)
+	f, err := openKept(file)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func readCheckpoints(file, of string, run *tlog.Origin, ring *keyring.Ring) (*ke
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	k, err := logs.choose(of, run)
+	k, err := logs.choose(of, run, f.head)
 	if err != nil {
 		return nil, err
 	}
