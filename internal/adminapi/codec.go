@@ -16,6 +16,10 @@ var (
 	ErrAnswer  = errors.New("adminapi: malformed answer")
 )
 
+// RuleOtherTenant is the rule of the refusal of a request that names a principal of another
+// tenant than the caller's.
+const RuleOtherTenant = "admin/other-tenant"
+
 // answer is the union of {"result": ...} and wire.ErrorAnswer.
 type answer struct {
 	Result  json.RawMessage `json:"result,omitempty"`
