@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/signetbus/signet/signing"
@@ -17,25 +22,88 @@ const maxHead = 16 << 10
 // keptFile is evidence that was kept outside: it may be large, and what is damaged in it is
 // said, so that nobody is led to write over it.
 type keptFile struct {
-	*os.File
+	f    *os.File
+	in   io.Reader   // f, within the context of the verb that reads
+	stop func() bool // forgets that context
 	head []byte
 }
 
-func openKept(name string) (*keptFile, error) {
-	f, err := os.Open(name)
+// openKept opens a file, or a pipe. A device may have no end.
+func openKept(ctx context.Context, name string) (*keptFile, error) {
+	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err
 	}
-	return &keptFile{File: f}, nil
+	if t := info.Mode().Type(); t != 0 && t != fs.ModeNamedPipe {
+		return nil, &usageError{msg: name + " is neither a file nor a pipe"}
+	}
+	f, err := openIn(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	// A pipe may be silent: the end of ctx ends a Read of it that waits. Files have no
+	// deadline, and need none.
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Now()) })
+	return &keptFile{f: f, in: &interruptible{ctx, f}, stop: stop}, nil
+}
+
+// openIn is os.Open within ctx: that of a named pipe waits for whoever writes.
+func openIn(ctx context.Context, name string) (*os.File, error) {
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		f, err := os.Open(name)
+		done <- opened{f, err}
+	}()
+	select {
+	case o := <-done:
+		return o.f, o.err
+	case <-ctx.Done(): // the process ends soon, and the open with it
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (k *keptFile) Read(p []byte) (int, error) {
-	n, err := k.File.Read(p)
+	n, err := k.in.Read(p)
 	k.head = append(k.head, p[:min(n, maxHead-len(k.head))]...)
 	return n, err
 }
 
-var _ io.Reader = (*keptFile)(nil)
+func (k *keptFile) Close() error {
+	k.stop()
+	return k.f.Close()
+}
+
+// boundedLines calls do with each line of r, which is valid until do returns. One of more than
+// most bytes is passed over: a file without line ends is not held in memory.
+func boundedLines(r io.Reader, most int, do func(line []byte)) error {
+	in := bufio.NewReaderSize(r, 64<<10)
+	var line []byte
+	for long := false; ; {
+		part, err := in.ReadSlice('\n')
+		end := errors.Is(err, io.EOF)
+		if long = long || len(line)+len(part) > most; long {
+			line = line[:0]
+		} else {
+			line = append(line, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err != nil && !end:
+			return err
+		case !long && len(line) > 0:
+			do(line)
+		}
+		if end {
+			return nil
+		}
+		line, long = line[:0], false
+	}
+}
 
 // noCheckpoints is the error of a file from which no checkpoint can be read.
 func noCheckpoints(file string, head []byte) error {

@@ -120,11 +120,11 @@ with the log. Exit code 3 if one does not fit. A file may hold several logs: --l
 			if err != nil {
 				return err
 			}
-			older, err := readCheckpoints(args[0], of, nil, ring)
+			older, err := readCheckpoints(ctx, args[0], of, nil, ring)
 			if err != nil {
 				return err
 			}
-			newer, err := readCheckpoints(args[1], logName(&older.origin), nil, ring)
+			newer, err := readCheckpoints(ctx, args[1], logName(&older.origin), nil, ring)
 			if err != nil {
 				return err
 			}
@@ -194,7 +194,7 @@ func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, 
 	}
 	var report logReport
 	if from != "" {
-		outside, err := readCheckpoints(from, logName(&note.Origin), &note.Origin, ring)
+		outside, err := readCheckpoints(ctx, from, logName(&note.Origin), &note.Origin, ring)
 		if err != nil {
 			return err
 		}

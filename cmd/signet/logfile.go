@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -78,8 +79,8 @@ func (l *keptLogs) choose(of string, run *tlog.Origin, head []byte) (*keptRun, e
 // readCheckpoints reads all checkpoints of a log in a file, TENANT/STREAM or empty where the
 // file has one log only, verifies each, and compares them with each other. Of a log that was
 // begun anew it takes those of the run, if the file has any of that, else of the last one.
-func readCheckpoints(file, of string, run *tlog.Origin, ring *keyring.Ring) (*keptRun, error) {
-	f, err := openKept(file)
+func readCheckpoints(ctx context.Context, file, of string, run *tlog.Origin, ring *keyring.Ring) (*keptRun, error) {
+	f, err := openKept(ctx, file)
 	if err != nil {
 		return nil, err
 	}

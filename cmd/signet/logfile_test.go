@@ -83,7 +83,7 @@ func TestReadCheckpoints(t *testing.T) {
 			if err := os.WriteFile(file, []byte(tt.file), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, err := readCheckpoints(file, tt.of, tt.run, ring)
+			got, err := readCheckpoints(t.Context(), file, tt.of, tt.run, ring)
 			var usage *usageError
 			switch {
 			case tt.says == "" && (err != nil || got.newest.Size != tt.size):
