@@ -68,7 +68,11 @@ func filterOf(r *request, q *adminapi.DLQFilter) (dlq.Filter, error) {
 		f.Reasons = []dlq.Reason{dlq.Reason(q.Reason)}
 	}
 	if q.Principal != "" {
-		f.Principal = tenant + "/" + q.Principal
+		name, err := r.ofTenant(q.Principal)
+		if err != nil {
+			return f, err
+		}
+		f.Principal = tenant + "/" + name
 	}
 	if own := r.caller.FullName(); ownOnly(r) && f.Principal != own {
 		if f.Principal != "" {

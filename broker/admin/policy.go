@@ -69,7 +69,11 @@ func (s *Service) policyCanI(_ context.Context, r *request) (any, error) {
 	}
 	p := r.caller
 	if req.Principal != "" {
-		if p = r.set.Principal(r.caller.Tenant.Name, req.Principal); p == nil {
+		name, err := r.ofTenant(req.Principal)
+		if err != nil {
+			return nil, err
+		}
+		if p = r.set.Principal(r.caller.Tenant.Name, name); p == nil {
 			return nil, wire.Refuse(wire.CodeNotFound, "admin", "no such principal in this tenant")
 		}
 	}

@@ -171,6 +171,9 @@ func (s auditVerbs) ls(ctx context.Context, r *request) (any, error) {
 		Since: req.Since, Until: req.Until, After: req.After, Limit: limit(req.Limit),
 	}
 	if q.Who != "" && !req.System {
+		if q.Who, err = r.ofTenant(q.Who); err != nil {
+			return nil, err
+		}
 		q.Who = tenant + "/" + q.Who
 	}
 	page, err := records.List(ctx, q)

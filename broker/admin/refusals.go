@@ -14,6 +14,10 @@ func (s *Service) refusalsLs(ctx context.Context, r *request) (any, error) {
 	if err := r.decode(&req); err != nil {
 		return nil, err
 	}
+	var err error
+	if req.Principal, err = r.ofTenant(req.Principal); err != nil {
+		return nil, err
+	}
 	// An After without Cursors is the position on one node, and says nothing of others.
 	if s.cfg.Nodes != nil && !r.forwarded && (req.After == 0 || req.Cursors != nil) {
 		return s.refusalsOfAll(ctx, r, &req)

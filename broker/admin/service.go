@@ -363,6 +363,20 @@ func (s *Service) encode(subject, principal string, result any, err error) []byt
 	return body
 }
 
+// ofTenant returns the name of a principal of the caller's tenant that a request names: so,
+// or in full, as all output shows it.
+func (r *request) ofTenant(principal string) (string, error) {
+	tenant, name, full := strings.Cut(principal, "/")
+	switch {
+	case !full:
+		return principal, nil
+	case tenant != r.caller.Tenant.Name:
+		return "", wire.Refuse(wire.CodeRequestMalformed, adminapi.RuleOtherTenant,
+			fmt.Sprintf("the principal %s is of another tenant: this credential sees those of %s", principal, r.caller.Tenant.Name))
+	}
+	return name, nil
+}
+
 // decode reads the body of a request.
 func (r *request) decode(into any) error {
 	if err := adminapi.DecodeRequest(r.Body, into); err != nil {

@@ -29,7 +29,7 @@ type auditFilter struct {
 func (f *auditFilter) flags(cmd *cobra.Command, since string) {
 	fl := cmd.Flags()
 	fl.BoolVar(&f.q.System, "system", false, "the broker's own trail: its policy, its keys, failed logins (needs admin cluster too)")
-	fl.StringVar(&f.q.Principal, "principal", "", "only of this principal; with --system as tenant/name")
+	fl.StringVar(&f.q.Principal, "principal", "", "only of this principal, NAME or TENANT/NAME; with --system only TENANT/NAME")
 	fl.StringVar(&f.q.Kind, "kind", "", "only this kind: login, refusal, admin, api, delivered, ...")
 	fl.StringVar(&f.q.Outcome, "outcome", "", "only ok, refused, failed or begun")
 	fl.StringVar(&f.from, "since", since, "only after this: 10m or an RFC 3339 time")
@@ -53,6 +53,9 @@ func (f *auditFilter) query(now time.Time) (q admin.AuditQuery, err error) {
 	}
 	if o := auditlog.Outcome(q.Outcome); o != "" && o != auditlog.OutcomeOK && o != auditlog.OutcomeRefused && o != auditlog.OutcomeFailed && o != auditlog.OutcomeBegun {
 		return q, &usageError{msg: fmt.Sprintf("--outcome %q: want ok, refused, failed or begun", q.Outcome)}
+	}
+	if q.System && q.Principal != "" && !strings.Contains(q.Principal, "/") {
+		return q, &usageError{msg: fmt.Sprintf("--principal %q: the broker's own trail has those of all tenants: want TENANT/NAME", q.Principal)}
 	}
 	if q.Since, err = since("--since", f.from, now); err != nil {
 		return q, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -62,11 +61,11 @@ type keptLog []*tlog.Note
 
 // readKeptLog reads them from files, such as those of a sink, and verifies the last of each
 // run.
-func readKeptLog(a *app, files []string, ring *keyring.Ring) (keptLog, error) {
+func readKeptLog(ctx context.Context, a *app, files []string, ring *keyring.Ring) (keptLog, error) {
 	last := map[string]*tlog.Note{}
 	for _, file := range files {
 		found := false
-		err := scanKeptLog(a, file, func(n *tlog.Note) {
+		err := scanKeptLog(ctx, a, file, func(n *tlog.Note) {
 			if n.Origin.Tenant != wire.BrokerAccount || n.Origin.Stream != wire.StreamHeads {
 				return
 			}
@@ -91,15 +90,23 @@ func readKeptLog(a *app, files []string, ring *keyring.Ring) (keptLog, error) {
 	return kept, nil
 }
 
-func scanKeptLog(a *app, file string, each func(*tlog.Note)) error {
-	f, err := os.Open(file)
+func scanKeptLog(ctx context.Context, a *app, file string, each func(*tlog.Note)) error {
+	f, err := openKept(ctx, file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	torn, err := tlog.ScanNotes(f, func(n *tlog.Note) error { each(n); return nil })
+	read := 0
+	torn, err := tlog.ScanNotes(f, func(n *tlog.Note) error {
+		read++
+		each(n)
+		return nil
+	})
 	if torn > 0 {
 		a.note("%s: %s that no checkpoint can be read from, left out", file, plural(torn, "place"))
+	}
+	if what, _ := damage(file, f.head); err == nil && read == 0 && what != "" {
+		return noCheckpoints(file, f.head)
 	}
 	return err
 }

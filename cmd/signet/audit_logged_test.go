@@ -58,7 +58,7 @@ func TestVerifyAgainstASink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := readKeptLog(a, []string{sink}, ring)
+	kept, err := readKeptLog(t.Context(), a, []string{sink}, ring)
 	if err != nil || len(kept) != 1 || kept[0].Size == 0 {
 		t.Fatalf("%+v, %v", kept, err)
 	}
@@ -99,12 +99,12 @@ func TestVerifyAgainstASink(t *testing.T) {
 		t.Fatal(err)
 	}
 	var usage *usageError
-	if _, err := readKeptLog(a, []string{sink, other}, ring); !errors.As(err, &usage) {
+	if _, err := readKeptLog(t.Context(), a, []string{sink, other}, ring); !errors.As(err, &usage) {
 		t.Errorf("a file without checkpoints: %v", err)
 	}
 	none, err := keyring.New(1, time.Now(), time.Now().Add(time.Hour), nil)
 	if err == nil {
-		_, err = readKeptLog(a, []string{sink}, none)
+		_, err = readKeptLog(t.Context(), a, []string{sink}, none)
 	}
 	var exit *exitError
 	if !errors.As(err, &exit) || exit.code != exitRefused {

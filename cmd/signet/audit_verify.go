@@ -78,7 +78,7 @@ the log of the heads must begin with its checkpoints of that log.`,
   signet audit verify --checkpoint /mnt/elsewhere/checkpoints
   signet audit verify shop.audit --root OBQ7... --keyring keyring.json`,
 		RunE: a.verb(func(ctx context.Context, args []string) error {
-			kept, err := readHeads(heads)
+			kept, err := readHeads(ctx, heads)
 			if err != nil {
 				return err
 			}
@@ -114,20 +114,26 @@ the log of the heads must begin with its checkpoints of that log.`,
 	return cmd
 }
 
+// maxHeadLine bounds a line of a file of heads. A head has some ten thousand bytes at most.
+const maxHeadLine = 1 << 20
+
 // readHeads returns the lines of files that look like signed heads.
-func readHeads(files []string) (kept []auditlog.Kept, err error) {
+func readHeads(ctx context.Context, files []string) (kept []auditlog.Kept, err error) {
 	for _, file := range files {
-		data, err := os.ReadFile(file)
+		f, err := openKept(ctx, file)
 		if err != nil {
 			return nil, err
 		}
 		k := auditlog.Kept{Name: file}
-		for line := range bytes.Lines(data) {
+		err = boundedLines(f, maxHeadLine, func(line []byte) {
 			line = bytes.TrimSpace(line)
 			// syslog puts a text of its own before the line
 			if at := bytes.Index(line, []byte(`{"payloadType":"`+auditlog.HeadType)); at >= 0 {
 				k.Docs = append(k.Docs, bytes.Clone(line[at:]))
 			}
+		})
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
 		}
 		if len(k.Docs) == 0 {
 			return nil, &usageError{msg: file + " holds no signed head", fix: "signet audit head prints them"}
@@ -142,7 +148,7 @@ func verifyLive(ctx context.Context, a *app, root, ringFile string, system bool,
 	if err != nil {
 		return err
 	}
-	keptLog, err := readKeptLog(a, checkpoints, ring)
+	keptLog, err := readKeptLog(ctx, a, checkpoints, ring)
 	if err != nil {
 		return err
 	}

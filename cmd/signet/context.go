@@ -17,6 +17,7 @@ import (
 
 	"github.com/signetbus/signet/client"
 	"github.com/signetbus/signet/client/admin"
+	"github.com/signetbus/signet/internal/adminapi"
 )
 
 const envContext = "SIGNET_CONTEXT"
@@ -86,7 +87,12 @@ func (a *app) admin(ctx context.Context, f func(context.Context, *admin.API) err
 		return err
 	}
 	defer c.Close()
-	return f(ctx, admin.New(c))
+	err = f(ctx, admin.New(c))
+	var refusal *client.Error
+	if errors.As(err, &refusal) && refusal.Rule == adminapi.RuleOtherTenant { // mistyped: only the broker knows the tenant
+		return &usageError{msg: refusal.Detail, fix: "the name alone, or a context of that tenant"}
+	}
+	return err
 }
 
 func contextCommand(a *app) *cobra.Command {

@@ -36,7 +36,7 @@ func (q *letterFilter) flags(cmd *cobra.Command) {
 	f.StringVar(&q.Stage, "stage", "", "only this stage: ingress, consumer or bridge")
 	f.IntVar(&q.code, "code", 0, "only this code, such as 40400")
 	f.StringVar(&q.Subject, "subject", "", "only this original subject; wildcards allowed")
-	f.StringVar(&q.Principal, "principal", "", "only of this principal: who sent it, or who owns the consumer that failed")
+	f.StringVar(&q.Principal, "principal", "", "only of this principal, NAME or TENANT/NAME: who sent it, or who owns the consumer that failed")
 	f.StringVar(&q.consumer, "consumer", "", "only of this consumer: NAME or STREAM.NAME")
 	f.StringVar(&q.Type, "type", "", "only this CloudEvents type; a trailing * matches any rest")
 	f.StringArrayVar(&q.Where, "where", nil, "only payloads in JSON with /pointer, /pointer=value or /pointer!=value (repeat it)")

@@ -87,6 +87,8 @@ func exportFolder(ctx context.Context, a *app, api *admin.API, f admin.DLQFilter
 func exportTo(ctx context.Context, api *admin.API, f admin.DLQFilter, w, ev io.Writer) (letters, events int, err error) {
 	out := bufio.NewWriter(w)
 	defer func() { err = errors.Join(err, out.Flush()) }()
+	lines := json.NewEncoder(out)
+	lines.SetEscapeHTML(false) // as signet dlq show -o json prints it
 	q := admin.DLQQuery{DLQFilter: f, Limit: admin.MaxListLimit}
 	for {
 		page, err := api.DLQList(ctx, q)
@@ -101,11 +103,7 @@ func exportTo(ctx context.Context, api *admin.API, f admin.DLQFilter, w, ev io.W
 			if err != nil {
 				return letters, events, err
 			}
-			line, err := json.Marshal(letterJSON(l))
-			if err != nil {
-				return letters, events, err
-			}
-			if _, err := out.Write(append(line, '\n')); err != nil {
+			if err := lines.Encode(letterJSON(l)); err != nil {
 				return letters, events, err
 			}
 			letters++

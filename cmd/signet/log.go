@@ -110,61 +110,34 @@ func logConsistencyCommand(a *app) *cobra.Command {
 	var of string
 	cmd := &cobra.Command{
 		Use: "consistency OLD NEW [--log TENANT/STREAM]", Short: "prove that a log only grew between two checkpoints", Args: exactly("OLD", "NEW"), DisableFlagsInUseLine: true,
-		Long: "Takes the last checkpoint of each of two files, verifies both, and has the broker prove\nthat the log of NEW begins with all of the log of OLD. Exit code 3 if it does not. A file\n" +
-			"of a sink may hold several logs: --log says which.",
+		Long: `Verifies the checkpoints of two files, each, and has the broker prove that the log of the
+newest in NEW begins with all of the log of the newest in OLD. Where a file holds more of
+them, as that of a sink does, they are compared with each other, and up to 64 of each file
+with the log. Exit code 3 if one does not fit. A file may hold several logs: --log says which.`,
 		Example: "  signet log consistency monday.checkpoint friday.checkpoint\n  signet log consistency monday.sink friday.sink --log shop/ORDERS",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			ring, err := loadRing(ctx, a, "", "")
 			if err != nil {
 				return err
 			}
-			older, err := readCheckpoint(a, args[0], of, nil, ring)
+			older, err := readCheckpoints(ctx, args[0], of, nil, ring)
 			if err != nil {
 				return err
 			}
-			newer, err := readCheckpoint(a, args[1], logName(&older.Origin), nil, ring)
+			newer, err := readCheckpoints(ctx, args[1], logName(&older.origin), nil, ring)
 			if err != nil {
+				return err
+			}
+			if err := inOrder(older, newer); err != nil {
 				return err
 			}
 			return a.admin(ctx, func(ctx context.Context, api *admin.API) error {
-				if err := consistent(ctx, api, older, newer); err != nil {
-					return err
-				}
-				if a.jsonOut() {
-					return a.printJSON(map[string]any{"consistent": true, "origin": newer.Origin.String(), "old": older.Size, "new": newer.Size})
-				}
-				fmt.Fprintf(a.stdout, "CONSISTENT: the log of %s grew from %d to %d leaves and nothing else\n", newer.Origin.Stream, older.Size, newer.Size)
-				return nil
+				return compareKept(ctx, a, api.Log().Consistency, older, newer)
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&of, "log", "", "TENANT/STREAM, where a file holds more than one log")
 	return cmd
-}
-
-// consistent proves that newer only appends to older.
-func consistent(ctx context.Context, api *admin.API, older, newer *tlog.Note) error {
-	var proof []tlog.Hash
-	if older.Origin.String() == newer.Origin.String() && older.Size < newer.Size {
-		hashes, err := api.Log().Consistency(ctx, string(older.Bytes()), string(newer.Bytes()))
-		if err != nil {
-			return err
-		}
-		for _, h := range hashes {
-			if len(h) != len(tlog.Hash{}) {
-				return &exitError{code: exitRefused, err: errors.New("the broker's proof is malformed")}
-			}
-			proof = append(proof, tlog.Hash(h))
-		}
-	}
-	err := tlog.CheckConsistency(&older.Checkpoint, &newer.Checkpoint, proof)
-	if errors.Is(err, tlog.ErrOtherLog) {
-		err = fmt.Errorf("%w; a log that an operator began anew (signet log restart) is another one: its record in the audit trail says why", err)
-	}
-	if err != nil {
-		return &exitError{code: exitRefused, err: fmt.Errorf("NOT CONSISTENT: %w", err)}
-	}
-	return nil
 }
 
 func logVerifyCommand(a *app) *cobra.Command {
@@ -178,7 +151,9 @@ where a node has signed that they were old enough; the others are said to be not
 verified, with exit code 1.
 
 --from takes a checkpoint that was kept outside, or a file of a sink: the log must
-begin with it, so a log that was rewritten together with its stream is found too.`,
+begin with it, so a log that was rewritten together with its stream is found too. Of a
+file with more of them each is verified and compared with the others, and up to 64,
+spread over the file, with the log; one that does not fit ends with exit code 3.`,
 		Example: "  signet log verify ORDERS\n  signet log verify ORDERS --from /mnt/other/checkpoints",
 		RunE: a.verb(func(ctx context.Context, args []string) error {
 			ring, err := loadRing(ctx, a, "", "")
@@ -207,7 +182,8 @@ type logReport struct {
 	// Unproven are gone, and nothing signed says that they were old enough.
 	Unproven uint64            `json:"unproven"`
 	Doubt    string            `json:"doubt,omitempty"`
-	Outside  int64             `json:"outsideSize,omitempty"`
+	Outside  int64             `json:"outsideSize,omitempty"` // the newest of --from
+	Kept     *keptCount        `json:"outside,omitempty"`
 	Finding  *admin.LogFinding `json:"finding,omitempty"`
 }
 
@@ -216,17 +192,23 @@ func verifyLog(ctx context.Context, a *app, api *admin.API, ring *keyring.Ring, 
 	if err != nil {
 		return err
 	}
-	report := logReport{Origin: note.Origin.String(), First: note.First, Last: note.Next() - 1, Time: note.Time}
+	var report logReport
 	if from != "" {
-		outside, err := readCheckpoint(a, from, logName(&note.Origin), &note.Origin, ring)
+		outside, err := readCheckpoints(ctx, from, logName(&note.Origin), &note.Origin, ring)
 		if err != nil {
 			return err
 		}
-		if err := consistent(ctx, api, outside, note); err != nil {
+		if outside.newest.Size > note.Size { // a sink may have got one since it was asked for
+			if note, _, err = lastCheckpoint(ctx, api, ring, stream); err != nil {
+				return err
+			}
+		}
+		if err := outside.held(ctx, api.Log().Consistency, note); err != nil {
 			return err
 		}
-		report.Outside = outside.Size
+		report.Outside, report.Kept = outside.newest.Size, &outside.count
 	}
+	report.Origin, report.First, report.Last, report.Time = note.Origin.String(), note.First, note.Next()-1, note.Time
 	for from := note.First; from < note.Next() && report.Finding == nil; {
 		part, err := api.Log().Verify(ctx, stream, string(note.Bytes()), from)
 		if err != nil {
@@ -269,8 +251,8 @@ func printLogReport(a *app, stream string, r *logReport) {
 		fmt.Fprintf(a.stdout, "AS LOGGED: %s, sequences %d to %d\n", stream, r.First, r.Last)
 	}
 	outside := ""
-	if r.Outside > 0 {
-		outside = fmt.Sprintf("the log begins with its %d leaves", r.Outside)
+	if r.Kept != nil {
+		outside = fmt.Sprintf("the log begins with its %d leaves: %s", r.Outside, r.Kept)
 	}
 	doubt := ""
 	if r.Unproven > 0 {

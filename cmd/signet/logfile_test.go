@@ -18,10 +18,9 @@ import (
 	"github.com/signetbus/signet/signing/tlog"
 )
 
-// A sink may hold the logs of several tenants, whose streams have one name, several runs
-// of a log, parts of checkpoints, and more than fits in memory: the one that is asked for
-// is found, or it is said what is there.
-func TestReadCheckpoint(t *testing.T) {
+// logKeys are the key of a node that signs checkpoints, the keyring that has it, and now.
+func logKeys(t *testing.T) (*signing.Signer, *keyring.Ring, time.Time) {
+	t.Helper()
 	seed, err := nkeys.EncodeSeed(nkeys.PrefixByteServer, bytes.Repeat([]byte{1}, ed25519.SeedSize))
 	if err != nil {
 		t.Fatal(err)
@@ -37,6 +36,14 @@ func TestReadCheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return signer, ring, now
+}
+
+// A sink may hold the logs of several tenants, whose streams have one name, several runs
+// of a log, parts of checkpoints, and more than fits in memory: the one that is asked for
+// is found, or it is said what is there.
+func TestReadCheckpoints(t *testing.T) {
+	signer, ring, now := logKeys(t)
 	begun := now.Truncate(time.Second)
 	noteOf := func(tenant, stream string, size int64, start, at time.Time) string {
 		cp := tlog.Checkpoint{Origin: tlog.Origin{Cluster: "c", Tenant: tenant, Stream: stream, Start: start}, Size: size, First: 1, Time: at, Created: now}
@@ -76,10 +83,10 @@ func TestReadCheckpoint(t *testing.T) {
 			if err := os.WriteFile(file, []byte(tt.file), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, err := readCheckpoint(&app{stderr: &bytes.Buffer{}}, file, tt.of, tt.run, ring)
+			got, err := readCheckpoints(t.Context(), file, tt.of, tt.run, ring)
 			var usage *usageError
 			switch {
-			case tt.says == "" && (err != nil || got.Size != tt.size):
+			case tt.says == "" && (err != nil || got.newest.Size != tt.size):
 				t.Errorf("got %+v, %v", got, err)
 			case tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says) && (!errors.As(err, &usage) || !strings.Contains(usage.fix, tt.says))):
 				t.Errorf("got %v, want %q", err, tt.says)

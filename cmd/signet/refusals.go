@@ -45,7 +45,7 @@ func refusalsTailCommand(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&from, "since", "", "only after this: 10m or an RFC 3339 time (default: all that are kept)")
 	f.IntVar(&code, "code", 0, "only this code, such as 40101")
-	f.StringVar(&q.Principal, "principal", "", "only of this principal")
+	f.StringVar(&q.Principal, "principal", "", "only of this principal, NAME or TENANT/NAME")
 	f.StringVar(&q.Subject, "subject", "", "only on this subject; wildcards allowed")
 	f.BoolVar(&follow, "follow", true, "go on with those that come; false ends after those that are there")
 	return cmd

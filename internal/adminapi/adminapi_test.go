@@ -1,6 +1,7 @@
 package adminapi_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -64,6 +65,29 @@ func TestDecodeRequest(t *testing.T) {
 				t.Fatalf("seq = %d, want %d", r.Seq, tt.wantSeq)
 			}
 		})
+	}
+}
+
+// A record of the audit trail is hashed as it is encoded: neither end may escape what HTML
+// would need escaped.
+func TestAnswerKeepsTheBytesOfDocuments(t *testing.T) {
+	for _, text := range []string{">", "<", "&", "\u2028", `\"`, `\u0001`, "é"} {
+		record := json.RawMessage(`{"v":1,"subject":"orders.` + text + `"}`)
+		b, err := adminapi.EncodeResult(adminapi.AuditList{Records: []json.RawMessage{record}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(b, record) {
+			t.Errorf("the answer is %s, want %s in it", b, record)
+		}
+		var got adminapi.AuditList
+		if err := adminapi.DecodeAnswer(b, &got); err != nil || len(got.Records) != 1 || !bytes.Equal(got.Records[0], record) {
+			t.Errorf("got %s, %v, want %s", got.Records, err, record)
+		}
+		request := adminapi.SchedulePutRequest{Event: record}
+		if b, err := adminapi.EncodeRequest(&request); err != nil || !bytes.Contains(b, record) {
+			t.Errorf("the request is %s, %v, want %s in it", b, err, record)
+		}
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 // AuditLsRequest is the request of audit.ls. A zero member selects everything.
 type AuditLsRequest struct {
 	System    bool      `json:"system,omitempty"`    // the broker's own trail; needs the grant of the area cluster too
-	Principal string    `json:"principal,omitempty"` // name within the tenant; with System tenant/name
+	Principal string    `json:"principal,omitempty"` // name within the tenant, or tenant/name; with System only this
 	Kind      string    `json:"kind,omitempty"`
 	Outcome   string    `json:"outcome,omitempty"`
 	Since     time.Time `json:"since,omitzero"`

@@ -16,6 +16,10 @@ var (
 	ErrAnswer  = errors.New("adminapi: malformed answer")
 )
 
+// RuleOtherTenant is the rule of the refusal of a request that names a principal of another
+// tenant than the caller's.
+const RuleOtherTenant = "admin/other-tenant"
+
 // answer is the union of {"result": ...} and wire.ErrorAnswer.
 type answer struct {
 	Result  json.RawMessage `json:"result,omitempty"`
@@ -28,7 +32,7 @@ func EncodeRequest(request any) ([]byte, error) {
 	if request == nil {
 		return []byte("{}"), nil
 	}
-	b, err := json.Marshal(request)
+	b, err := marshal(request)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
@@ -54,17 +58,30 @@ func DecodeRequest(body []byte, into any) error {
 	return nil
 }
 
-// EncodeResult encodes the answer {"result": result}.
+// EncodeResult encodes the answer {"result": result}. Documents within it, such as records of
+// the audit trail, keep their bytes: they are hashed.
 func EncodeResult(result any) ([]byte, error) {
-	raw, err := json.Marshal(result)
+	raw, err := marshal(result)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
-	b, err := json.Marshal(answer{Result: raw})
+	b, err := marshal(answer{Result: raw})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
 	return b, nil
+}
+
+// marshal is json.Marshal without its escapes for HTML, which it writes into a json.RawMessage
+// too: a document with a > would no longer be in its one encoding.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // DecodeAnswer reads an answer into into, a pointer to a result struct or nil.

@@ -43,7 +43,7 @@ type DLQFilter struct {
 	Stage     string    `json:"stage,omitempty"`
 	Code      wire.Code `json:"code,omitempty"`
 	Subject   string    `json:"subject,omitempty"`   // filter on the original subject
-	Principal string    `json:"principal,omitempty"` // name in the caller's tenant
+	Principal string    `json:"principal,omitempty"` // of the caller's tenant: name, or tenant/name
 	Stream    string    `json:"stream,omitempty"`    // of the event
 	Consumer  string    `json:"consumer,omitempty"`  // that failed
 	Type      string    `json:"type,omitempty"`      // CloudEvents type; a trailing * matches any rest

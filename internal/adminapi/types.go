@@ -236,7 +236,7 @@ type PolicyCheck struct {
 type CanIRequest struct {
 	Verb      string `json:"verb"`                // publish, subscribe, call, serve, admin, discover, header, source, type, kv-read ...
 	Subject   string `json:"subject,omitempty"`   // subject, filter, bucket, area or name, by verb
-	Principal string `json:"principal,omitempty"` // name in the caller's tenant; empty: the caller
+	Principal string `json:"principal,omitempty"` // of the caller's tenant, name or tenant/name; empty: the caller
 	// Event, for publish, asks about this event too: its source, type, size and schema. A
 	// CloudEvent in JSON, or, without specversion, the payload.
 	Event []byte `json:"event,omitempty"`
@@ -296,7 +296,7 @@ type RefusalsLsRequest struct {
 	Limit     int       `json:"limit,omitempty"`
 	Since     time.Time `json:"since,omitzero"`
 	Code      wire.Code `json:"code,omitempty"`
-	Principal string    `json:"principal,omitempty"` // name in the caller's tenant
+	Principal string    `json:"principal,omitempty"` // of the caller's tenant: name, or tenant/name
 	Subject   string    `json:"subject,omitempty"`   // filter
 	// Cursors is After by node, for a cluster: those of the list before. With an After
 	// alone only the node that answers is asked.

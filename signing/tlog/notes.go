@@ -19,17 +19,28 @@ const noteLines = 8
 //
 // Errors: those of r and of each.
 func ScanNotes(r io.Reader, each func(*Note) error) (torn int, err error) {
+	return ScanNoteLines(r, func(_ int, n *Note) error { return each(n) })
+}
+
+// ScanNoteLines is ScanNotes for who has to say where in r a checkpoint stands: each also
+// gets the number of its first line, from 1 on.
+//
+// Errors: those of r and of each.
+func ScanNoteLines(r io.Reader, each func(line int, n *Note) error) (torn int, err error) {
 	in, s := bufio.NewReaderSize(r, MaxCheckpointBytes), noteScan{}
-	for {
+	for number := 1; ; {
 		line, err := in.ReadSlice('\n')
 		end := errors.Is(err, io.EOF)
 		if err != nil && !end && !errors.Is(err, bufio.ErrBufferFull) {
 			return s.torn, err
 		}
 		if n := s.take(line); n != nil {
-			if err := each(n); err != nil {
+			if err := each(number-noteLines+1, n); err != nil {
 				return s.torn, err
 			}
+		}
+		if err == nil { // else it is a part of a long line
+			number++
 		}
 		if end {
 			s.drop(len(s.text) > 0)

@@ -3,6 +3,7 @@ package tlog
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,6 +52,25 @@ func TestScanNotes(t *testing.T) {
 	stop := errors.New("enough")
 	if _, err := ScanNotes(strings.NewReader(one+two), func(*Note) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Where a checkpoint stands is said by lines, whatever is between them.
+func TestScanNoteLines(t *testing.T) {
+	c := testCheckpoint()
+	one := string(mustSign(t, &c))
+	long := strings.Repeat("x", 5*MaxCheckpointBytes) + "\n"
+	var lines []int
+	if _, err := ScanNoteLines(strings.NewReader(one+one+one[:70]+"\n"+one+long+"\n"+one), func(line int, _ *Note) error {
+		lines = append(lines, line)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	torn := 1 + strings.Count(one[:70], "\n")
+	want := []int{1, 9, 17 + torn, 17 + torn + 8 + 2}
+	if !slices.Equal(lines, want) {
+		t.Errorf("lines %v, want %v", lines, want)
 	}
 }
 
