@@ -226,12 +226,12 @@ func verifyExport(ctx context.Context, a *app, file, root, ringFile string, kept
 }
 
 func openExport(ctx context.Context, file string, trust auditlog.Trust, kept []auditlog.Kept) (*auditlog.Export, error) {
-	f, err := os.Open(file)
+	f, err := openKept(ctx, file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	x, err := auditlog.VerifyExport(&interruptible{ctx, f}, trust, kept, nil)
+	x, err := auditlog.VerifyExport(f, trust, kept, nil)
 	if errors.Is(err, keyring.ErrRollback) {
 		return nil, &exitError{code: exitRefused, err: fmt.Errorf("%s: %w", file, err), fix: "signet keys ring --out FILE saves the keyring that is in force"}
 	}

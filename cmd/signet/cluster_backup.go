@@ -156,12 +156,12 @@ does not hold. Without --root, the root key of the context is used.`,
 }
 
 func verifyBackup(ctx context.Context, file, root string) (*backupfile.Proof, error) {
-	f, err := os.Open(file)
+	f, err := openKept(ctx, file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return backupfile.Verify(bufio.NewReaderSize(&interruptible{ctx, f}, 1<<20), backupfile.Trust{Root: root})
+	return backupfile.Verify(bufio.NewReaderSize(f, 1<<20), backupfile.Trust{Root: root})
 }
 
 // interruptible is a reader that ends with its context.

@@ -47,6 +47,14 @@ func openKept(ctx context.Context, name string) (*keptFile, error) {
 	return &keptFile{f: f, in: &interruptible{ctx, f}, stop: stop}, nil
 }
 
+// openEvidence is openKept, and standard input for "-".
+func openEvidence(ctx context.Context, a *app, name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(&interruptible{ctx, a.stdin}), nil
+	}
+	return openKept(ctx, name)
+}
+
 // openIn is os.Open within ctx: that of a named pipe waits for whoever writes.
 func openIn(ctx context.Context, name string) (*os.File, error) {
 	type opened struct {

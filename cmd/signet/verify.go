@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -96,15 +95,11 @@ func (d producerDemand) notFor(what string) error {
 }
 
 func verifyFile(ctx context.Context, a *app, file, ringFile, root string, want producerDemand) error {
-	in := a.stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
+	in, err := openEvidence(ctx, a, file)
+	if err != nil {
+		return err
 	}
+	defer in.Close()
 	head := bufio.NewReader(in)
 	if start, _ := head.Peek(len(tlog.ProofFormat) + 64); tlog.IsProof(start) {
 		if want != (producerDemand{}) {
@@ -116,14 +111,13 @@ func verifyFile(ctx context.Context, a *app, file, ringFile, root string, want p
 		}
 		return verifyProofFile(ctx, a, doc, ringFile, root)
 	}
-	in = head
 	ring, err := fileRing(ctx, a, ringFile, root)
 	if err != nil {
 		return err
 	}
 	held := func() *keyring.Ring { return ring }
 	v := &checker{verifier: signing.NewVerifier(held), producers: signing.NewProducerVerifier(held), ring: ring, want: want}
-	good, bad, one, err := verifyAll(ctx, a, in, v)
+	good, bad, one, err := verifyAll(ctx, a, head, v)
 	if err != nil {
 		return err
 	}

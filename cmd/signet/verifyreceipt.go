@@ -83,7 +83,7 @@ func verifyReceipts(ctx context.Context, a *app, file, eventFile, ringFile, root
 			return err
 		}
 	}
-	in, err := os.Open(file)
+	in, err := openEvidence(ctx, a, file)
 	if err != nil {
 		return err
 	}
