@@ -53,7 +53,7 @@ func TestVerdictOnExportAsJSON(t *testing.T) {
 
 func TestProvenUnderAnExpiredKeyring(t *testing.T) {
 	began := time.Now().Add(-10 * time.Hour).UTC().Truncate(time.Second)
-	l := logged{t: t, began: began, recorded: began.Add(time.Hour), stored: began.Add(2 * time.Hour)}
+	l := logged{t: t, began: began, recorded: began.Add(time.Hour), stored: began.Add(2 * time.Hour), held: 1}
 	l.old, l.new = l.signer(1), l.signer(2)
 	var err error
 	if l.root, err = nkeys.EncodeSeed(nkeys.PrefixByteOperator, bytes.Repeat([]byte{9}, ed25519.SeedSize)); err != nil {
