@@ -372,7 +372,7 @@ func (r *request) ofTenant(principal string) (string, error) {
 		return principal, nil
 	case tenant != r.caller.Tenant.Name:
 		return "", wire.Refuse(wire.CodeRequestMalformed, adminapi.RuleOtherTenant,
-			fmt.Sprintf("the principal %s is of another tenant: this credential sees those of %s", principal, r.caller.Tenant.Name))
+			"the principal is of another tenant: this credential sees those of "+r.caller.Tenant.Name)
 	}
 	return name, nil
 }
